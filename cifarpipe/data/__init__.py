@@ -1,0 +1,1 @@
+"""From raw images to the prepared arrays that every later stage reads."""

@@ -1,0 +1,56 @@
+"""CIFAR-10 by torchvision: downloaded once, its checksum verified before anything is unpacked."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from torchvision.datasets import CIFAR10
+from torchvision.datasets.utils import check_integrity, download_url
+
+from cifarpipe.data.raw import RAW_ROOT_VARIABLE, RawData, RawSplit, raw_root
+from cifarpipe.errors import UserError
+
+
+def read_cifar10() -> RawData:
+    """Read CIFAR-10 from the raw-data root, downloading the archive if it is not there.
+
+    Raises:
+        UserError: The archive's checksum is wrong, or it is not there and can't be downloaded.
+    """
+    root = raw_root()
+    unpacked = root / CIFAR10.base_folder
+    known = [*CIFAR10.train_list, *CIFAR10.test_list]
+    if not all(check_integrity(unpacked / name, md5) for name, md5 in known):
+        _provide_archive(root)
+    train = CIFAR10(root, train=True, download=True)
+    test = CIFAR10(root, train=False, download=True)
+    return RawData(list(train.classes), _as_split(train), _as_split(test))
+
+
+def _as_split(dataset: CIFAR10) -> RawSplit:
+    return RawSplit(np.asarray(dataset.data), np.asarray(dataset.targets, np.int64))
+
+
+def _provide_archive(root: Path) -> None:
+    """Put the verified archive into `root`; a broken-off download leaves nothing behind."""
+    archive = root / CIFAR10.filename
+    if archive.exists():
+        if not check_integrity(archive, CIFAR10.tgz_md5):
+            raise UserError(
+                f"{archive} has a wrong checksum: it is not the CIFAR-10 archive "
+                f"(MD5 {CIFAR10.tgz_md5}), or not all of it.\n"
+                f"Delete it to have it downloaded, or put the right one in its place."
+            )
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as folder:
+        try:
+            download_url(CIFAR10.url, folder, CIFAR10.filename, CIFAR10.tgz_md5)
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"CIFAR-10 can't be downloaded: {error}.\n"
+                f"Without network, put {CIFAR10.filename} (MD5 {CIFAR10.tgz_md5}) at {archive}; "
+                f"${RAW_ROOT_VARIABLE} names another folder than {root}.\n"
+                f"To try the pipeline with no data at all: make demo."
+            ) from None
+        (Path(folder) / CIFAR10.filename).replace(archive)

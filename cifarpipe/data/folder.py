@@ -1,0 +1,122 @@
+"""A folder of pictures: `train/<class>/*` and `test/<class>/*`, any format that Pillow reads."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from cifarpipe.data.raw import RAW_ROOT_VARIABLE, RawData, RawSplit, raw_root
+from cifarpipe.errors import UserError
+
+SHOWN_FAULTS = 10
+
+
+def read_folder(folder: str) -> RawData:
+    """Read all pictures, classes and files in alphabetical order; hidden files are passed over.
+
+    Grey-scale, CMYK and palette pictures are converted to RGB.
+
+    Args:
+        folder: Absolute, or relative to the raw-data root.
+
+    Raises:
+        UserError: The folder does not exist, its two halves have different classes, or a file is
+            no whole picture or not as large as the others; the first faults are named.
+    """
+    root = raw_root() / Path(folder).expanduser()
+    if not root.is_dir():
+        raise UserError(
+            f"data.folder is {folder!r}, and there is no folder {root}.\n"
+            f"A relative one is looked up in ${RAW_ROOT_VARIABLE} (now {raw_root()}). Set that "
+            f"variable, or give the right folder."
+        )
+    classes = _find_classes(root)
+    faults: list[str] = []
+    train = _read_split(root / "train", classes, faults)
+    test = _read_split(root / "test", classes, faults)
+    _check_sizes(root, {"train": train, "test": test}, faults)
+    if faults:
+        shown = "\n".join(f"  - {fault}" for fault in faults[:SHOWN_FAULTS])
+        more = len(faults) - SHOWN_FAULTS
+        rest = f"\n  … and {more} more" if more > 0 else ""
+        raise UserError(
+            f"{root} has pictures that can't be used ({len(faults)}):\n{shown}{rest}\n"
+            f"Wanted: whole square pictures, all of one size. Mend or remove these files."
+        )
+    return RawData(classes, _stack(train, list(classes)), _stack(test, list(classes)))
+
+
+Pictures = dict[str, np.ndarray]  # `class/file` → `[H, W, 3]` uint8
+
+
+def _find_classes(root: Path) -> list[str]:
+    found = {}
+    for half in ("train", "test"):
+        if not (root / half).is_dir():
+            raise UserError(
+                f"{root} has no folder {half}/.\nWanted: train/<class>/* and test/<class>/*."
+            )
+        found[half] = {path.name for path in _visible(root / half) if path.is_dir()}
+    if lonely := sorted(found["train"] ^ found["test"]):
+        raise UserError(
+            f"{root}: classes that stand in only one of train/ and test/: {', '.join(lonely)}.\n"
+            f"Every class needs pictures in both."
+        )
+    if not found["train"]:
+        raise UserError(f"{root}/train has no class folders.\nWanted: train/<class>/*.")
+    return sorted(found["train"])
+
+
+def _read_split(root: Path, classes: list[str], faults: list[str]) -> Pictures:
+    files = []
+    for name in classes:
+        inside = [path for path in _visible(root / name) if not path.is_dir()]
+        if not inside:
+            faults.append(f"{root.name}/{name}: has no pictures")
+        files += inside
+    pictures: Pictures = {}
+    for path in tqdm(files, desc=f"reading {root.name}", unit=" pictures", disable=None):
+        key = f"{path.parent.name}/{path.name}"
+        try:
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            faults.append(f"{root.name}/{key}: {_reason(error)}")
+            continue
+        if pixels.shape[0] != pixels.shape[1]:
+            faults.append(f"{root.name}/{key}: {pixels.shape[1]} × {pixels.shape[0]}, not square")
+        pictures[key] = pixels
+    return pictures
+
+
+def _check_sizes(root: Path, halves: dict[str, Pictures], faults: list[str]) -> None:
+    """Name the pictures whose size is not that of most."""
+    named = [(f"{half}/{key}", p.shape[:2]) for half, ps in halves.items() for key, p in ps.items()]
+    sizes = [size for _, size in named]
+    if len(set(sizes)) < 2:
+        return
+    usual = max(set(sizes), key=lambda size: (sizes.count(size), size))
+    faults += [
+        f"{name}: {size[1]} × {size[0]}, others are {usual[1]} × {usual[0]}"
+        for name, size in named
+        if size != usual and size[0] == size[1]
+    ]
+
+
+def _stack(pictures: Pictures, classes: list[str]) -> RawSplit:
+    labels = np.array([classes.index(key.split("/")[0]) for key in pictures], np.int64)
+    return RawSplit(np.stack(list(pictures.values())), labels, files=list(pictures))
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.name != "Thumbs.db"
+    )
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    return "not a picture" if text.startswith("cannot identify") else text

@@ -1,0 +1,27 @@
+"""The three sources of images, told apart by `data.source`."""
+
+from cifarpipe.data.raw import RawData
+from cifarpipe.params import Data
+
+
+def read_source(data: Data, seed: int) -> RawData:
+    """Read or make all images of `data.source`; a source's packages load only when it is used.
+
+    Raises:
+        UserError: The source can't be read.
+    """
+    match data.source:
+        case "cifar10":
+            from cifarpipe.data.cifar10 import read_cifar10
+
+            return read_cifar10()
+        case "folder":
+            from cifarpipe.data.folder import read_folder
+
+            assert data.folder is not None  # the schema saw to it
+            return read_folder(data.folder)
+        case "synthetic":
+            from cifarpipe.data.synthetic import make_synthetic
+
+            assert data.train_size is not None and data.test_size is not None
+            return make_synthetic(data.train_size + data.val_size, data.test_size, seed)

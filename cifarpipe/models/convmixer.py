@@ -1,0 +1,63 @@
+"""ConvMixer (arXiv:2201.09792): depthwise convolutions mix places, 1 × 1 ones mix channels."""
+
+from torch import Tensor, nn
+
+
+class Residual(nn.Sequential):
+    """Add the input to what the layers make of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x + layers(x)."""
+        return x + super().forward(x)  # type: ignore[no-any-return]
+
+
+def convolution(conv: nn.Conv2d) -> list[nn.Module]:
+    """Follow a convolution by the GELU and the norm that ConvMixer puts after each."""
+    return [conv, nn.GELU(), nn.BatchNorm2d(conv.out_channels)]
+
+
+class ConvMixer(nn.Module):
+    """Patch embedding, `depth` blocks at one resolution, mean over places, head.
+
+    Raises:
+        ValueError: `patch` does not divide `image_size`.
+    """
+
+    def __init__(
+        self, *, image_size: int, num_classes: int, patch: int, dim: int, depth: int, kernel: int
+    ) -> None:
+        super().__init__()
+        if image_size % patch:
+            raise ValueError(f"patch {patch} does not divide the image size {image_size}")
+        self.stem = nn.Sequential(*convolution(nn.Conv2d(3, dim, patch, stride=patch)))
+        self.blocks = nn.Sequential(
+            *(
+                nn.Sequential(
+                    Residual(*convolution(nn.Conv2d(dim, dim, kernel, padding="same", groups=dim))),
+                    *convolution(nn.Conv2d(dim, dim, 1)),
+                )
+                for _ in range(depth)
+            )
+        )
+        self.head = nn.Linear(dim, num_classes)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Turn images `[B, 3, H, W]` into a map `[B, dim, H / patch, W / patch]`."""
+        return self.blocks(self.stem(images))  # type: ignore[no-any-return]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Average over places: `[B, dim, h, w]` → logits `[B, classes]`."""
+        return self.head(features.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits `[B, classes]` of images `[B, 3, H, W]`."""
+        return self.forward_head(self.forward_features(images))
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        """Where a class activation map is taken: the last block."""
+        return self.blocks[-1]
+
+    def cam_map(self, activation: Tensor) -> Tensor:
+        """Return that layer's output, which is a picture `[B, C, h, w]` already."""
+        return activation

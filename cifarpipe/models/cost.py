@@ -1,0 +1,66 @@
+"""What a network costs: its layers, their parameters and multiply-accumulates."""
+
+from collections import defaultdict
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+COLUMNS = ["layer", "type", "output", "parameters", "macs"]
+
+
+def layer_table(model: nn.Module, image_size: int) -> pd.DataFrame:
+    """List every part of `model` that has parameters or computes products, in order of use.
+
+    Multiply-accumulates (MACs) are for one image, half of what PyTorch's flop counter finds; they
+    count convolutions, matrix products and attention, as is usual, not norms and activations.
+
+    Returns:
+        A row per part: `layer` (dotted name), `type`, `output` (shape without the batch, such as
+        `128 x 8 x 8`), `parameters`, `macs`. The column sums are the network's totals.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    outputs: dict[str, str] = {}
+
+    def note_shape(module: nn.Module, _: object, output: Tensor) -> None:
+        outputs[names[module]] = " x ".join(str(length) for length in output.shape[1:])
+
+    hooks = [module.register_forward_hook(note_shape) for module in names]
+    was_training = model.training
+    image = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model.eval()(image)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+
+    flops = _own_flops(counter, type(model).__name__)
+    rows = []
+    for module, name in names.items():
+        kind = type(module).__name__
+        leaf = not any(True for _ in module.children())
+        own = {key: value.numel() for key, value in module.named_parameters(recurse=False)}
+        if not leaf:  # what is no layer's weight gets a row of its own
+            prefix = f"{name}." if name else ""
+            rows += [(prefix + key, "Parameter", "", count, 0) for key, count in own.items()]
+            own = {}
+        if own or flops[name]:
+            rows.append((name, kind, outputs[name], sum(own.values()), flops[name] // 2))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _own_flops(counter: FlopCounterMode, root: str) -> dict[str, int]:
+    """Return each module's floating-point operations, less those of its children, by its name."""
+    totals = {
+        name.removeprefix(root).removeprefix("."): sum(operations.values())
+        for name, operations in counter.get_flop_counts().items()
+        if name != "Global"
+    }
+    own = defaultdict(int, totals)
+    for name, total in totals.items():
+        if name:
+            own[name.rpartition(".")[0] if "." in name else ""] -= total
+    return own

@@ -1,0 +1,78 @@
+"""ResNet-18 (arXiv:1512.03385) for small images, with layer norm in place of every batch norm.
+
+Layer norm over channels and places together is `GroupNorm` with a single group. The stem is a 3 × 3
+convolution without pooling, as is usual for 32 × 32 pictures.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def layer_norm(channels: int) -> nn.GroupNorm:
+    """Normalise over channels, height and width of each image."""
+    return nn.GroupNorm(1, channels)
+
+
+class BasicBlock(nn.Module):
+    """Two 3 × 3 convolutions beside a shortcut."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = layer_norm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = layer_norm(channels)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride=stride, bias=False),
+                layer_norm(channels),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C_in, H, W]` → `[B, C, H / stride, W / stride]`."""
+        out = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(out)) + self.shortcut(x))
+
+
+class ResNet18LN(nn.Module):
+    """Stem, four stages of two blocks, mean over places, head."""
+
+    def __init__(
+        self, *, num_classes: int, width: int = 64, strides: Sequence[int] = (1, 2, 2, 1)
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, width, 3, padding=1, bias=False), layer_norm(width), nn.ReLU()
+        )
+        channels = [width, width, 2 * width, 4 * width, 8 * width]
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(BasicBlock(before, after, stride), BasicBlock(after, after, 1))
+                for before, after, stride in zip(channels, channels[1:], strides, strict=False)
+            )
+        )
+        self.head = nn.Linear(channels[-1], num_classes)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Turn images `[B, 3, H, W]` into a map `[B, 8 × width, H / s, W / s]`, s = all strides."""
+        return self.stages(self.stem(images))  # type: ignore[no-any-return]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Average over places: `[B, C, h, w]` → logits `[B, classes]`."""
+        return self.head(features.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits `[B, classes]` of images `[B, 3, H, W]`."""
+        return self.forward_head(self.forward_features(images))
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        """Where a class activation map is taken: the last stage."""
+        return self.stages[-1]
+
+    def cam_map(self, activation: Tensor) -> Tensor:
+        """Return that layer's output, which is a picture `[B, C, h, w]` already."""
+        return activation

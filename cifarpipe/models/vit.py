@@ -1,0 +1,137 @@
+"""Vision transformer (arXiv:2010.11929) whose every linear layer is a 1 × 1 convolution.
+
+Tokens are kept as a one-row picture `[batch, dim, 1, tokens]`, so that a 1 × 1 `Conv2d` is the same
+map on each token that `nn.Linear` would be. The first token is the class token.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class TokenNorm(nn.LayerNorm):
+    """Layer norm over the channels of each token: `[B, C, 1, N]` → `[B, C, 1, N]`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each token."""
+        return rearrange(super().forward(rearrange(x, "b c 1 n -> b n c")), "b n c -> b c 1 n")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; heads × head_dim need not equal dim."""
+
+    def __init__(self, *, dim: int, heads: int, head_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.to_qkv = nn.Conv2d(dim, 3 * heads * head_dim, 1)
+        self.to_out = nn.Conv2d(heads * head_dim, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mix tokens: `[B, C, 1, N]` → `[B, C, 1, N]`."""
+        q, k, v = rearrange(
+            self.to_qkv(x), "b (three h d) 1 n -> three b h n d", three=3, h=self.heads
+        )
+        dropout = self.dropout if self.training else 0.0
+        if x.is_cuda:
+            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        else:  # in bf16 on a CPU, the fused kernel takes several times as long as this
+            attend = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
+            mixed = F.dropout(attend, dropout) @ v
+        out: Tensor = self.to_out(rearrange(mixed, "b h n d -> b (h d) 1 n"))
+        return out
+
+
+class FeedForward(nn.Sequential):
+    """Two-layer perceptron on each token."""
+
+    def __init__(self, *, dim: int, mlp_dim: int, dropout: float) -> None:
+        super().__init__(
+            nn.Conv2d(dim, mlp_dim, 1), nn.GELU(), nn.Dropout(dropout), nn.Conv2d(mlp_dim, dim, 1)
+        )
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(
+        self, *, dim: int, heads: int, head_dim: int, mlp_dim: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.attention_norm = TokenNorm(dim)
+        self.attention = Attention(dim=dim, heads=heads, head_dim=head_dim, dropout=dropout)
+        self.mlp_norm = TokenNorm(dim)
+        self.mlp = FeedForward(dim=dim, mlp_dim=mlp_dim, dropout=dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add what attention and the perceptron find: `[B, C, 1, N]` → `[B, C, 1, N]`."""
+        x = x + self.dropout(self.attention(self.attention_norm(x)))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class ViT(nn.Module):
+    """Patch embedding, class token, learned positions, blocks, norm and head.
+
+    Raises:
+        ValueError: `patch` does not divide `image_size`.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        num_classes: int,
+        patch: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        head_dim: int,
+        mlp_dim: int,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if image_size % patch:
+            raise ValueError(f"patch {patch} does not divide the image size {image_size}")
+        self.grid = image_size // patch
+        self.patch_embedding = nn.Conv2d(3, dim, patch, stride=patch)
+        self.class_token = nn.Parameter(torch.randn(1, dim, 1, 1) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, dim, 1, 1 + self.grid**2) * 0.02)
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.Sequential(
+            *(
+                Block(dim=dim, heads=heads, head_dim=head_dim, mlp_dim=mlp_dim, dropout=dropout)
+                for _ in range(depth)
+            )
+        )
+        self.norm = TokenNorm(dim)
+        self.head = nn.Conv2d(dim, num_classes, 1)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Turn images `[B, 3, H, W]` into tokens `[B, dim, 1, 1 + grid²]`, class token first."""
+        patches = rearrange(self.patch_embedding(images), "b c h w -> b c 1 (h w)")
+        class_token = self.class_token.expand(len(images), -1, -1, -1)
+        tokens = torch.cat([class_token, patches], dim=3) + self.positions
+        return self.blocks(self.dropout(tokens))  # type: ignore[no-any-return]
+
+    def forward_head(self, tokens: Tensor) -> Tensor:
+        """Read the class token: `[B, dim, 1, N]` → logits `[B, classes]`."""
+        return rearrange(self.head(self.norm(tokens[..., :1])), "b k 1 1 -> b k")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits `[B, classes]` of images `[B, 3, H, W]`."""
+        return self.forward_head(self.forward_features(images))
+
+    @property
+    def cam_layer(self) -> nn.Module:
+        """Where a class activation map is taken: the last block's first norm.
+
+        After the last attention only the class token is read, so at any later layer the gradient
+        on the image's tokens, and with it every map, is zero.
+        """
+        return self.blocks[-1].attention_norm
+
+    def cam_map(self, activation: Tensor) -> Tensor:
+        """Lay that layer's output out as a picture: `[B, C, 1, 1 + grid²]` → `[B, C, h, w]`."""
+        return rearrange(activation[..., 1:], "b c 1 (h w) -> b c h w", h=self.grid)

@@ -1,0 +1,18 @@
+"""Where each model's files lie; dvc.yaml names the same places."""
+
+from pathlib import Path
+
+REPORTS = Path("reports")
+MODEL_REPORTS = REPORTS / "models"
+DATASET_CARD = REPORTS / "dataset.json"
+DATASET_PICTURE = REPORTS / "dataset.png"
+
+
+def artifact(model: str, name: str) -> Path:
+    """Return the path of a file that DVC keeps: large, or of use to later stages alone."""
+    return Path("artifacts") / model / name
+
+
+def model_report(model: str, name: str) -> Path:
+    """Return the path of a file that git keeps: small, and for people."""
+    return MODEL_REPORTS / model / name

@@ -1,0 +1,30 @@
+"""Read or make the images, split them, write arrays and dataset card.
+
+Reads raw data; writes data/prepared/, reports/dataset.json and reports/dataset.png.
+"""
+
+from stages.command import run
+
+
+def main() -> None:
+    """Prepare the images that `data` of params.yaml describes."""
+    from cifarpipe.data.prepare import prepare, public_card
+    from cifarpipe.data.sources import read_source
+    from cifarpipe.figures import draw_samples, save_figure
+    from cifarpipe.outputs import write_json
+    from cifarpipe.params import load_params
+    from stages.paths import DATASET_CARD, DATASET_PICTURE
+
+    params = load_params()
+    prepared = prepare(read_source(params.data, params.seed), params.data, params.seed)
+    write_json(DATASET_CARD, public_card(prepared))
+    save_figure(
+        draw_samples(prepared.train.images, prepared.train.labels, prepared.classes),
+        DATASET_PICTURE,
+    )
+    sizes = ", ".join(f"{count} {name}" for name, count in prepared.card["images"].items())
+    print(f"{params.data.source}: {len(prepared.classes)} classes, {sizes}")
+
+
+if __name__ == "__main__":
+    run(main)
