@@ -1,43 +1,191 @@
-"""A network's answers on a split, and what they are worth."""
+"""What a network's answers on the test split are worth."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+import pandas as pd
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from cifarpipe.augment import normalize
-from cifarpipe.devices import autocast
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
 
-Logits = NDArray[np.float32]
-Z_95 = 1.959963984540054  # the normal distribution's 97.5% point: 95% between ± this
+Z_95 = 1.959963984540054  # 97.5% point of the normal distribution: 95% lie between ± this
+NAMES = {
+    "true": str,
+    "predicted": str,
+    "file": str,
+}  # columns that hold text whatever it looks like
 
 
-@torch.inference_mode()
-def compute_logits(
-    model: nn.Module,
-    images: Tensor,
-    *,
-    mean: Tensor,
-    std: Tensor,
-    batch_size: int,
-    precision: str = "fp32",
-) -> Tensor:
-    """Return logits `[N, classes]` float32 of `images` `[N, H, W, 3]` uint8, in their order.
+def predictions_table(
+    logits: NDArray[np.float32],
+    labels: Labels,
+    index: NDArray[np.int64],
+    classes: Sequence[str],
+    files: Sequence[str] | None,
+) -> pd.DataFrame:
+    """Return the one table that every later stage reads: a row per test image, by original index.
 
-    The model is put into evaluation mode for the while and back into the mode it was in.
+    Args:
+        logits: `[N, classes]`.
+        labels: `[N]`.
+        index: `[N]` original index of each image.
+        classes: Names, by label.
+        files: `class/file name` of each image, where there are files.
+
+    Returns:
+        Columns `index`, `file` (empty where there is none), `true` and `predicted` (names),
+        `confidence` and `true_probability` (softmax of the predicted and of the true class), and
+        `logit_0` … by label.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        batches = []
-        for batch in images.split(batch_size):
-            with autocast(images.device, precision):
-                batches.append(model(normalize(batch, mean, std)).float())
-        return torch.cat(batches)
-    finally:
-        model.train(was_training)
+    probabilities = softmax(logits)
+    predicted = probabilities.argmax(axis=1)
+    rows = np.arange(len(labels))
+    names = np.array(classes, dtype=object)
+    table = pd.DataFrame(
+        {
+            "index": index,
+            "file": files if files is not None else "",
+            "true": names[labels],
+            "predicted": names[predicted],
+            "confidence": probabilities[rows, predicted].round(6),
+            "true_probability": probabilities[rows, labels].round(6),
+        }
+    )
+    columns = [f"logit_{label}" for label in range(len(classes))]
+    return pd.concat([table, pd.DataFrame(logits.round(5), columns=columns)], axis=1)
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Read a predictions table, or a choice of its rows; class names stay text."""
+    return pd.read_csv(path, dtype=NAMES, keep_default_na=False)
+
+
+def measure(
+    logits: NDArray[np.float32], labels: Labels, *, calibration_bins: int
+) -> dict[str, float | int]:
+    """Return all figures of a model on a split, rounded to 4 places.
+
+    Args:
+        logits: `[N, classes]`.
+        labels: `[N]`.
+        calibration_bins: Equal-width bins of the calibration error.
+    """
+    n, k = logits.shape
+    probabilities = softmax(logits)
+    predicted = probabilities.argmax(axis=1)
+    matrix = confusion_matrix(labels, predicted, k)
+    correct = int((predicted == labels).sum())
+    errors = n - correct
+    assert errors == matrix.sum() - np.trace(matrix), "errors must be what is off the diagonal"
+    low, high = wilson_interval(correct, n)
+    likelihood = log_softmax(logits)[np.arange(n), labels]
+    figures = {
+        "accuracy": correct / n,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "loss": float(-likelihood.mean()),
+        "top2": top_k_accuracy(probabilities, labels, 2),
+        "macro_f1": float(np.mean([row["f1"] for row in class_scores(matrix)])),
+        "ece": calibration_error(probabilities, labels, calibration_bins),
+        "brier": brier_score(probabilities, labels),
+    }
+    return {"errors": errors, **{name: round(value, 4) for name, value in figures.items()}}
+
+
+def class_table(matrix: NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
+    """Return a row per class: precision, recall with its 95% interval, F1 and how many there are.
+
+    Args:
+        matrix: `[classes, classes]` counts, rows true, columns predicted.
+        classes: Names, by label.
+    """
+    table = pd.DataFrame(class_scores(matrix)).round(4)
+    table.insert(0, "class", list(classes))
+    return table
+
+
+def class_scores(matrix: NDArray[np.int64]) -> list[dict[str, float | int]]:
+    """Return scores of each class; a ratio of nothing to nothing is 0, as in scikit-learn."""
+    scores = []
+    for label, hits in enumerate(np.diag(matrix)):
+        images, guesses = int(matrix[label].sum()), int(matrix[:, label].sum())
+        low, high = wilson_interval(int(hits), images)
+        scores.append(
+            {
+                "images": images,
+                "predicted": guesses,
+                "precision": float(hits / guesses) if guesses else 0.0,
+                "recall": float(hits / images) if images else 0.0,
+                "recall_low": low,
+                "recall_high": high,
+                "f1": float(2 * hits / (images + guesses)) if images + guesses else 0.0,
+            }
+        )
+    return scores
+
+
+def confusion_matrix(labels: Labels, predicted: Labels, k: int) -> NDArray[np.int64]:
+    """Count images: `[k, k]`, rows true, columns predicted."""
+    return np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
+
+
+def confusion_table(matrix: NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
+    """Return the matrix as a row per cell: `true`, `predicted`, `images`."""
+    k = len(classes)
+    names = np.array(classes, dtype=object)
+    return pd.DataFrame(
+        {"true": names.repeat(k), "predicted": np.tile(names, k), "images": matrix.ravel()}
+    )
+
+
+def wilson_interval(hits: int, n: int, z: float = Z_95) -> tuple[float, float]:
+    """Return Wilson's score interval of a proportion (doi:10.2307/2276774); (0, 1) for n = 0."""
+    if n == 0:
+        return 0.0, 1.0
+    share = hits / n
+    middle = share + z * z / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def top_k_accuracy(scores: Floats, labels: Labels, k: int) -> float:
+    """Return how often the true class is among the k highest of `[N, classes]`."""
+    own = scores[np.arange(len(labels)), labels]
+    return float(((scores > own[:, None]).sum(axis=1) < k).mean())
+
+
+def calibration_error(probabilities: Floats, labels: Labels, bins: int) -> float:
+    """Return the expected calibration error with equal-width bins (arXiv:1706.04599).
+
+    Args:
+        probabilities: `[N, classes]`.
+        labels: `[N]`.
+        bins: Of confidence, each open below and closed above.
+    """
+    confidence = probabilities.max(axis=1)
+    hits = probabilities.argmax(axis=1) == labels
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    # |accuracy − confidence| of a bin, weighted by its images: the counts cancel.
+    gaps = np.bincount(which, weights=hits - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def brier_score(probabilities: Floats, labels: Labels) -> float:
+    """Return the mean squared distance to the one-hot truth, over all classes: 0 … 2."""
+    truth = np.eye(probabilities.shape[1])[labels]
+    return float(((probabilities - truth) ** 2).sum(axis=1).mean())
+
+
+def log_softmax(logits: NDArray[np.float32]) -> Floats:
+    """Return log-probabilities `[N, classes]` in double precision."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def softmax(logits: NDArray[np.float32]) -> Floats:
+    """Return probabilities `[N, classes]` in double precision."""
+    return np.exp(log_softmax(logits))

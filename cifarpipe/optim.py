@@ -35,7 +35,8 @@ def parameter_groups(
     kernels = {
         id(module.weight) for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)
     }
-    decayed, spared = [], []
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
     for parameter in model.parameters():
         decays = decay_on == "all" or id(parameter) in kernels
         (decayed if decays else spared).append(parameter)

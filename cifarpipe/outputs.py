@@ -28,7 +28,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield partial
         if partial.is_dir():
             _remove(path)  # a folder can't be renamed over one that has files in it
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         _remove(partial)
 

@@ -1,8 +1,6 @@
 """The train loop: from a network and its recipe to weights and a history."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -104,7 +102,9 @@ def train(
     kept: dict[str, Tensor] = {}
     kept_epoch, kept_rank = 0, (-1.0, 0.0)
 
-    with _progress(name, recipe.epochs * steps) as bar:
+    total = recipe.epochs * steps
+    # disable=None: a bar on a terminal, nothing in a log.
+    with tqdm(total=total, desc=name, unit=" steps", disable=None, leave=False) as bar:
         for epoch in range(1, recipe.epochs + 1):
             start = time.perf_counter()
             generator = _seed_epoch(seed, epoch, device)
@@ -182,10 +182,3 @@ def _check_finite(name: str, losses: Tensor, epoch: int, first_step: int, lr: fl
             f"Nothing was written. Lower `models.{name}.lr_scale` or `lr`, lengthen `warmup`, or "
             f"set `clip_norm`."
         )
-
-
-@contextmanager
-def _progress(name: str, steps: int) -> Iterator["tqdm[None]"]:
-    """Show a bar on a terminal and nothing in a log."""
-    with tqdm(total=steps, desc=name, unit=" steps", disable=None, leave=False) as bar:
-        yield bar

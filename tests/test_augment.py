@@ -66,7 +66,7 @@ def test_every_crop_is_a_shift_of_the_padded_picture(images: torch.Tensor) -> No
 def test_crops_are_uniform() -> None:
     # A picture that holds its own coordinates: the corner pixel tells the shift.
     rows = torch.arange(1, 33, dtype=torch.uint8)
-    picture = torch.stack(torch.meshgrid(rows, rows, indexing="ij") + (rows.expand(32, 32),), -1)
+    picture = torch.stack([*torch.meshgrid(rows, rows, indexing="ij"), rows.expand(32, 32)], -1)
     many = picture.expand(20_000, 32, 32, 3)
     cropped = crop_and_flip(many, 4, flip=False, generator=seeded())
     for axis in (0, 1):

@@ -35,7 +35,7 @@ def read_folder(folder: str) -> RawData:
     faults: list[str] = []
     train = _read_split(root / "train", classes, faults)
     test = _read_split(root / "test", classes, faults)
-    _check_sizes(root, {"train": train, "test": test}, faults)
+    _check_sizes({"train": train, "test": test}, faults)
     if faults:
         shown = "\n".join(f"  - {fault}" for fault in faults[:SHOWN_FAULTS])
         more = len(faults) - SHOWN_FAULTS
@@ -90,7 +90,7 @@ def _read_split(root: Path, classes: list[str], faults: list[str]) -> Pictures:
     return pictures
 
 
-def _check_sizes(root: Path, halves: dict[str, Pictures], faults: list[str]) -> None:
+def _check_sizes(halves: dict[str, Pictures], faults: list[str]) -> None:
     """Name the pictures whose size is not that of most."""
     named = [(f"{half}/{key}", p.shape[:2]) for half, ps in halves.items() for key, p in ps.items()]
     sizes = [size for _, size in named]

@@ -28,6 +28,17 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def positions(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where images stand in this split, by their original index.
+
+        Raises:
+            KeyError: One of them is not in this split.
+        """
+        places = np.searchsorted(self.index, index).clip(max=len(self) - 1)
+        if not np.array_equal(self.index[places], index):
+            raise KeyError("an original index that is not in this split")
+        return places
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -65,7 +76,7 @@ class Prepared:
     @property
     def test_files(self) -> list[str] | None:
         """`class/file name` of each test image, where there are files."""
-        return self.card["test_files"]  # type: ignore[no-any-return]
+        return self.card["test_files"]
 
     @cached_property
     def train(self) -> Split:

@@ -23,5 +23,6 @@ def read_source(data: Data, seed: int) -> RawData:
         case "synthetic":
             from cifarpipe.data.synthetic import make_synthetic
 
-            assert data.train_size is not None and data.test_size is not None
+            assert data.train_size is not None  # likewise
+            assert data.test_size is not None
             return make_synthetic(data.train_size + data.val_size, data.test_size, seed)

@@ -8,7 +8,7 @@ class Residual(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x + layers(x)."""
-        return x + super().forward(x)  # type: ignore[no-any-return]
+        return x + super().forward(x)
 
 
 def convolution(conv: nn.Conv2d) -> list[nn.Module]:
@@ -43,11 +43,11 @@ class ConvMixer(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Turn images `[B, 3, H, W]` into a map `[B, dim, H / patch, W / patch]`."""
-        return self.blocks(self.stem(images))  # type: ignore[no-any-return]
+        return self.blocks(self.stem(images))
 
     def forward_head(self, features: Tensor) -> Tensor:
         """Average over places: `[B, dim, h, w]` → logits `[B, classes]`."""
-        return self.head(features.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+        return self.head(features.mean(dim=(2, 3)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `[B, classes]` of images `[B, 3, H, W]`."""

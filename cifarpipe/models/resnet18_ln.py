@@ -58,11 +58,11 @@ class ResNet18LN(nn.Module):
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Turn images `[B, 3, H, W]` into a map `[B, 8 × width, H / s, W / s]`, s = all strides."""
-        return self.stages(self.stem(images))  # type: ignore[no-any-return]
+        return self.stages(self.stem(images))
 
     def forward_head(self, features: Tensor) -> Tensor:
         """Average over places: `[B, C, h, w]` → logits `[B, classes]`."""
-        return self.head(features.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+        return self.head(features.mean(dim=(2, 3)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `[B, classes]` of images `[B, 3, H, W]`."""

@@ -113,7 +113,7 @@ class ViT(nn.Module):
         patches = rearrange(self.patch_embedding(images), "b c h w -> b c 1 (h w)")
         class_token = self.class_token.expand(len(images), -1, -1, -1)
         tokens = torch.cat([class_token, patches], dim=3) + self.positions
-        return self.blocks(self.dropout(tokens))  # type: ignore[no-any-return]
+        return self.blocks(self.dropout(tokens))
 
     def forward_head(self, tokens: Tensor) -> Tensor:
         """Read the class token: `[B, dim, 1, N]` → logits `[B, classes]`."""
@@ -130,7 +130,9 @@ class ViT(nn.Module):
         After the last attention only the class token is read, so at any later layer the gradient
         on the image's tokens, and with it every map, is zero.
         """
-        return self.blocks[-1].attention_norm
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        return last.attention_norm
 
     def cam_map(self, activation: Tensor) -> Tensor:
         """Lay that layer's output out as a picture: `[B, C, 1, 1 + grid²]` → `[B, C, h, w]`."""

@@ -1,0 +1,78 @@
+"""Which of a model's errors are shown, and which correct images beside them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+SHOWN = ["index", "file", "true", "predicted", "confidence", "true_probability"]
+
+
+def choose_errors(
+    predictions: pd.DataFrame, classes: Sequence[str], *, count: int, seed: int
+) -> pd.DataFrame:
+    """Choose errors evenly over the true classes.
+
+    Classes take turns, in an order drawn once, each giving one of its errors by chance, until
+    `count` are found or none is left.
+
+    Args:
+        predictions: One row per test image.
+        classes: Names, by label.
+        count: How many at most.
+        seed: Of the draws.
+
+    Returns:
+        The chosen rows, ordered by true class and index.
+    """
+    errors = predictions[predictions.true != predictions.predicted]
+    wanted = dict.fromkeys(classes, count)
+    return _take_turns(errors, classes, wanted, count, np.random.default_rng(seed))
+
+
+def choose_correct(
+    predictions: pd.DataFrame, classes: Sequence[str], errors: pd.DataFrame, *, seed: int
+) -> pd.DataFrame:
+    """Choose as many correct images as there are `errors`, matched by true class.
+
+    Where a class has too few correct images, others fill up.
+
+    Returns:
+        The chosen rows, ordered by true class and index.
+    """
+    correct = predictions[predictions.true == predictions.predicted]
+    rng = np.random.default_rng(seed + 1)
+    wanted = {name: int((errors.true == name).sum()) for name in classes}
+    matched = _take_turns(correct, classes, wanted, len(errors), rng)
+    rest = correct.drop(matched.index)
+    missing = len(errors) - len(matched)
+    fill = _take_turns(rest, classes, dict.fromkeys(classes, missing), missing, rng)
+    return _ordered(pd.concat([matched, fill]), classes)
+
+
+def _take_turns(
+    rows: pd.DataFrame,
+    classes: Sequence[str],
+    wanted: dict[str, int],
+    count: int,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Take up to `count` rows, at most `wanted` of each class, as evenly as can be."""
+    queues = {
+        name: rng.permutation(rows.index[rows.true == name])[: wanted.get(name, 0)]
+        for name in classes
+    }
+    turns = rng.permutation(len(classes))
+    longest = max((len(queue) for queue in queues.values()), default=0)
+    chosen = [
+        queues[classes[turn]][lap]
+        for lap in range(longest)
+        for turn in turns
+        if lap < len(queues[classes[turn]])
+    ]
+    return _ordered(rows.loc[chosen[:count], SHOWN], classes)
+
+
+def _ordered(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    labels = rows.true.map({name: label for label, name in enumerate(classes)})
+    return rows.assign(label=labels).sort_values(["label", "index"]).drop(columns="label")

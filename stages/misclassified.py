@@ -1,0 +1,44 @@
+"""Gather some of one model's errors, and as many correct images, as tables and pictures.
+
+Reads data/prepared/ and artifacts/M/predictions.csv; writes, in reports/models/M/,
+misclassified.csv, misclassified.png, correct.csv and correct.png.
+"""
+
+from typing import Annotated
+
+import typer
+
+from stages.command import run
+
+
+def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
+    """Choose errors of one model of params.yaml evenly over the classes."""
+    from cifarpipe.params import load_params
+
+    params = load_params()
+    params.model(model)
+    wanted = params.misclassified
+
+    from cifarpipe.data.prepared import load_prepared
+    from cifarpipe.evaluation import read_predictions
+    from cifarpipe.figures import draw_gallery, save_figure
+    from cifarpipe.outputs import write_csv
+    from cifarpipe.selection import choose_correct, choose_errors
+    from stages.paths import artifact, model_report
+
+    data = load_prepared()
+    predictions = read_predictions(artifact(model, "predictions.csv"))
+    errors = choose_errors(predictions, data.classes, count=wanted.count, seed=wanted.seed)
+    correct = choose_correct(predictions, data.classes, errors, seed=wanted.seed)
+    for name, rows in (("misclassified", errors), ("correct", correct)):
+        write_csv(model_report(model, f"{name}.csv"), rows)
+        pictures = data.test.images[data.test.positions(rows["index"].to_numpy())]
+        save_figure(
+            draw_gallery(pictures, rows, f"{model}: {name} test images"),
+            model_report(model, f"{name}.png"),
+        )
+    print(f"{model}: {len(errors)} errors and {len(correct)} correct images chosen")
+
+
+if __name__ == "__main__":
+    run(main)
