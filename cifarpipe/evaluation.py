@@ -12,11 +12,8 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 Z_95 = 1.959963984540054  # 97.5% point of the normal distribution: 95% lie between ± this
-NAMES = {
-    "true": str,
-    "predicted": str,
-    "file": str,
-}  # columns that hold text whatever it looks like
+# Columns that hold text, whatever it looks like: a class may be called 007.
+TEXT = dict.fromkeys(("true", "predicted", "file", "class"), str)
 
 
 def predictions_table(
@@ -58,9 +55,9 @@ def predictions_table(
     return pd.concat([table, pd.DataFrame(logits.round(5), columns=columns)], axis=1)
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a predictions table, or a choice of its rows; class names stay text."""
-    return pd.read_csv(path, dtype=NAMES, keep_default_na=False)
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a predictions table, a choice of its rows or a table per class; names stay text."""
+    return pd.read_csv(path, dtype=TEXT, keep_default_na=False)
 
 
 def measure(

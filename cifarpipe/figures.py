@@ -1,23 +1,30 @@
-"""Pictures of arrays and tables: galleries, curves, confusion matrices."""
+"""Pictures of arrays and tables: galleries, activation maps, curves, confusion matrices."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-from matplotlib.cm import ScalarMappable
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cifarpipe.outputs import atomic_path
 
-SAMPLES_PER_CLASS = 8
-GALLERY_COLUMNS = 7
-EXPLAINED_PER_LINE = 3
-LONGEST_NAME = 18
-MAP_COLOURS = "inferno"  # even in lightness, so that it reads without colour vision
 DPI = 100
+SAMPLES_PER_CLASS = 8
+GALLERY_COLUMNS = 5
+EXPLAINED_COLUMNS = 3  # of three tiles each
+TILE = 1.45  # side of an explained picture, inches
+LARGE_TILE = 1.95  # side of a picture in a gallery
+GAP = 0.1
+CAPTION = 0.36  # room for two lines above a picture, inches
+LONGEST_NAME = 18
+BAR = 0.75  # room for a colour bar, inches
+LEAST_WIDTH = 6.5  # that a title fits, inches
+MAP_COLOURS = "inferno"  # even in lightness, so that it reads without colour vision too
 
 mpl.rcParams.update({"font.size": 9, "text.parse_math": False})  # a class may hold a $
 
@@ -29,7 +36,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def draw_samples(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: list[str]
+    images: NDArray[np.uint8], labels: NDArray[np.int64], classes: Sequence[str]
 ) -> Figure:
     """Show the first images of each class, a row per class.
 
@@ -38,15 +45,13 @@ def draw_samples(
         labels: `[N]`.
         classes: Names, by label.
     """
-    figure = Figure(figsize=(0.8 * SAMPLES_PER_CLASS + 1.6, 0.8 * len(classes)))
-    grid = figure.subplots(len(classes), SAMPLES_PER_CLASS, squeeze=False)
-    for label, row in enumerate(grid):
-        for axes, i in zip(row, np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS], strict=False):
-            axes.imshow(images[i], interpolation="nearest")
-        for axes in row:
-            axes.set_axis_off()
-        row[0].text(-0.15, 0.5, classes[label], transform=row[0].transAxes, ha="right", va="center")
-    figure.subplots_adjust(left=0.2, right=0.99, top=0.99, bottom=0.01, wspace=0.05, hspace=0.05)
+    side, names = 0.75, 1.4
+    figure, axes = _sheet(names + SAMPLES_PER_CLASS * (side + 0.04), len(classes) * (side + 0.04))
+    for label, name in enumerate(classes):
+        top = label * (side + 0.04)
+        axes.text(names - 0.1, top + side / 2, _short(name), ha="right", va="center")
+        for column, i in enumerate(np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS]):
+            _place(axes, images[i], names + column * (side + 0.04), top, side)
     return figure
 
 
@@ -58,14 +63,12 @@ def draw_gallery(pictures: NDArray[np.uint8], rows: pd.DataFrame, title: str) ->
         rows: N rows of the predictions table, in the same order.
         title: Stands above.
     """
-    if not len(rows):
-        return _draw_message(title, "There are none.")
-    columns = min(GALLERY_COLUMNS, len(rows))
-    lines = -(-len(rows) // columns)
-    figure, grid = _grid(lines, columns, tile=(1.9, 2.15), title=title)
-    for axes, picture, row in zip(grid.flat, pictures, rows.itertuples(), strict=False):
-        axes.imshow(picture, interpolation="nearest")
-        axes.set_title(f"#{row.index}\n{answer(row.true, row.predicted, row.confidence)}", size=8)
+    columns = max(1, min(GALLERY_COLUMNS, len(rows)))
+    figure, axes, places = _tiles(len(rows), columns, 1, LARGE_TILE, title)
+    for picture, row, (x, y) in zip(pictures, rows.to_dict("records"), places, strict=True):
+        _place(axes, picture, x, y, LARGE_TILE)
+        taken = f"{_short(row['predicted'])} ({row['confidence']:.2f})"
+        _caption(axes, x, y, f"#{row['index']}  true: {_short(row['true'])}\n→ predicted: {taken}")
     return figure
 
 
@@ -80,8 +83,9 @@ def draw_explanations(
 ) -> Figure:
     """Show each picture beside its maps of the predicted and the true class, on one scale.
 
-    The scale runs from 0 to the strongest evidence in either map of that picture. A map without
-    any evidence for its class says so.
+    The scale runs from 0 to the strongest evidence in either map of that picture. Colour lies over
+    the picture in grey, so that it means evidence and nothing else. A map without any evidence for
+    its class says so.
 
     Args:
         pictures: `[N, H, W, 3]`.
@@ -91,117 +95,131 @@ def draw_explanations(
         opacity: Of the map where it is strongest, 0 … 1.
         title: Stands above.
     """
-    if not len(rows):
-        return _draw_message(title, "There are none.")
-    per_line = min(EXPLAINED_PER_LINE, len(rows))
-    lines = -(-len(rows) // per_line)
-    cells = predicted.shape[1]
-    title += (
-        f"\nmaps of {cells} × {cells} cells; one colour scale per picture, "
-        f"0 to the stronger of its two maps"
+    columns = max(1, min(EXPLAINED_COLUMNS, len(rows)))
+    key = (
+        f"Colour: evidence for the class, in a grid of {predicted.shape[1]} × {predicted.shape[2]};"
+        " one scale for the two maps of a picture."
     )
-    figure, grid = _grid(lines, 3 * per_line, tile=(1.55, 1.95), title=title, bar=True)
-    for number, row in enumerate(rows.itertuples()):
-        line, place = divmod(number, per_line)
-        whole, ours, truth = grid[line, 3 * place : 3 * place + 3]
-        whole.imshow(pictures[number], interpolation="nearest")
-        whole.set_title(f"#{row.index}\ntrue: {_short(row.true)}", size=8)
+    figure, axes, places = _tiles(len(rows), columns, 3, TILE, f"{title}\n{key}", bar=True)
+    for number, (row, (x, y)) in enumerate(zip(rows.to_dict("records"), places, strict=True)):
+        _place(axes, pictures[number], x, y, TILE)
+        _caption(axes, x, y, f"#{row['index']}\ntrue: {_short(row['true'])}")
         top = max(predicted[number].max(), true[number].max())
         shown = (
-            (
-                ours,
-                predicted[number],
-                f"predicted:\n{_short(row.predicted)} ({row.confidence:.2f})",
-            ),
-            (truth, true[number], f"true:\n{_short(row.true)} ({row.true_probability:.2f})"),
+            ("predicted", predicted[number], row["confidence"]),
+            ("true", true[number], row["true_probability"]),
         )
-        for axes, evidence, caption in shown:
-            _overlay(axes, pictures[number], evidence, top, opacity)
-            axes.set_title(caption, size=8)
-    scale = ScalarMappable(cmap=MAP_COLOURS)
-    bar = figure.colorbar(scale, cax=figure.axes[-1], ticks=[0, 0.5, 1])
-    bar.set_label("evidence for the class, share of the picture's strongest", size=8)
+        for column, (which, evidence, probability) in enumerate(shown, start=1):
+            left = x + column * (TILE + GAP / 2)
+            _overlay(axes, pictures[number], evidence / max(top, 1e-30), left, y, opacity)
+            caption = f"{which}:\n{_short(row[which])} ({probability:.2f})"
+            _caption(axes, left, y, caption)
     return figure
 
 
-def answer(true: str, predicted: str, confidence: float) -> str:
-    """Say what a picture is and what it was taken for, over two lines."""
-    return f"true: {_short(true)}\n→ predicted: {_short(predicted)} ({confidence:.2f})"
+def draw_curves(curves: Mapping[str, pd.DataFrame], earlier: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw accuracy and loss, in training and validation, of all models over the epochs.
+
+    Args:
+        curves: A history per model.
+        earlier: Per model the curve of an earlier run, drawn dashed in the model's colour; columns
+            that it lacks are left out.
+    """
+    figure = Figure(figsize=(10.5, 6.4), layout="constrained")
+    panels = figure.subplots(2, 2, sharex=True, sharey="row")
+    colours = mpl.color_sequences["petroff10"]
+    columns = [("train_acc", "val_acc"), ("train_loss", "val_loss")]
+    for axes, column in zip(panels.flat, [*columns[0], *columns[1]], strict=True):
+        for number, (name, history) in enumerate(curves.items()):
+            colour = colours[number % len(colours)]
+            axes.plot(history.epoch, history[column], color=colour, label=name)
+            before = earlier.get(name)
+            if before is not None and column in before:
+                style = {"linestyle": "--", "alpha": 0.6, "linewidth": 1}
+                axes.plot(before.epoch, before[column], color=colour, **style)
+        axes.grid(alpha=0.3)
+    panels[0, 0].set(title="training", ylabel="accuracy")
+    panels[0, 1].set(title="validation")
+    panels[1, 0].set(ylabel="loss", xlabel="epoch")
+    panels[1, 1].set(xlabel="epoch")
+    panels[0, 0].legend(fontsize=8, loc="lower right")
+    return figure
+
+
+def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return an empty figure and axes over all of it, in inches from the top left."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    return figure, axes
+
+
+def _tiles(
+    count: int, columns: int, pictures: int, side: float, title: str, *, bar: bool = False
+) -> tuple[Figure, Axes, list[tuple[float, float]]]:
+    """Lay out `count` tiles of some `pictures` each, under a title, beside a colour bar.
+
+    Returns:
+        The figure, its axes in inches, and the top left corner of each tile's first picture.
+    """
+    head = 0.15 + 0.22 * len(title.splitlines())
+    wide = pictures * side + (pictures - 1) * GAP / 2 + GAP
+    tall = side + CAPTION + GAP
+    lines = max(1, -(-count // columns))
+    width = max(columns * wide + GAP + (BAR if bar else 0), LEAST_WIDTH)
+    height = head + lines * tall
+    figure, axes = _sheet(width, height)
+    axes.text(GAP, 0.1, title, va="top", size=10)
+    if not count:
+        axes.text(GAP, head + 0.1, "There are none.", va="top")
+    elif bar:
+        left, bottom = columns * wide + 2 * GAP, height - head - CAPTION - side
+        room = figure.add_axes((left / width, bottom / height, GAP / width, (side - GAP) / height))
+        colours = figure.colorbar(ScalarMappable(cmap=MAP_COLOURS), cax=room, ticks=[0, 1])
+        colours.ax.set_yticklabels(["none", "most"], size=7)
+    places = [
+        (GAP + (i % columns) * wide, head + CAPTION + (i // columns) * tall) for i in range(count)
+    ]
+    return figure, axes, places
+
+
+def _place(axes: Axes, picture: NDArray[np.uint8], x: float, y: float, side: float) -> None:
+    axes.imshow(picture, extent=(x, x + side, y + side, y), interpolation="nearest", aspect="auto")
+
+
+def _caption(axes: Axes, x: float, y: float, text: str) -> None:
+    axes.text(x, y - 0.05, text, va="bottom", size=7.5, linespacing=1.15)
 
 
 def _overlay(
     axes: Axes,
     picture: NDArray[np.uint8],
-    evidence: NDArray[np.float32],
-    top: float,
+    strength: NDArray[np.float32],
+    x: float,
+    y: float,
     opacity: float,
 ) -> None:
-    """Lay a map over its picture: nothing where there is no evidence, `opacity` at `top`."""
-    height, width = picture.shape[:2]
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    if evidence.max() <= 0:
-        axes.imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=512, interpolation="nearest")
-        middle = ((width - 1) / 2, (height - 1) / 2)
-        axes.text(*middle, "no positive\nevidence", color="white", size=8, ha="center", va="center")
+    """Lay a map, 1 at its strongest, over its picture in grey."""
+    grey = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+    if strength.max() <= 0:
+        _place(axes, grey // 2, x, y, TILE)
+        axes.text(
+            x + TILE / 2, y + TILE / 2, "no positive\nevidence", color="white", size=8,
+            ha="center", va="center",
+        )  # fmt: skip
         return
-    axes.imshow(picture, interpolation="nearest", extent=extent)
-    # Fine cells, so that the map's own grid does not show as blocks of the screen's smoothing.
-    strength = np.clip(evidence / top, 0, 1)
+    _place(axes, grey, x, y, TILE)
     axes.imshow(
-        strength,
+        np.clip(strength, 0, 1),
         cmap=MAP_COLOURS,
         vmin=0,
         vmax=1,
-        alpha=opacity * strength,
+        alpha=opacity * np.clip(strength, 0, 1),
+        extent=(x, x + TILE, y + TILE, y),
         interpolation="bilinear",
-        extent=extent,
+        aspect="auto",
     )
-
-
-def _grid(
-    lines: int, columns: int, *, tile: tuple[float, float], title: str, bar: bool = False
-) -> tuple[Figure, NDArray[np.object_]]:
-    """Return a figure with `[lines, columns]` empty axes, and with `bar` one more for a colour bar.
-
-    Args:
-        lines: Of tiles.
-        columns: Of tiles.
-        tile: Width and height of one, inches.
-        title: Stands above.
-        bar: Whether to leave room at the right for a colour bar.
-    """
-    head, room = 0.35 + 0.2 * title.count("\n"), 0.9 if bar else 0.0
-    width, height = tile[0] * columns + room, tile[1] * lines + head
-    figure = Figure(figsize=(width, height))
-    figure.suptitle(title, size=11, x=0.01, y=1 - 0.06 / height, ha="left", va="top")
-    caption = 0.5 / tile[1]  # part of a tile's height
-    layout = figure.add_gridspec(
-        lines,
-        columns,
-        left=0.01,
-        right=(tile[0] * columns - 0.01 * width) / width,
-        bottom=0.05 / height,
-        top=1 - (head + caption * tile[1]) / height,
-        wspace=0.06,
-        hspace=caption / (1 - caption),
-    )
-    grid = np.empty((lines, columns), dtype=object)
-    for line in range(lines):
-        for column in range(columns):
-            grid[line, column] = figure.add_subplot(layout[line, column])
-            grid[line, column].set_axis_off()
-    if bar:
-        tall = min(3.0, height - head - 0.4)
-        figure.add_axes(
-            (1 - 0.75 / width, (height - head - tall) / height, 0.15 / width, tall / height)
-        )
-    return figure, grid
-
-
-def _draw_message(title: str, text: str) -> Figure:
-    figure, grid = _grid(1, 1, tile=(5, 1.2), title=title)
-    grid[0, 0].text(0.02, 0.9, text, va="top")
-    return figure
 
 
 def _short(name: str) -> str:

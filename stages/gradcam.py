@@ -23,7 +23,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.checkpoint import load_model
     from cifarpipe.data.prepared import load_prepared
     from cifarpipe.devices import pick_device
-    from cifarpipe.evaluation import read_predictions
+    from cifarpipe.evaluation import read_table
     from cifarpipe.explain import evidence_figures, explain, pointing_figures, save_maps
     from cifarpipe.figures import draw_explanations, save_figure
     from cifarpipe.outputs import write_json
@@ -33,7 +33,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
     explained = {}
     for name, picture in (("misclassified", "gradcam.png"), ("correct", "gradcam_correct.png")):
-        rows = read_predictions(model_report(model, f"{name}.csv"))
+        rows = read_table(model_report(model, f"{name}.csv"))
         explained[name] = explain(network, origin, data.test, rows, options.batch_size)
         figure = draw_explanations(
             data.test.images[data.test.positions(rows["index"].to_numpy())],
@@ -48,7 +48,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
 
     figures = evidence_figures(explained)
     if data.test_masks is not None:
-        predictions = read_predictions(artifact(model, "predictions.csv"))
+        predictions = read_table(artifact(model, "predictions.csv"))
         correct = predictions[predictions.true == predictions.predicted][: options.mask_images]
         maps = explain(network, origin, data.test, correct, options.batch_size).predicted
         figures |= pointing_figures(

@@ -20,14 +20,14 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     wanted = params.misclassified
 
     from cifarpipe.data.prepared import load_prepared
-    from cifarpipe.evaluation import read_predictions
+    from cifarpipe.evaluation import read_table
     from cifarpipe.figures import draw_gallery, save_figure
     from cifarpipe.outputs import write_csv
     from cifarpipe.selection import choose_correct, choose_errors
     from stages.paths import artifact, model_report
 
     data = load_prepared()
-    predictions = read_predictions(artifact(model, "predictions.csv"))
+    predictions = read_table(artifact(model, "predictions.csv"))
     errors = choose_errors(predictions, data.classes, count=wanted.count, seed=wanted.seed)
     correct = choose_correct(predictions, data.classes, errors, seed=wanted.seed)
     for name, rows in (("misclassified", errors), ("correct", correct)):

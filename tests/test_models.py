@@ -204,7 +204,7 @@ def test_blocks_differ_at_the_start(blocks: Callable[[], list[torch.Tensor]]) ->
 def test_the_layer_of_the_maps_is_laid_out_as_the_picture(name: str) -> None:
     """Change one patch: the map must change most in the cell that sees it.
 
-    This is what tells a wrong reshape (tokens taken for channels, rows for columns) from a right one.
+    This tells a wrong reshape (tokens taken for channels, rows for columns) from a right one.
     """
     model = build(DEFAULTS, name).eval()
     parts = as_classifier(model)
@@ -228,7 +228,7 @@ def test_the_layer_of_the_maps_is_laid_out_as_the_picture(name: str) -> None:
 
 @EVERY_MODEL
 def test_later_layers_matter_to_the_logits(name: str) -> None:
-    """The gradient at the layer of the maps is not zero anywhere, as it is past a ViT's last mix."""
+    """The gradient at the layer of the maps is not zero, as it is past a ViT's last mix."""
     model = build(DEFAULTS, name).eval()
     parts = as_classifier(model)
     gradients: list[torch.Tensor] = []
@@ -253,7 +253,7 @@ def test_dropout_is_off_in_evaluation() -> None:
 
 @pytest.mark.parametrize("name", ["vit", "convmixer"])
 def test_a_patch_that_does_not_fit_is_the_users_mistake(name: str) -> None:
-    with pytest.raises(UserError, match="patch .* does not divide the image size 30"):
+    with pytest.raises(UserError, match=r"patch .* does not divide the image size 30"):
         build_model(
             DEFAULTS.models[name].model_copy(update={"patch": 4}), num_classes=10, image_size=30
         )

@@ -1,0 +1,77 @@
+"""Put everything that the other stages found into one report.
+
+Reads reports/models/, the dataset's card and picture and data/baselines/; writes
+reports/index.html, reports/summary.md, reports/leaderboard.csv and reports/curves.png.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from stages.command import run
+
+if TYPE_CHECKING:
+    from cifarpipe.params import Params
+    from cifarpipe.report import ModelResults
+
+
+def main() -> None:
+    """Write the summary report of all models of params.yaml."""
+    from cifarpipe.figures import draw_curves, save_figure
+    from cifarpipe.outputs import write_csv, write_text
+    from cifarpipe.params import load_params
+    from cifarpipe.provenance import provenance
+    from cifarpipe.report import earlier_curves, leaderboard, render_html, render_markdown
+    from stages.paths import DATASET_CARD, DATASET_PICTURE, REPORTS
+
+    params = load_params()
+    dataset = json.loads(DATASET_CARD.read_text(encoding="utf-8"))["dataset"]
+    results = [read_results(name, params) for name in params.models]
+    board = leaderboard(results, dataset["images"]["train"])
+    curves = draw_curves(
+        {model.name: model.history for model in results},
+        earlier=earlier_curves(params, dataset["classes"]),
+    )
+    save_figure(curves, REPORTS / "curves.png")
+    write_csv(REPORTS / "leaderboard.csv", board)
+    shared = {
+        "params": params,
+        "dataset": dataset,
+        "results": results,
+        "board": board,
+        "provenance": provenance(),
+    }
+    write_text(REPORTS / "summary.md", render_markdown(**shared))
+    pictures = {"curves": REPORTS / "curves.png", "dataset": DATASET_PICTURE}
+    write_text(REPORTS / "index.html", render_html(**shared, pictures=pictures))
+    print(f"the report: {(REPORTS / 'index.html').resolve()}")
+
+
+def read_results(name: str, params: "Params") -> "ModelResults":
+    """Read what the stages wrote about one model."""
+    import pandas as pd
+
+    from cifarpipe.evaluation import read_table
+    from cifarpipe.report import ModelResults
+    from stages.paths import model_report
+
+    def read_json(file: str) -> dict[str, Any]:
+        return json.loads(model_report(name, file).read_text(encoding="utf-8"))[name]
+
+    return ModelResults(
+        name=name,
+        arch=params.models[name].arch,
+        folder=model_report(name, "misclassified.png").parent,
+        metrics=read_json("metrics.json"),
+        cost=read_json("cost.json"),
+        gradcam=read_json("gradcam.json")["gradcam"],
+        history=pd.read_csv(model_report(name, "history.csv")),
+        layers=pd.read_csv(model_report(name, "layers.csv"), keep_default_na=False),
+        per_class=read_table(model_report(name, "classes.csv")),
+        confusion=read_table(model_report(name, "confusion.csv")),
+        misclassified=read_table(model_report(name, "misclassified.csv")),
+        correct=read_table(model_report(name, "correct.csv")),
+    )
+
+
+if __name__ == "__main__":
+    run(main)
