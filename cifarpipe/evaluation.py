@@ -38,7 +38,7 @@ def predictions_table(
         `logit_0` … by label.
     """
     probabilities = softmax(logits)
-    predicted = probabilities.argmax(axis=1)
+    predicted = logits.argmax(axis=1)
     rows = np.arange(len(labels))
     names = np.array(classes, dtype=object)
     table = pd.DataFrame(
@@ -72,7 +72,7 @@ def measure(
     """
     n, k = logits.shape
     probabilities = softmax(logits)
-    predicted = probabilities.argmax(axis=1)
+    predicted = logits.argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, k)
     correct = int((predicted == labels).sum())
     errors = n - correct
@@ -151,8 +151,11 @@ def wilson_interval(hits: int, n: int, z: float = Z_95) -> tuple[float, float]:
 
 def top_k_accuracy(scores: Floats, labels: Labels, k: int) -> float:
     """Return how often the true class is among the k highest of `[N, classes]`."""
-    own = scores[np.arange(len(labels)), labels]
-    return float(((scores > own[:, None]).sum(axis=1) < k).mean())
+    own = scores[np.arange(len(labels)), labels][:, None]
+    # Equal scores rank by label, as argmax takes them: all classes alike is no success.
+    before = np.arange(scores.shape[1]) < labels[:, None]
+    ahead = (scores > own) | ((scores == own) & before)
+    return float((ahead.sum(axis=1) < k).mean())
 
 
 def calibration_error(probabilities: Floats, labels: Labels, bins: int) -> float:

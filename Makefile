@@ -1,0 +1,57 @@
+# One way in: `make help`.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+PYTHON ?= python3
+VENV := .venv
+# A copy of the working tree's pipeline with params.demo.yaml as its params.yaml. What an earlier demo
+# computed stays there, so that the next one runs only what has changed.
+DEMO := .demo
+# Stages run `python` and tests run `dvc`: those of the environment, wherever make was called from.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test check lint types fast-tests repro
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## Make .venv with the locked packages
+
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make setup PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip sync --quiet --require-hashes requirements.lock
+	@touch $@
+
+demo: $(READY) ## Run the whole pipeline at laptop size in .demo/ and name its report
+	@mkdir -p $(DEMO)/.dvc $(DEMO)/data
+	@rm -rf $(DEMO)/cifarpipe $(DEMO)/stages $(DEMO)/data/baselines
+	@cp -R cifarpipe stages dvc.yaml .dvcignore $(DEMO)/
+	@cp -R data/baselines $(DEMO)/data/
+	@cp -R .dvc/config .dvc/plots $(DEMO)/.dvc/
+	@cp params.demo.yaml $(DEMO)/params.yaml
+	@printf '[core]\n    no_scm = true\n' > $(DEMO)/.dvc/config.local  # git ignores the copy
+	cd $(DEMO) && dvc repro
+	@echo; echo "The demo's report: $(CURDIR)/$(DEMO)/reports/index.html"
+
+test: check ## Everything that CI runs
+	pytest -q -n 2 --dist loadfile -m dvc
+
+check: lint types fast-tests ## Lint, types and fast tests
+
+lint: $(READY)
+	ruff format --check .
+	ruff check .
+
+types: $(READY)
+	mypy
+
+fast-tests: $(READY)
+	pytest -q -n 2 -m "not dvc"
+
+repro: $(READY) ## Run what has changed of the real pipeline (dvc repro)
+	dvc repro

@@ -1,0 +1,142 @@
+"""Trained networks on disk: what is loaded is what was saved, and anything else is refused."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from cifarpipe.checkpoint import Origin, load_model, save_model
+from cifarpipe.errors import UserError
+from cifarpipe.models.build import build_model
+from cifarpipe.params import Params
+
+CPU = torch.device("cpu")
+ARCHITECTURES = pytest.mark.parametrize("name", ["vit", "convmixer", "resnet18_ln"])
+
+
+def make(params: Params, name: str, seed: int = 0) -> tuple[nn.Module, Origin]:
+    torch.manual_seed(seed)
+    model = build_model(params.models[name], num_classes=4, image_size=32)
+    for buffer in model.buffers():  # statistics of norms, which start at nought and one
+        if buffer.is_floating_point():
+            nn.init.uniform_(buffer, 0.5, 1.5)
+    origin = Origin(
+        name=name,
+        entry=params.models[name].model_dump(mode="json"),
+        classes=["007", "<b>", "naïve", 'a"b'],
+        image_size=32,
+        mean=[0.1, 1 / 3, 0.5],
+        std=[0.2, 0.25, 0.3],
+        data_fingerprint="ab" * 32,
+        seed=7,
+        peak_lr=0.001,
+        kept_epoch=3,
+        val_accuracy=None,
+        precision="fp32",
+        device="cpu",
+        torch=torch.__version__,
+    )
+    return model, origin
+
+
+@ARCHITECTURES
+def test_what_is_loaded_is_what_was_saved(name: str, demo_params: Params, tmp_path: Path) -> None:
+    model, origin = make(demo_params, name)
+    save_model(tmp_path / "m.safetensors", model.state_dict(), origin)
+    torch.manual_seed(99)  # the loaded network must not owe its weights to the seed
+    loaded, its_origin = load_model(tmp_path / "m.safetensors", CPU)
+    assert its_origin == origin
+    assert not any(module.training for module in loaded.modules())
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), model.eval()(images))
+    weights = model.state_dict()
+    assert weights.keys() == loaded.state_dict().keys()
+    assert all(torch.equal(value, weights[key]) for key, value in loaded.state_dict().items())
+
+
+def test_equal_content_gives_equal_bytes(demo_params: Params, tmp_path: Path) -> None:
+    paths = [tmp_path / name / "m.safetensors" for name in ("first", "again", "other")]
+    for path, seed in zip(paths, (0, 0, 1), strict=True):
+        model, origin = make(demo_params, "convmixer", seed)
+        weights = model.state_dict()
+        if path.parent.name == "again":  # in another order
+            weights = dict(reversed(weights.items()))
+        save_model(path, weights, origin)
+    first, again, other = (path.read_bytes() for path in paths)
+    assert first == again
+    assert first != other
+
+
+def test_weights_that_are_no_block_of_memory_are_saved(demo_params: Params, tmp_path: Path) -> None:
+    model, origin = make(demo_params, "convmixer")
+    weights = model.state_dict()
+    weights["head.weight"] = weights["head.weight"].T.contiguous().T
+    assert not weights["head.weight"].is_contiguous()
+    save_model(tmp_path / "m.safetensors", weights, origin)
+    loaded, _ = load_model(tmp_path / "m.safetensors", CPU)
+    assert torch.equal(loaded.state_dict()["head.weight"], model.state_dict()["head.weight"])
+
+
+def test_a_failed_write_leaves_the_old_file(demo_params: Params, tmp_path: Path) -> None:
+    model, origin = make(demo_params, "convmixer")
+    path = tmp_path / "m.safetensors"
+    save_model(path, model.state_dict(), origin)
+    before = path.read_bytes()
+    unwritable = replace(origin, seed=object())  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        save_model(path, model.state_dict(), unwritable)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_file_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone.safetensors does not exist. Run `dvc repro`"):
+        load_model(tmp_path / "gone.safetensors", CPU)
+
+
+class Evil:
+    """Unpickling this leaves a trace."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (self.trace,))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("writer", ["pickle", "torch"])
+def test_a_pickle_in_disguise_is_refused_and_never_run(writer: str, tmp_path: Path) -> None:
+    path, trace = tmp_path / "m.safetensors", tmp_path / "was_run"
+    if writer == "pickle":
+        path.write_bytes(pickle.dumps(Evil(trace)))
+    else:
+        torch.save({"weights": Evil(trace)}, path)
+    with pytest.raises(UserError, match="is no model of this pipeline, or damaged"):
+        load_model(path, CPU)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, 0.5, -1])
+def test_a_truncated_file_is_refused(kept: float, demo_params: Params, tmp_path: Path) -> None:
+    model, origin = make(demo_params, "convmixer")
+    path = tmp_path / "m.safetensors"
+    save_model(path, model.state_dict(), origin)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if kept == 0.5 else int(kept)])
+    with pytest.raises(UserError, match="is no model of this pipeline, or damaged"):
+        load_model(path, CPU)
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, {"other": "{}"}, {"cifarpipe": "{"}, {"cifarpipe": '{"name": "vit"}'}]
+)
+def test_weights_of_others_are_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, metadata)
+    with pytest.raises(UserError, match="is no model of this pipeline, or damaged"):
+        load_model(path, CPU)
