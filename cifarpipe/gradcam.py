@@ -114,7 +114,7 @@ def enlarge(maps: Maps, size: int) -> Maps:
 
 def without_evidence(maps: Maps) -> NDArray[np.bool_]:
     """Say of each map of `[N, h, w]` whether nothing in it speaks for its class."""
-    return maps.reshape(len(maps), -1).max(axis=1) <= 0
+    return maps.max(axis=(1, 2)) <= 0
 
 
 @dataclass(frozen=True)

@@ -306,9 +306,7 @@ def test_without_files_the_column_is_empty(tmp_path: Path) -> None:
 def test_the_written_table_gives_the_same_figures(tmp_path: Path) -> None:
     logits, labels = draw()
     classes = ODD_NAMES
-    write_csv(
-        tmp_path / "p.csv", predictions_table(logits, labels, np.arange(400), classes, None)
-    )
+    write_csv(tmp_path / "p.csv", predictions_table(logits, labels, np.arange(400), classes, None))
     table = read_table(tmp_path / "p.csv")
     number = {name: label for label, name in enumerate(classes)}
     again = measure(

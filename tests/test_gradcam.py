@@ -93,9 +93,7 @@ class Case:
     classes: Tensor
 
     def maps(self) -> Maps:
-        return class_activation_maps(
-            self.model, self.layer, self.to_map, self.batch, self.classes
-        )
+        return class_activation_maps(self.model, self.layer, self.to_map, self.batch, self.classes)
 
 
 def make_case(name: str, params: Params) -> Case:
@@ -307,9 +305,7 @@ def test_a_patch_that_alone_matters_lies_where_it_is() -> None:
     batch[..., 4:8, 8:12] = 3.0
     nn.init.zeros_(model.positions)
     nn.init.zeros_(model.patch_embedding.bias)
-    maps = class_activation_maps(
-        model, model.cam_layer, model.cam_map, batch, torch.tensor([0])
-    )
+    maps = class_activation_maps(model, model.cam_layer, model.cam_map, batch, torch.tensor([0]))
     other = np.delete(maps.ravel(), 1 * 4 + 2)
     assert (other == 0).all()
     assert maps[0, 1, 2] != 0

@@ -1,0 +1,1 @@
+"""Measurements beside the pipeline; never part of the test run."""

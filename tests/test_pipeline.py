@@ -1,0 +1,208 @@
+"""One small study from end to end, through DVC, as its users run it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from cifarpipe.evaluation import read_table
+
+pytestmark = pytest.mark.dvc
+
+ROOT = Path(__file__).parents[1]
+MODELS = ("vit", "convmixer")
+SMALL = {
+    "vit": {"dim": 32, "depth": 2, "heads": 2, "mlp_dim": 32, "epochs": 2},
+    "convmixer": {"dim": 16, "depth": 2, "epochs": 2},
+}
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a person with the environment activated would."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def succeed(folder: Path, *command: str) -> str:
+    done = run(folder, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone with two small models, reproduced and committed."""
+    folder = tmp_path_factory.mktemp("study") / "clone"
+    folder.mkdir()
+    for name in ("cifarpipe", "stages", "data/baselines", ".dvc/plots"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    dag = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    for plot in dag["plots"]:
+        for options in plot.values():
+            options["y"] = {
+                path: column
+                for path, column in options["y"].items()
+                if Path(path).parts[2] in SMALL
+            }
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(dag, sort_keys=False))
+    params = yaml.safe_load((ROOT / "params.demo.yaml").read_text(encoding="utf-8"))
+    params["data"] |= {"train_size": 300, "val_size": 60, "test_size": 200}
+    params["models"] = {name: params["models"][name] | SMALL[name] for name in MODELS}
+    params["report"]["baselines"] = {}
+    params["misclassified"]["count"] = 12
+    params["gradcam"]["mask_images"] = 30
+    text = yaml.safe_dump(params, sort_keys=False)
+    (folder / "params.yaml").write_text(text)
+    succeed(folder, "git", "init", "-q", "-b", "main")
+    succeed(folder, "git", "config", "user.email", "nobody@example.invalid")
+    succeed(folder, "git", "config", "user.name", "nobody")
+    succeed(folder, "dvc", "repro")
+    succeed(folder, "git", "add", "-A")
+    succeed(folder, "git", "commit", "-qm", "A study")
+    return folder
+
+
+def test_every_declared_output_is_there_and_git_holds_the_small_ones(study: Path) -> None:
+    tracked = set(succeed(study, "git", "ls-files").splitlines())
+    lock = yaml.safe_load((study / "dvc.lock").read_text())
+    outs = {out["path"] for stage in lock["stages"].values() for out in stage["outs"]}
+    assert all((study / path).exists() for path in outs)
+    assert {path for path in outs if path.startswith("reports/")} <= tracked
+    assert not [path for path in tracked if path.startswith(("artifacts/", "data/prepared/"))]
+    assert succeed(study, "git", "status", "--porcelain") == ""
+
+
+def test_a_second_run_runs_nothing(study: Path) -> None:
+    assert "Running stage" not in succeed(study, "dvc", "repro")
+    assert succeed(study, "git", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_explained_images_are_the_misclassified_ones(study: Path, name: str) -> None:
+    predictions = read_table(study / f"artifacts/{name}/predictions.csv").set_index("index")
+    with np.load(study / f"artifacts/{name}/cams.npz") as cams:
+        for kind in ("misclassified", "correct"):
+            rows = read_table(study / f"reports/models/{name}/{kind}.csv")
+            assert cams[f"{kind}_index"].tolist() == rows["index"].tolist()
+            assert len(cams[f"{kind}_predicted"]) == len(cams[f"{kind}_true"]) == len(rows) == 12
+            assert predictions.loc[rows["index"], "predicted"].tolist() == rows.predicted.tolist()
+            assert predictions.loc[rows["index"], "true"].tolist() == rows.true.tolist()
+            assert ((rows.true == rows.predicted) == (kind == "correct")).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_errors_add_up_everywhere(study: Path, name: str) -> None:
+    folder = study / "reports/models" / name
+    metrics = json.loads((folder / "metrics.json").read_text())[name]
+    predictions = read_table(study / f"artifacts/{name}/predictions.csv")
+    confusion = read_table(folder / "confusion.csv")
+    off_diagonal = confusion.images[confusion.true != confusion.predicted].sum()
+    correct = (predictions.true == predictions.predicted).sum()
+    assert metrics["errors"] == off_diagonal == len(predictions) - correct
+    assert metrics["accuracy"] == pytest.approx(correct / 200, abs=1e-4)
+    assert predictions["index"].tolist() == list(range(200))
+    labels = np.load(study / "data/prepared/test_labels.npy")
+    classes = json.loads((study / "data/prepared/dataset.json").read_text())["classes"]
+    assert predictions.true.tolist() == [classes[label] for label in labels]
+
+
+def test_the_report_names_every_model(study: Path) -> None:
+    page = (study / "reports/index.html").read_text()
+    summary = (study / "reports/summary.md").read_text()
+    board = pd.read_csv(study / "reports/leaderboard.csv")
+    assert set(board.model) == set(MODELS)
+    assert all(f'id="model-{name}"' in page and f"| {name} |" in summary for name in MODELS)
+
+
+def test_metrics_read_as_model_and_figure(study: Path) -> None:
+    shown = json.loads(succeed(study, "dvc", "metrics", "show", "--json"))
+    files = shown[""]["data"]
+    merged: dict[str, set[str]] = {}
+    for file in files.values():
+        for name, figures in file["data"].items():
+            merged.setdefault(name, set()).update(figures)
+    assert {"accuracy", "accuracy_low", "loss", "parameters", "macs", "gradcam"} <= merged["vit"]
+    assert not any("seconds" in figure for figures in merged.values() for figure in figures)
+
+
+def test_all_plots_can_be_drawn(study: Path, tmp_path: Path) -> None:
+    done = run(study, "dvc", "plots", "show", "-o", str(tmp_path))
+    assert done.returncode == 0
+    assert "failed" not in (done.stdout + done.stderr).lower()
+    page = (tmp_path / "index.html").read_text()
+    assert "<DVC_METRIC" not in page
+    assert "Validation accuracy" in page
+
+
+def test_an_experiment_halves_every_rate_and_can_be_compared(study: Path) -> None:
+    before = pd.read_csv(study / "reports/models/vit/history.csv")
+    succeed(study, "dvc", "exp", "run", "-S", "lr=0.005")
+    after = pd.read_csv(study / "reports/models/vit/history.csv")
+    np.testing.assert_allclose(after.lr, before.lr / 2)
+    table = succeed(study, "dvc", "metrics", "diff", "--no-path")
+    assert "vit.loss" in table
+    assert "convmixer.loss" in table
+    assert "Running stage" not in succeed(study, "dvc", "exp", "run", "-S", "lr=0.005")
+    succeed(study, "git", "checkout", "-q", ".")
+    assert "Running stage 'train" not in succeed(study, "dvc", "repro")
+    succeed(study, "git", "checkout", "-q", ".")
+
+
+def test_a_bad_value_is_refused_and_the_message_says_how_to_undo_it(study: Path) -> None:
+    done = run(study, "dvc", "exp", "run", "-S", "lr=abc")
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "lr is 'abc'" in said
+    assert "git checkout params.yaml" in said
+    assert "Traceback" not in said
+    succeed(study, "git", "checkout", "-q", ".")
+    succeed(study, "dvc", "checkout", "-q")
+    assert succeed(study, "git", "status", "--porcelain") == ""
+
+
+def test_folders_of_pictures_with_odd_class_names_come_through_to_the_report(
+    study: Path, tmp_path: Path
+) -> None:
+    """A class may be called anything that a file system allows."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    names = ("<img src=x onerror=alert(1)>", "007")
+    for half, count in (("train", 40), ("test", 12)):
+        for shade, name in zip((60, 190), names, strict=True):
+            folder = tmp_path / "raw" / half / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(shade - 40, shade + 40, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    clone = tmp_path / "clone"
+    succeed(tmp_path, "git", "clone", "-q", str(study), str(clone))
+    params = yaml.safe_load((clone / "params.yaml").read_text())
+    params["data"] |= {
+        "source": "folder", "folder": str(tmp_path / "raw"), "val_size": 20, "train_size": None,
+        "test_size": None,
+    }  # fmt: skip
+    params["models"] = {"convmixer": params["models"]["convmixer"]}
+    dag = yaml.safe_load((clone / "dvc.yaml").read_text())
+    del dag["plots"]
+    (clone / "dvc.yaml").write_text(yaml.safe_dump(dag, sort_keys=False))
+    (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    succeed(clone, "dvc", "repro")
+    page = (clone / "reports/index.html").read_text()
+    assert "<img src=x" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert "<img src=x" not in (clone / "reports/summary.md").read_text()
+    predictions = read_table(clone / "artifacts/convmixer/predictions.csv")
+    assert predictions.true.tolist() == sorted(predictions.true)
+    assert set(predictions.true) == set(names)
+    assert predictions.file.str.split("/").str[0].tolist() == predictions.true.tolist()
