@@ -1,8 +1,8 @@
-"""Check what is claimed of the demo: its models learn what a linear classifier can't, and its maps
-point at the object more often than the middle of the picture would.
+"""Check what is claimed of the demo.
 
-Run `make demo` first, then `python -m benchmarks.demo_claims`. Prints a table; exits 1 if a claim
-does not hold.
+Its models learn what a linear classifier can't, and their maps point at the object more often than
+the middle of the picture would. Run `make demo` first, then `python -m benchmarks.demo_claims`.
+Prints a table; exits 1 if a claim does not hold.
 """
 
 import json

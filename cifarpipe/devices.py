@@ -8,7 +8,12 @@ from cifarpipe.errors import UserError
 
 
 def pick_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
+    """Return the GPU if there is one, else the CPU.
+
+    What is asked for in fp32 is then computed in fp32: a GPU's shortened TF32 would let predictions
+    depend on how many images are computed at a time.
+    """
+    torch.backends.cudnn.allow_tf32 = False
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

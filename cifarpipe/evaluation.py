@@ -146,7 +146,9 @@ def wilson_interval(hits: int, n: int, z: float = Z_95) -> tuple[float, float]:
     middle = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    low, high = (middle - half) / scale, (middle + half) / scale
+    # Rounding may put a share of 0 or 1 just outside its own interval.
+    return max(0.0, min(share, low)), min(1.0, max(share, high))
 
 
 def top_k_accuracy(scores: Floats, labels: Labels, k: int) -> float:

@@ -4,11 +4,10 @@ Strict and without hidden defaults: every key stands in the file, an unknown one
 faults of the whole file are reported at once.
 """
 
-import re
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -17,14 +16,19 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    TypeAdapter,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
 
 from cifarpipe.errors import UserError
 
 PARAMS_FILE = Path("params.yaml")
+FAULT_SEPARATOR = "\n"
 HOW_TO_UNDO = (
     "Mend the file, or take back all changes to it with `git checkout params.yaml` "
     "(a refused `dvc exp run -S …` leaves its value in the file)."
@@ -250,23 +254,9 @@ class Params(Section):
     report: Report
 
     @model_validator(mode="after")
-    def _validation_is_there(self) -> "Params":
-        faults = []
-        if self.data.val_size == 0:
-            if self.train.keep == "best":
-                faults.append("`train.keep: best` needs a validation split: `data.val_size` is 0")
-            faults += [
-                f"`models.{name}.schedule: plateau` needs a validation split: `data.val_size` is 0"
-                for name, model in self.models.items()
-                if model.schedule == "plateau"
-            ]
-        faults += [
-            f"`report.baselines.{name}` names no model; the models are: {', '.join(self.models)}"
-            for name in self.report.baselines
-            if name not in self.models
-        ]
-        if faults:
-            raise ValueError("; ".join(faults))
+    def _sections_agree(self) -> "Params":
+        if faults := disagreements(self.data, self.train, self.models, self.report):
+            raise ValueError(FAULT_SEPARATOR.join(faults))
         return self
 
     def model(self, name: str) -> ModelEntry:
@@ -283,6 +273,31 @@ class Params(Section):
         return self.lr * self.model(name).lr_scale
 
 
+def disagreements(
+    data: Data | None,
+    train: Train | None,
+    models: dict[str, ModelEntry] | None,
+    report: Report | None,
+) -> list[str]:
+    """Name what does not fit together; a section that is not valid by itself is left out."""
+    faults = []
+    if data and data.val_size == 0:
+        if train and train.keep == "best":
+            faults.append("train.keep: best needs a validation split, and data.val_size is 0")
+        faults += [
+            f"models.{name}.schedule: plateau needs a validation split, and data.val_size is 0"
+            for name, model in (models or {}).items()
+            if model.schedule == "plateau"
+        ]
+    if report and models:
+        faults += [
+            f"report.baselines.{name} names no model; the models are: {', '.join(models)}"
+            for name in report.baselines
+            if name not in models
+        ]
+    return faults
+
+
 def load_params(path: str | Path = PARAMS_FILE) -> Params:
     """Read and validate the whole parameter file.
 
@@ -293,55 +308,52 @@ def load_params(path: str | Path = PARAMS_FILE) -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        faults = [_explain(fault) for fault in error.errors()]
+        faults = [line for fault in error.errors() for line in _explain(fault)]
+        if isinstance(raw, dict) and any(fault["loc"] for fault in error.errors()):
+            faults += disagreements(*(_valid_section(raw, name) for name in _AGREEING))
     lines = "\n".join(f"  - {fault}" for fault in faults)
     count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     raise UserError(f"{path} has {count}:\n{lines}\n{HOW_TO_UNDO}")
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, less its traps: read what DVC reads, refuse what DVC gets wrong."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        # `-S` changes an anchored value in one place and silently keeps the old one in the other.
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(
-                problem="aliases (*name) are not allowed: write the value out", problem_mark=mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            keys = [key.value for key, _ in node.value]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise yaml.MarkedYAMLError(
-                problem=f"the key {twice!r} stands twice", problem_mark=node.start_mark
-            )
-        return mapping
+_AGREEING = ("data", "train", "models", "report")  # the arguments of `disagreements`
 
 
-# YAML 1.2 reads 1e-3 as a number, and so does DVC; PyYAML alone (YAML 1.1) reads a string.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), "-+.0123456789"
-)
+def _valid_section(raw: dict[Any, Any], name: str) -> Any:
+    """Return one section if it is valid by itself, else nothing."""
+    try:
+        annotation: Any = Params.model_fields[name].annotation
+        return TypeAdapter(annotation).validate_python(raw.get(name))
+    except ValidationError:
+        return None
 
 
 def _read_yaml(path: Path) -> Any:
+    """Read what DVC reads, by the same package: YAML 1.2, where 1e-3 is a number and `no` is text.
+
+    A key that stands twice is refused, and so are aliases: `-S` changes an anchored value in one
+    place and silently keeps the old one in the other.
+    """
     if not path.is_file():
         raise UserError(
             f"{path} does not exist in {Path.cwd().name}/. Run from the project's root folder."
         )
+    reader = YAML(typ="safe", pure=True)
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506, it is a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        text = path.read_text(encoding="utf-8")
+        for event in reader.parse(text):
+            if isinstance(event, AliasEvent):
+                line = event.start_mark.line + 1
+                raise ValueError(f"line {line}: *{event.anchor} is an alias; write the value out")
+        return reader.load(text)
+    except (YAMLError, RecursionError, LookupError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason.partition(" To suppress this check")[0]  # it would send users elsewhere
         raise UserError(f"{path} is not valid YAML: {reason}\n{HOW_TO_UNDO}") from None
 
 
-def _explain(fault: ErrorDetails) -> str:
-    """Say in one line which key is wrong, what it holds and what is allowed."""
+def _explain(fault: ErrorDetails) -> list[str]:
+    """Say in a line each which key is wrong, what it holds and what is allowed."""
     # Pydantic names the chosen member of a union (`vit`, `adamw`) as if it were a key.
     location = [str(part) for part in fault["loc"]]
     if len(location) > 2 and location[0] == "models":
@@ -352,11 +364,11 @@ def _explain(fault: ErrorDetails) -> str:
     value, kind = fault["input"], fault["type"]
     message = fault["msg"].removeprefix("Value error, ")
     if kind == "missing":
-        return f"{key} is missing"
+        return [f"{key} is missing"]
     if kind == "extra_forbidden":
-        return f"{key} is not a known key (misspelt, or not for this section)"
+        return [f"{key} is not a known key (misspelt, or not for this section)"]
     if kind == "value_error":
-        return f"{key}: {message}" if location else message
+        return [f"{key}: {message}"] if location else message.split(FAULT_SEPARATOR)
     if kind == "string_pattern_mismatch":
         message = "a model's name is lower-case letters, digits, - and _, a letter first"
     elif kind == "union_tag_not_found":
@@ -369,7 +381,7 @@ def _explain(fault: ErrorDetails) -> str:
         message = "a section of `key: value` lines is wanted here"
     elif isinstance(value, str) and kind in {"float_type", "int_type"}:
         message += " (a quoted number is text: take the quotes away)" if _is_number(value) else ""
-    return f"{key} is {_shown(value)}: {message}"
+    return [f"{key} is {_shown(value)}: {message}"]
 
 
 def _tag(fault: ErrorDetails) -> str:
@@ -378,12 +390,14 @@ def _tag(fault: ErrorDetails) -> str:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 def _shown(value: Any) -> str:
-    text = "null" if value is None else repr(value)
+    try:
+        text = "null" if value is None else repr(value)
+    except ValueError:  # Python refuses to write out whole numbers of thousands of digits
+        text = "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "…"

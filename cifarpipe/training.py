@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import asdict, dataclass
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,13 @@ class Epoch:
             f"{model}: Epoch: {self.epoch} | Train Acc: {self.train_acc:.4f}, "
             f"Val Acc: {self.val_acc:.4f}, Time: {self.seconds:.1f}, lr: {self.lr:.6f}"
         )
+
+
+class Channels(TypedDict):
+    """What images are normalised by: `[3]` each, in 0 … 1."""
+
+    mean: Tensor
+    std: Tensor
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,9 @@ def train(
     model.to(device)
     images, labels = _to_device(train_split, device)
     val_images, val_labels = _to_device(val_split, device)
-    channels = {"mean": torch.tensor(mean, device=device), "std": torch.tensor(std, device=device)}
+    channels = Channels(
+        mean=torch.tensor(mean, device=device), std=torch.tensor(std, device=device)
+    )
     optimizer = make_optimizer(model, recipe)
     plateau = PlateauFactor(recipe.plateau) if recipe.plateau else None
     steps = -(-len(labels) // recipe.batch_size)
@@ -163,7 +173,7 @@ def _seed_epoch(seed: int, epoch: int, device: torch.device) -> torch.Generator:
 
 
 def _validate(
-    model: nn.Module, images: Tensor, labels: Tensor, precision: str, channels: dict[str, Tensor]
+    model: nn.Module, images: Tensor, labels: Tensor, precision: str, channels: Channels
 ) -> tuple[float, float]:
     """Return mean cross-entropy (no smoothing) and accuracy; NaN where there are no images."""
     if not len(labels):

@@ -45,6 +45,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
             mean=torch.tensor(origin.mean, device=device),
             std=torch.tensor(origin.std, device=device),
             batch_size=params.evaluate.batch_size,
+            progress=f"{model} on test",
         )
         .cpu()
         .numpy()

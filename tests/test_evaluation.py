@@ -194,7 +194,8 @@ def test_wilson_interval_is_scipys(case: tuple[int, int]) -> None:
     expected = scipy.stats.binomtest(hits, n).proportion_ci(method="wilson")
     low, high = wilson_interval(hits, n)
     assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert 0 <= low <= hits / n <= high + 1e-12 <= 1 + 1e-12
+    assert 0 <= low <= high <= 1
+    assert low - 1e-12 <= hits / n <= high + 1e-12
 
 
 def test_wilson_interval_of_nothing_says_nothing() -> None:

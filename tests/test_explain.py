@@ -62,8 +62,10 @@ def make_setting(name: str, params: Params) -> Setting:
             batch_size=10,
         ).numpy()  # fmt: skip
 
-    with torch.no_grad():  # random weights favour one class: take that off
+    with torch.no_grad():  # random weights favour one class, by next to nothing: mend both
         model.head.bias -= torch.from_numpy(logits().mean(axis=0))
+        model.head.weight /= (scale := float(logits().std()))
+        model.head.bias /= scale
     table = predictions_table(logits(), split.labels, index, CLASSES, None)
     assert table.predicted.nunique() > 2
     return Setting(model, origin, split, table)

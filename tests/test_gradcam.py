@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
@@ -325,6 +326,7 @@ def test_a_class_for_each_image_is_wanted(case: Case, count: int) -> None:
 
 @pytest.mark.parametrize("label", [K, 1000, -1, -K, -K - 1])
 @pytest.mark.parametrize("place", [0, 5])
+@pytest.mark.usefixtures("no_finaliser")
 def test_a_class_out_of_range_is_refused(conv: Case, label: int, place: int) -> None:
     conv.classes[place] = label
     conv.model.train()
@@ -376,6 +378,13 @@ def test_gradients_are_given_back(case: Case) -> None:
     assert not case.batch.requires_grad
 
 
+@pytest.fixture
+def no_finaliser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the package's `__del__` away: when that runs, if ever, is up to the interpreter."""
+    monkeypatch.delattr(BaseCAM, "__del__")
+
+
+@pytest.mark.usefixtures("no_finaliser")
 def test_no_hook_and_no_activation_stays(case: Case) -> None:
     seen: list[weakref.ref[Tensor]] = []
 
@@ -397,6 +406,7 @@ class Bomb(nn.Module):
         raise ZeroDivisionError
 
 
+@pytest.mark.usefixtures("no_finaliser")
 def test_nothing_stays_after_an_exception_either(case: Case) -> None:
     class_activation_maps(case.model, case.layer, case.to_map, case.batch, case.classes)
     case.model.head = Bomb()
@@ -410,6 +420,7 @@ def test_nothing_stays_after_an_exception_either(case: Case) -> None:
     assert first.grad is kept
 
 
+@pytest.mark.usefixtures("no_finaliser")
 def test_nothing_stays_when_the_layout_fails(conv: Case) -> None:
     with pytest.raises(ZeroDivisionError):
         class_activation_maps(conv.model, conv.layer, lambda _: 1 / 0, conv.batch, conv.classes)  # type: ignore[arg-type,return-value]

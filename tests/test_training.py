@@ -76,7 +76,7 @@ def test_every_architecture_overfits_one_batch(name: str, demo_params: Params) -
 
     entry = demo_params.models[name].model_copy(
         update={
-            "epochs": 40,
+            "epochs": 60,
             "batch_size": 16,
             "schedule": "cosine",
             "plateau": None,

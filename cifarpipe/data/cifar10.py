@@ -1,11 +1,12 @@
 """CIFAR-10 by torchvision: downloaded once, its checksum verified before anything is unpacked."""
 
 import tempfile
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
 from torchvision.datasets import CIFAR10
-from torchvision.datasets.utils import check_integrity, download_url
+from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
 from cifarpipe.data.raw import RAW_ROOT_VARIABLE, RawData, RawSplit, raw_root
 from cifarpipe.errors import UserError
@@ -19,11 +20,14 @@ def read_cifar10() -> RawData:
     """
     root = raw_root()
     unpacked = root / CIFAR10.base_folder
-    known = [*CIFAR10.train_list, *CIFAR10.test_list]
+    meta = (CIFAR10.meta["filename"], CIFAR10.meta["md5"])
+    known = [*CIFAR10.train_list, *CIFAR10.test_list, meta]
     if not all(check_integrity(unpacked / name, md5) for name, md5 in known):
         _provide_archive(root)
-    train = CIFAR10(root, train=True, download=True)
-    test = CIFAR10(root, train=False, download=True)
+        # Not left to CIFAR10, which does not unpack again for a lost `batches.meta`.
+        extract_archive(root / CIFAR10.filename, root)
+    train = CIFAR10(root, train=True)
+    test = CIFAR10(root, train=False)
     return RawData(list(train.classes), _as_split(train), _as_split(test))
 
 
@@ -46,7 +50,7 @@ def _provide_archive(root: Path) -> None:
     with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as folder:
         try:
             download_url(CIFAR10.url, folder, CIFAR10.filename, CIFAR10.tgz_md5)
-        except (OSError, RuntimeError) as error:
+        except (OSError, HTTPException, RuntimeError) as error:
             raise UserError(
                 f"CIFAR-10 can't be downloaded: {error}.\n"
                 f"Without network, put {CIFAR10.filename} (MD5 {CIFAR10.tgz_md5}) at {archive}; "

@@ -10,12 +10,15 @@ from cifarpipe.data.raw import RAW_ROOT_VARIABLE, RawData, RawSplit, raw_root
 from cifarpipe.errors import UserError
 
 SHOWN_FAULTS = 10
+# All that Pillow's decoders raise on a broken file; AVIF's and DDS's raise RuntimeError.
+_UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
 
 
 def read_folder(folder: str) -> RawData:
     """Read all pictures, classes and files in alphabetical order; hidden files are passed over.
 
-    Grey-scale, CMYK and palette pictures are converted to RGB.
+    Grey-scale, CMYK and palette pictures are converted to RGB; those of more than 8 bits per
+    channel, which Pillow would clip to white, are refused.
 
     Args:
         folder: Absolute, or relative to the raw-data root.
@@ -79,9 +82,17 @@ def _read_split(root: Path, classes: list[str], faults: list[str]) -> Pictures:
     for path in tqdm(files, desc=f"reading {root.name}", unit=" pictures", disable=None):
         key = f"{path.parent.name}/{path.name}"
         try:
+            key.encode()  # as the card will be
             with Image.open(path) as picture:
+                if picture.mode.startswith(("I", "F")):
+                    raise ValueError(
+                        f"more than 8 bits per pixel and channel (mode {picture.mode})"
+                    )
                 pixels = np.asarray(picture.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except UnicodeEncodeError:
+            faults.append(f"{root.name}/{key!a}: the file's name is not UTF-8")
+            continue
+        except _UNREADABLE as error:
             faults.append(f"{root.name}/{key}: {_reason(error)}")
             continue
         if pixels.shape[0] != pixels.shape[1]:

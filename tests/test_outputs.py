@@ -1,0 +1,167 @@
+"""Outputs are whole or absent."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cifarpipe.outputs import atomic_path, write_csv, write_json, write_text
+
+
+class BrokenOff(BaseException):
+    """Stands for whatever ends a block: an error, an interrupt."""
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): path.read_text() if path.is_file() else ""
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_file_replaces_the_old_one(tmp_path: Path, old: str | None) -> None:
+    path = tmp_path / "result.txt"
+    if old:
+        path.write_text(old)
+    with atomic_path(path) as partial:
+        partial.write_text("new")
+        assert path.exists() == bool(old)  # until the block ends
+        assert partial.parent == tmp_path  # a rename must not cross file systems
+        assert partial.suffix == ".txt"  # writers choose their format by it
+    assert contents(tmp_path) == {"result.txt": "new"}
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_folder_replaces_the_old_one_whole(tmp_path: Path, old: bool) -> None:
+    path = tmp_path / "result"
+    if old:
+        (path / "inner").mkdir(parents=True)
+        (path / "inner/left.txt").write_text("old")
+    with atomic_path(path) as partial:
+        (partial / "sub").mkdir(parents=True)
+        (partial / "sub/a.txt").write_text("new")
+        assert (path / "inner/left.txt").exists() == old
+    assert contents(tmp_path) == {"result": "", "result/sub": "", "result/sub/a.txt": "new"}
+
+
+@pytest.mark.parametrize("old", [None, "old"])
+@pytest.mark.parametrize("error", [BrokenOff, ValueError, KeyboardInterrupt])
+def test_a_block_that_fails_leaves_the_old_file(
+    tmp_path: Path, old: str | None, error: type[BaseException]
+) -> None:
+    path = tmp_path / "result.txt"
+    if old:
+        path.write_text(old)
+
+    def block() -> None:
+        with atomic_path(path) as partial:
+            partial.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        block()
+    assert contents(tmp_path) == ({"result.txt": old} if old else {})
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_block_that_fails_leaves_the_old_folder(tmp_path: Path, old: bool) -> None:
+    path = tmp_path / "result"
+    if old:
+        path.mkdir()
+        (path / "a.txt").write_text("old")
+    before = contents(tmp_path)
+
+    def block() -> None:
+        with atomic_path(path) as partial:
+            partial.mkdir()
+            (partial / "a.txt").write_text("half")
+            raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        block()
+    assert contents(tmp_path) == before
+
+
+def test_a_block_that_writes_nothing_fails_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "result.txt"
+    path.write_text("old")
+    with pytest.raises(FileNotFoundError), atomic_path(path):
+        pass
+    assert contents(tmp_path) == {"result.txt": "old"}
+
+
+def test_a_killed_runs_leftovers_are_not_mixed_in(tmp_path: Path) -> None:
+    left = tmp_path / f".result.{os.getpid()}.partial"
+    left.mkdir()
+    (left / "stale.txt").write_text("stale")
+    with atomic_path(tmp_path / "result") as partial:
+        assert partial == left
+        partial.mkdir()
+        (partial / "a.txt").write_text("new")
+    assert contents(tmp_path) == {"result": "", "result/a.txt": "new"}
+
+
+def test_missing_parents_are_made(tmp_path: Path) -> None:
+    write_text(tmp_path / "a/b/c.txt", "x")
+    assert (tmp_path / "a/b/c.txt").read_text() == "x"
+
+
+def test_a_link_to_a_folder_is_replaced_not_followed(tmp_path: Path) -> None:
+    """DVC may link its outputs from the cache, whose content must never change."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "a.txt").write_text("cached")
+    (tmp_path / "result").symlink_to(cache)
+    with atomic_path(tmp_path / "result") as partial:
+        partial.mkdir()
+        (partial / "a.txt").write_text("new")
+    assert (cache / "a.txt").read_text() == "cached"
+    assert not (tmp_path / "result").is_symlink()
+    assert (tmp_path / "result/a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_link_to_a_file_is_replaced_not_written_through(tmp_path: Path, link: object) -> None:
+    cached = tmp_path / "cached.txt"
+    cached.write_text("cached")
+    assert callable(link)
+    link(cached, tmp_path / "result.txt")
+    write_text(tmp_path / "result.txt", "new")
+    assert cached.read_text() == "cached"
+    assert (tmp_path / "result.txt").read_text() == "new"
+
+
+def test_text_is_utf8_with_the_line_ends_it_has(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "×\n\r\nä")
+    assert (tmp_path / "a.txt").read_bytes() == "×\n\r\nä".encode()
+
+
+def test_json_reads_back_and_ends_with_a_line_end(tmp_path: Path) -> None:
+    content = {"name": "dépôt ×", "values": [1, 2.5, None, True]}
+    write_json(tmp_path / "a.json", content)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert "dépôt ×" in text  # for people, not escaped
+    assert text.endswith("}\n")
+    assert "\n  " in text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_json_refuses_what_is_no_json_and_leaves_the_old_file(tmp_path: Path, value: float) -> None:
+    write_json(tmp_path / "a.json", {"loss": 1.0})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "a.json", {"loss": [value]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"loss": 1.0}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_csv_has_no_row_labels_and_unix_line_ends(tmp_path: Path) -> None:
+    table = pd.DataFrame({"name": ["a", 'b,"c"'], "loss": [1 / 3, float("nan")]}, index=[5, 6])
+    write_csv(tmp_path / "a.csv", table, float_format="%.3g")
+    assert (tmp_path / "a.csv").read_bytes() == b'name,loss\na,0.333\n"b,""c""",\n'
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "a.csv"), table.reset_index(drop=True), rtol=1e-2
+    )

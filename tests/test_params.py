@@ -1,0 +1,555 @@
+"""The parameter file: what it accepts, and the message for each thing it refuses."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cifarpipe.errors import UserError
+from cifarpipe.params import HOW_TO_UNDO, Params, load_params
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+CONTENT: dict[str, Any] = yaml.safe_load(TEXT)
+DELETED = object()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "params.yaml"
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """Return the default content with some keys set; `__` stands for a dot."""
+    content = copy.deepcopy(CONTENT)
+    for path, value in changes.items():
+        *parents, key = path.split("__")
+        section = content
+        for parent in parents:
+            section = section[parent]
+        if value is DELETED:
+            del section[key]
+        else:
+            section[key] = value
+    return content
+
+
+def dump(content: dict[Any, Any]) -> str:
+    return yaml.safe_dump(content, sort_keys=False)
+
+
+def refusal(file: Path, **changes: Any) -> list[str]:
+    """Return the faults that are named when these keys are set."""
+    file.write_text(dump(changed(**changes)), encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        load_params(file)
+    first, *faults, last = str(refused.value).splitlines()
+    counted = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    assert first == f"{file} has {counted}:"
+    assert last == HOW_TO_UNDO
+    return [fault.removeprefix("  - ") for fault in faults]
+
+
+def refused_text(file: Path, text: str) -> str:
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as refused:
+        load_params(file)
+    return str(refused.value)
+
+
+def replaced(old: str, new: str) -> str:
+    assert old in TEXT
+    return TEXT.replace(old, new, 1)
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "params.demo.yaml"])
+def test_the_projects_own_files_are_valid(name: str) -> None:
+    params = load_params(ROOT / name)
+    assert list(params.models) == [
+        "vit", "vit_t2t", "convmixer", "resnet18_ln", "resnet18_ln_plateau"
+    ]  # fmt: skip
+
+
+def test_values_are_those_of_the_file() -> None:
+    params = load_params(ROOT / "params.yaml")
+    assert params.model_dump(mode="json") == CONTENT
+
+
+def test_peak_lr_is_base_rate_times_the_models_scale(file: Path) -> None:
+    file.write_text(dump(changed(lr=0.005, models__vit__lr_scale=0.2)))
+    params = load_params(file)
+    assert params.peak_lr("vit") == 0.005 * 0.2
+    assert params.peak_lr("resnet18_ln") == 0.005 * 5.0
+
+
+def test_an_unknown_model_is_refused_with_the_names_that_exist() -> None:
+    params = load_params(ROOT / "params.yaml")
+    for ask in (params.model, params.peak_lr):
+        with pytest.raises(UserError) as refused:
+            ask("vitt")
+        message = str(refused.value)
+        assert "unknown model 'vitt'" in message
+        assert "vit, vit_t2t, convmixer, resnet18_ln, resnet18_ln_plateau" in message
+        assert "models.vitt" in message
+
+
+def test_params_cannot_be_changed(demo_params: Params) -> None:
+    for section, key in (
+        (demo_params, "lr"),
+        (demo_params.data, "val_size"),
+        (demo_params.models["vit"], "epochs"),
+        (demo_params.models["vit"].optimizer, "weight_decay"),
+        (demo_params.models["vit"].augment, "crop"),
+    ):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(section, key, 1)
+
+
+SECTIONS = [
+    "", "data__", "train__", "models__vit__", "models__convmixer__", "models__resnet18_ln__",
+    "models__vit__optimizer__", "models__resnet18_ln__optimizer__", "models__vit__augment__",
+    "models__resnet18_ln_plateau__plateau__", "evaluate__", "misclassified__", "gradcam__",
+    "report__",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_an_unknown_key_is_refused_in_every_section(file: Path, section: str) -> None:
+    key = f"{section}typo".replace("__", ".")
+    wanted = f"{key} is not a known key (misspelt, or not for this section)"
+    assert refusal(file, **{f"{section}typo": 1}) == [wanted]
+
+
+def _all_keys(content: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key, value in content.items():
+        found.append(prefix + key)
+        if isinstance(value, dict):
+            found += _all_keys(value, f"{prefix}{key}__")
+    return found
+
+
+def _may_be_dropped(path: str) -> bool:
+    """Tell a whole model and a baseline, which are free, and what has its own test below."""
+    parents, _, key = path.rpartition("__")
+    return parents in {"models", "report__baselines"} or key in {"arch", "name"}
+
+
+REQUIRED = [path for path in _all_keys(CONTENT) if not _may_be_dropped(path)]
+
+
+@pytest.mark.parametrize("path", REQUIRED)
+def test_every_key_must_be_there(file: Path, path: str) -> None:
+    assert refusal(file, **{path: DELETED}) == [f"{path.replace('__', '.')} is missing"]
+
+
+def test_without_the_key_that_tells_kinds_apart_that_key_is_named(file: Path) -> None:
+    (fault,) = refusal(file, models__vit__arch=DELETED)
+    assert fault.startswith("models.vit is {")
+    assert fault.endswith(": arch is missing")
+    (fault,) = refusal(file, models__vit__optimizer__name=DELETED)
+    assert fault.startswith("models.vit.optimizer is {")
+    assert fault.endswith(": name is missing")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fault"),
+    [
+        ("lr", "abc", "lr is 'abc': Input should be a valid number"),
+        (
+            "lr",
+            "0.5",
+            "lr is '0.5': Input should be a valid number "
+            "(a quoted number is text: take the quotes away)",
+        ),
+        (
+            "models__vit__epochs",
+            "25",
+            "models.vit.epochs is '25': Input should be a valid integer "
+            "(a quoted number is text: take the quotes away)",
+        ),
+        ("lr", True, "lr is True: Input should be a valid number"),
+        ("seed", False, "seed is False: Input should be a valid integer"),
+        ("models__vit__depth", True, "models.vit.depth is True: Input should be a valid integer"),
+        ("models__vit__depth", 2.0, "models.vit.depth is 2.0: Input should be a valid integer"),
+        ("models__vit__augment__flip", 1, "flip is 1: Input should be a valid boolean"),
+        ("lr", None, "lr is null: Input should be a valid number"),
+        ("report__title", 7, "report.title is 7: Input should be a valid string"),
+        ("report__title", "", "report.title is '': String should have at least 1 character"),
+        ("lr", float("inf"), "lr is inf: Input should be a finite number"),
+        ("lr", float("nan"), "lr is nan: Input should be a finite number"),
+        ("models__vit__dropout", float("nan"), "dropout is nan: Input should be a finite number"),
+        ("lr", -0.1, "lr is -0.1: Input should be greater than 0"),
+        ("lr", 0, "lr is 0: Input should be greater than 0"),
+        ("seed", -1, "seed is -1: Input should be greater than or equal to 0"),
+        ("seed", 2**32, "seed is 4294967296: Input should be less than 4294967296"),
+        ("data__val_size", -1, "data.val_size is -1: Input should be greater than or equal to 0"),
+        ("data__train_size", 0, "data.train_size is 0: Input should be greater than 0"),
+        ("models__vit__dropout", 1.0, "models.vit.dropout is 1.0: Input should be less than 1"),
+        ("gradcam__opacity", 1.5, "opacity is 1.5: Input should be less than or equal to 1"),
+        ("models__vit__optimizer__betas", [0.9, 1.5], "betas.1 is 1.5: Input should be less than"),
+        ("models__vit__optimizer__betas", [0.9], "models.vit.optimizer.betas.1 is missing"),
+        ("models__resnet18_ln__strides", [1, 2, 2], "models.resnet18_ln.strides.3 is missing"),
+        ("train__keep", "first", "train.keep is 'first': Input should be 'best' or 'last'"),
+        (
+            "data__source",
+            "cifar100",
+            "data.source is 'cifar100': Input should be 'cifar10', 'folder' or 'synthetic'",
+        ),
+        (
+            "models__vit__schedule",
+            "step",
+            "models.vit.schedule is 'step': "
+            "Input should be 'triangular', 'onecycle', 'cosine' or 'plateau'",
+        ),
+        (
+            "models__vit__arch",
+            "vitt",
+            "models.vit.arch is 'vitt': allowed: 'vit', 'convmixer', 'resnet18_ln'",
+        ),
+        ("models__vit__arch", None, "models.vit.arch is null: allowed: 'vit', 'convmixer'"),
+        (
+            "models__vit__optimizer__name",
+            "adam",
+            "models.vit.optimizer.name is 'adam': allowed: 'adamw', 'sgd'",
+        ),
+        (
+            "models__vit__optimizer",
+            "adamw",
+            "models.vit.optimizer is 'adamw': a section of `key: value` lines is wanted here",
+        ),
+        ("data", None, "data is null: a section of `key: value` lines is wanted here"),
+        ("models", [1], "models is [1]: a section of `key: value` lines is wanted here"),
+        ("models", {}, "Dictionary should have at least 1 item"),
+        (
+            "models__vit__dim",
+            130,
+            "models.vit: `dim` 130 is not divisible by `heads` 8; "
+            "allowed: a multiple, e.g. 136",
+        ),
+        (
+            "models__convmixer__kernel",
+            4,
+            "models.convmixer: `kernel` 4 is even; allowed: 1, 3, 5, 7 …",
+        ),
+        ("models__resnet18_ln__optimizer__momentum", 0, "`nesterov: true` needs a `momentum`"),
+        (
+            "models__vit__plateau",
+            {"factor": 0.3, "patience": 2},
+            "models.vit: `plateau: {factor: …, patience: …}` belongs to `schedule: plateau`",
+        ),
+        (
+            "models__resnet18_ln_plateau__plateau",
+            None,
+            "models.resnet18_ln_plateau: `plateau: {factor: …, patience: …}` belongs to",
+        ),
+        ("data__folder", "pictures", "data: `folder` names the pictures' folder when `source`"),
+        ("data__source", "folder", "data: `folder` names the pictures' folder when `source`"),
+        (
+            "data__source",
+            "synthetic",
+            "data: synthetic images have no natural number: give `train_size` and `test_size`",
+        ),
+        (
+            "report__baselines__vitt",
+            "some.csv",
+            "report.baselines.vitt names no model; "
+            "the models are: vit, vit_t2t, convmixer, resnet18_ln, resnet18_ln_plateau",
+        ),
+        ("models__ViT", CONTENT["models"]["vit"], "models.ViT is 'ViT': a model's name is lower-"),
+        ("models__../x", CONTENT["models"]["vit"], "models.../x is '../x': a model's name is"),
+        ("models__-x", CONTENT["models"]["vit"], "models.-x is '-x': a model's name is lower-case"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_refused_by_key_value_and_what_is_allowed(
+    file: Path, path: str, value: Any, fault: str
+) -> None:
+    (said,) = refusal(file, **{path: copy.deepcopy(value)})
+    assert fault in said
+    assert path.rpartition("__")[0].replace("__", ".") in said
+
+
+@pytest.mark.parametrize("missing", ["train_size", "test_size"])
+def test_synthetic_images_need_both_sizes(file: Path, missing: str) -> None:
+    sizes = {"data__train_size": 100, "data__test_size": 50, f"data__{missing}": None}
+    (fault,) = refusal(file, data__source="synthetic", **sizes)
+    assert "give `train_size` and `test_size`" in fault
+
+
+def test_without_validation_nothing_may_ask_for_it(file: Path) -> None:
+    keep, fault = refusal(file, data__val_size=0)
+    assert keep == "train.keep: best needs a validation split, and data.val_size is 0"
+    plateau = "models.resnet18_ln_plateau.schedule: plateau needs a validation split"
+    assert plateau in fault
+    (fault,) = refusal(file, data__val_size=0, train__keep="last")
+    assert plateau in fault
+    assert "keep" not in fault
+
+
+def test_without_validation_and_without_a_need_for_it_all_is_well(file: Path) -> None:
+    content = changed(
+        data__val_size=0,
+        train__keep="last",
+        models__resnet18_ln_plateau=DELETED,
+        report__baselines={},
+    )
+    file.write_text(dump(content))
+    assert load_params(file).data.val_size == 0
+
+
+def test_all_faults_are_named_at_once(file: Path) -> None:
+    faults = refusal(
+        file,
+        lr="abc",
+        train__precison="auto",
+        train__precision=DELETED,
+        models__convmixer__kernel=-1,
+        models__vit__dim=130,
+        models__vit_t2t__arch="swin",
+    )
+    keys = [fault.split(" ")[0].rstrip(":") for fault in faults]
+    assert keys == [
+        "lr", "train.precision", "train.precison", "models.vit", "models.vit_t2t.arch",
+        "models.convmixer.kernel",
+    ]  # fmt: skip
+
+
+def test_sections_that_disagree_are_named_beside_faults_of_other_sections(file: Path) -> None:
+    faults = refusal(file, lr="abc", data__val_size=0, report__baselines={"vitt": "some.csv"})
+    assert [fault.split(" ")[0] for fault in faults] == [
+        "lr", "train.keep:", "models.resnet18_ln_plateau.schedule:", "report.baselines.vitt",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1e-3", "-.5e1", "025", "0o17", "0x1F", "1:30", "yes", "on", "true", "~", "12_000", ".inf"],
+)
+def test_plain_values_are_read_as_dvc_reads_them(file: Path, text: str) -> None:
+    from dvc.utils.serialize import parse_yaml
+
+    from cifarpipe.params import _read_yaml
+
+    file.write_text(f"key: {text}\n")
+    ours, theirs = _read_yaml(file)["key"], parse_yaml(f"key: {text}\n", file)["key"]
+    assert ours == theirs
+    assert type(ours) is type(theirs)
+
+
+def test_a_long_value_is_shown_shortened(file: Path) -> None:
+    (fault,) = refusal(file, lr="a" * 500)
+    assert len(fault) < 120
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 0.001), ("1E-3", 0.001), ("5e0", 5.0), ("2", 2.0), (".5", 0.5)]
+)
+def test_numbers_are_read_as_dvc_reads_them(file: Path, text: str, value: float) -> None:
+    file.write_text(replaced("lr: 0.01", f"lr: {text}"))
+    assert load_params(file).lr == value
+    from dvc.utils.serialize import load_yaml
+
+    assert load_yaml(str(file))["lr"] == value
+
+
+def test_a_quoted_number_in_the_file_is_text(file: Path) -> None:
+    message = refused_text(file, replaced("lr: 0.01", 'lr: "1e-3"'))
+    assert "lr is '1e-3'" in message
+    assert "take the quotes away" in message
+
+
+def test_a_key_that_stands_twice_is_refused(file: Path) -> None:
+    message = refused_text(file, TEXT + "lr: 0.02\n")
+    assert 'found duplicate key "lr"' in message
+    nested = refused_text(file, replaced("    depth: 6\n", "    depth: 6\n    depth: 7\n"))
+    assert 'found duplicate key "depth"' in nested
+
+
+def test_equal_keys_that_are_written_differently_are_refused(file: Path) -> None:
+    message = refused_text(file, TEXT + "1: a\n1.0: b\n")
+    assert "found duplicate key" in message
+
+
+@pytest.mark.parametrize("value", ["!!bool maybe", '!!int ""'])
+def test_a_tag_that_does_not_fit_its_value_is_refused(file: Path, value: str) -> None:
+    assert "is not valid YAML" in refused_text(file, replaced("seed: 0", f"seed: {value}"))
+
+
+def test_an_alias_is_refused(file: Path) -> None:
+    text = replaced("lr: 0.01", "lr: &rate 0.01").replace("lr_scale: 0.1", "lr_scale: *rate", 1)
+    message = refused_text(file, text)
+    assert "line 30: *rate is an alias; write the value out" in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [1, 2\nb: }",
+        "lr:\t0.01\n\tx: 1",
+        "seed: 0\nseed 1\n",
+        TEXT + "---\n" + TEXT,
+        "a: " + "[" * 3000,
+        "title: \x00",
+        "seed: 1" + "0" * 5000,
+    ],
+)
+def test_what_is_not_yaml_is_refused_in_one_line(file: Path, text: str) -> None:
+    message = refused_text(file, text)
+    first, *rest = message.splitlines()
+    assert first.startswith(f"{file} is not valid YAML: ")
+    assert rest == [HOW_TO_UNDO]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "hello", "- 1\n", "3"])
+def test_yaml_that_holds_no_sections_is_refused(file: Path, text: str) -> None:
+    message = refused_text(file, text)
+    assert "(the whole file) is" in message
+    assert "a section of `key: value` lines is wanted here" in message
+
+
+def test_a_file_that_is_not_utf8_is_refused(file: Path) -> None:
+    file.write_bytes(TEXT.encode() + b"# caf\xe9\n")
+    with pytest.raises(UserError, match="is not valid YAML: 'utf-8' codec can't decode"):
+        load_params(file)
+
+
+@pytest.mark.parametrize(
+    "tag", ["!!python/object/apply:os.system", "!!python/object/new:os.system", "!mine"]
+)
+def test_a_tag_runs_nothing(file: Path, tag: str) -> None:
+    trace = file.with_name("trace")
+    message = refused_text(file, replaced("seed: 0", f'seed: {tag} ["touch {trace}"]'))
+    assert "could not determine a constructor" in message
+    assert not trace.exists()
+
+
+def test_a_missing_file_is_named_with_what_to_do(file: Path) -> None:
+    for place in (file, file.parent):  # nothing, and a folder
+        with pytest.raises(UserError, match=r"does not exist in .*Run from the project's root"):
+            load_params(place)
+
+
+# Small, so that a property test can read it many times.
+SMALL = changed(
+    models={key: CONTENT["models"][key] for key in ("convmixer", "resnet18_ln_plateau")},
+    report__baselines={"convmixer": "some.csv"},
+)
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.dates()
+    | st.binary(max_size=4)
+    | st.sampled_from(["1e-3", "best", "vit", "sgd", "plateau", "folder", "null", "*a", "<<"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5) | st.integers() | st.none(), inner, max_size=3)
+    ),
+    max_leaves=4,
+)
+
+
+def _sections(content: Any) -> list[dict[Any, Any]]:
+    if not isinstance(content, dict):
+        return []
+    return [content, *(inner for value in content.values() for inner in _sections(value))]
+
+
+def loads_or_explains(file: Path) -> None:
+    try:
+        assert isinstance(load_params(file), Params)
+    except UserError as refused:
+        message = str(refused)
+        assert message.startswith(str(file))
+        assert message.endswith(HOW_TO_UNDO)
+        assert len(message.splitlines()) >= 2
+
+
+@pytest.fixture(scope="module")
+def one_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("params") / "params.yaml"
+
+
+@given(data=st.data())
+@settings(deadline=None, max_examples=30)
+def test_any_change_of_values_and_keys_loads_or_is_explained(
+    one_file: Path, data: st.DataObject
+) -> None:
+    content = copy.deepcopy(SMALL)
+    for _ in range(data.draw(st.integers(1, 3))):
+        section = data.draw(st.sampled_from(_sections(content)))
+        what = data.draw(st.sampled_from(["delete", "change", "add"]))
+        if what == "add" or not section:
+            key = data.draw(st.text(max_size=10) | st.integers() | st.none())
+            section[key] = data.draw(ODD)
+        else:
+            key = data.draw(st.sampled_from(sorted(section, key=repr)))
+            if what == "delete":
+                del section[key]
+            else:
+                section[key] = data.draw(ODD)
+    one_file.write_text(dump(content), encoding="utf-8")
+    loads_or_explains(one_file)
+
+
+@given(
+    start=st.integers(0, len(TEXT) - 1),
+    length=st.integers(0, 40),
+    instead=st.text(max_size=6)
+    | st.text(st.sampled_from(":-[]{}#&*!|>'\" \n\t,?%@`~"), max_size=4),
+)
+@settings(deadline=None, max_examples=20)
+def test_any_edit_of_the_text_loads_or_is_explained(
+    one_file: Path, start: int, length: int, instead: str
+) -> None:
+    text = TEXT[:start] + instead + TEXT[start + length :]
+    one_file.write_bytes(text.encode("utf-8", "surrogatepass"))
+    loads_or_explains(one_file)
+
+
+def train_command(folder: Path, model: str) -> str:
+    """Run the real command in `folder`, which it must refuse; return what it says."""
+    before = sorted(folder.rglob("*"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.train", model],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("error: ") == 1
+    assert sorted(folder.rglob("*")) == before
+    return done.stderr
+
+
+def test_the_command_refuses_bad_parameters_with_exit_2_and_writes_nothing(file: Path) -> None:
+    file.write_text(dump(changed(lr="abc", data__val_sise=1)))
+    said = train_command(file.parent, "vit")
+    assert said.splitlines() == [
+        "error: params.yaml has 2 faults:",
+        "  - lr is 'abc': Input should be a valid number",
+        "  - data.val_sise is not a known key (misspelt, or not for this section)",
+        HOW_TO_UNDO,
+    ]
+
+
+def test_the_command_refuses_a_model_that_does_not_exist(file: Path) -> None:
+    file.write_text(TEXT, encoding="utf-8")
+    said = train_command(file.parent, "vitt")
+    assert "unknown model 'vitt'; params.yaml has: vit, vit_t2t" in said
+
+
+def test_the_command_refuses_a_folder_without_parameters(tmp_path: Path) -> None:
+    assert "params.yaml does not exist" in train_command(tmp_path, "vit")
