@@ -8,6 +8,10 @@ VENV := .venv
 # A copy of the working tree's pipeline with params.demo.yaml as its params.yaml. What an earlier demo
 # computed stays there, so that the next one runs only what has changed.
 DEMO := .demo
+DEMO_MODELS := $(shell sed -n '/^models:/,/^[a-z]/s/^  \([a-z][a-z0-9_-]*\):.*/\1/p' params.demo.yaml)
+# Much of a small stage is Python starting on one core, so two models run side by side.
+JOBS := 2
+THREADS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > $(JOBS) ? n / $(JOBS) : 1)))
 # Stages run `python` and tests run `dvc`: those of the environment, wherever make was called from.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
@@ -29,14 +33,20 @@ $(READY): requirements.lock
 
 demo: $(READY) ## Run the whole pipeline at laptop size in .demo/ and name its report
 	@mkdir -p $(DEMO)/.dvc $(DEMO)/data
-	@rm -rf $(DEMO)/cifarpipe $(DEMO)/stages $(DEMO)/data/baselines
+	@rm -rf $(DEMO)/cifarpipe $(DEMO)/stages $(DEMO)/data/baselines $(DEMO)/.dvc/plots
 	@cp -R cifarpipe stages dvc.yaml .dvcignore $(DEMO)/
 	@cp -R data/baselines $(DEMO)/data/
 	@cp -R .dvc/config .dvc/plots $(DEMO)/.dvc/
 	@cp params.demo.yaml $(DEMO)/params.yaml
 	@printf '[core]\n    no_scm = true\n' > $(DEMO)/.dvc/config.local  # git ignores the copy
+	cd $(DEMO) && dvc repro prepare
+	@$(MAKE) --no-print-directory -j $(JOBS) --output-sync=line $(DEMO_MODELS:%=demo-%)
 	cd $(DEMO) && dvc repro
 	@echo; echo "The demo's report: $(CURDIR)/$(DEMO)/reports/index.html"
+
+demo-%:
+	cd $(DEMO) && OMP_NUM_THREADS=$(THREADS) dvc --wait-for-lock repro --single-item \
+		train@$* evaluate@$* misclassified@$* gradcam@$*
 
 test: check ## Everything that CI runs
 	pytest -q -n 2 --dist loadfile -m dvc

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -67,7 +67,13 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, Origin]:
             f"{path} is no model of this pipeline, or damaged ({error}).\n"
             f"Delete it and run `dvc repro`."
         ) from None
-    entry: ModelEntry = TypeAdapter(ModelEntry).validate_python(origin.entry)
-    model = build_model(entry, num_classes=len(origin.classes), image_size=origin.image_size)
-    model.load_state_dict(weights)
+    try:
+        entry: ModelEntry = TypeAdapter(ModelEntry).validate_python(origin.entry)
+        model = build_model(entry, num_classes=len(origin.classes), image_size=origin.image_size)
+        model.load_state_dict(weights)
+    except (ValidationError, RuntimeError):
+        raise UserError(
+            f"{path} was written by another version of the pipeline: its {origin.name} is not one "
+            f"that this version builds.\nDelete it and run `dvc repro`."
+        ) from None
     return model.to(device).eval(), origin

@@ -41,7 +41,7 @@ def explain(
     """Compute the maps of the predicted and of the true class for each of `rows`.
 
     Args:
-        model: As `build_model` makes it.
+        model: As `load_model` gives it, in evaluation mode.
         origin: Of its weights.
         split: Holds the images.
         rows: Of the predictions table.

@@ -99,6 +99,8 @@ def draw_explanations(
     key = (
         f"Colour: evidence for the class, in a grid of {predicted.shape[1]} × {predicted.shape[2]};"
         " one scale for the two maps of a picture."
+        if len(rows)
+        else ""
     )
     figure, axes, places = _tiles(len(rows), columns, 3, TILE, f"{title}\n{key}", bar=True)
     for number, (row, (x, y)) in enumerate(zip(rows.to_dict("records"), places, strict=True)):
