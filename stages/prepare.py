@@ -8,14 +8,16 @@ from stages.command import run
 
 def main() -> None:
     """Prepare the images that `data` of params.yaml describes."""
+    from cifarpipe.params import load_params
+
+    params = load_params()
+
     from cifarpipe.data.prepare import prepare, public_card
     from cifarpipe.data.sources import read_source
     from cifarpipe.figures import draw_samples, save_figure
     from cifarpipe.outputs import write_json
-    from cifarpipe.params import load_params
     from stages.paths import DATASET_CARD, DATASET_PICTURE
 
-    params = load_params()
     prepared = prepare(read_source(params.data, params.seed), params.data, params.seed)
     write_json(DATASET_CARD, public_card(prepared))
     save_figure(

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Write the summary report of all models of params.yaml."""
+    from cifarpipe.params import load_params
+
+    params = load_params()
+
     from cifarpipe.figures import draw_curves, save_figure
     from cifarpipe.outputs import write_csv, write_text
-    from cifarpipe.params import load_params
     from cifarpipe.provenance import provenance
     from cifarpipe.report import earlier_curves, leaderboard, render_html, render_markdown
     from stages.paths import DATASET_CARD, DATASET_PICTURE, REPORTS
 
-    params = load_params()
     dataset = json.loads(DATASET_CARD.read_text(encoding="utf-8"))["dataset"]
     results = [read_results(name, params) for name in params.models]
     board = leaderboard(results, dataset["images"]["train"])
