@@ -51,7 +51,8 @@ demo-%:
 test: check ## Everything that CI runs
 	pytest -q -n 2 --dist loadfile -m dvc
 
-check: lint types fast-tests ## Lint, types and fast tests
+check: lint ## Lint, types and fast tests
+	@$(MAKE) --no-print-directory -j 2 --output-sync=target types fast-tests
 
 lint: $(READY)
 	ruff format --check .
@@ -61,7 +62,7 @@ types: $(READY)
 	mypy
 
 fast-tests: $(READY)
-	pytest -q -n 2 -m "not dvc"
+	pytest -q -m "not dvc"
 
 repro: $(READY) ## Run what has changed of the real pipeline (dvc repro)
 	dvc repro

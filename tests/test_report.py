@@ -413,7 +413,7 @@ def test_a_model_without_errors_and_one_without_a_hit_are_reported(report: Repor
     ]
     page = Page(report.html())
     alts = [picture["attrs"]["alt"] for picture in page.all("img")]
-    assert alts.count("None shown.") == 2
+    assert alts.count("None shown.") == 3
     hopeless = [e for e in page.all("section") if e["attrs"]["id"] == "model-hopeless"]
     assert "0 correct images, matched by class." in hopeless[0]["text"]
     assert alts[-3] == "None shown."  # its third of four; the data's picture comes last
