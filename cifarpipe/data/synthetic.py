@@ -108,7 +108,8 @@ def _background(rng: np.random.Generator) -> Floats:
         waves += np.sin(2 * np.pi * along / length + rng.uniform(0, 2 * np.pi))
     blend = (0.5 + waves / 6)[..., None]
     first, second = (
-        _colour(rng.uniform(0, 1), rng.uniform(0.0, 0.5), rng.uniform(0.15, 0.75)) for _ in range(2)
+        _colour(rng.uniform(0, 1), rng.uniform(0.15, 0.85), rng.uniform(0.15, 0.9))
+        for _ in range(2)
     )
     return first * blend + second * (1 - blend)
 
