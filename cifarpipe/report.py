@@ -159,13 +159,7 @@ def render_html(
         pictures: `curves` and `dataset`.
         provenance: What stands in the footer.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = _environment()
     environment.filters["data_uri"] = data_uri
     by_name = {model.name: model for model in results}
     return environment.get_template("report.html.j2").render(
@@ -185,18 +179,23 @@ def render_markdown(
     provenance: Mapping[str, str],
 ) -> str:
     """Render the short form, fit for a review comment; pictures are links beside it."""
-    environment = Environment(
+    environment = _environment(keep_trailing_newline=True)
+    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    return environment.get_template("report.md.j2").render(
+        **_shared(params, dataset, board, provenance),
+        results={model.name: model for model in results},
+    )
+
+
+def _environment(*, keep_trailing_newline: bool = False) -> Environment:
+    """Return what renders a template: all text escaped, a name that is missing an error."""
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
-    return environment.get_template("report.md.j2").render(
-        **_shared(params, dataset, board, provenance),
-        results={model.name: model for model in results},
+        keep_trailing_newline=keep_trailing_newline,
     )
 
 
