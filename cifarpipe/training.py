@@ -180,7 +180,7 @@ def _validate(
         return float("nan"), float("nan")
     logits = compute_logits(model, images, batch_size=EVAL_BATCH, precision=precision, **channels)
     loss = F.cross_entropy(logits, labels).item()
-    return loss, (logits.argmax(1) == labels).float().mean().item()
+    return loss, (logits.argmax(1) == labels).sum().item() / len(labels)
 
 
 def _check_finite(name: str, losses: Tensor, epoch: int, first_step: int, lr: float) -> None:

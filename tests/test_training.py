@@ -128,7 +128,7 @@ def test_history_has_a_row_per_epoch_and_counts_every_image(recipe: Recipe) -> N
     history = trained.history
     assert history.epoch.tolist() == [1, 2, 3]
     assert ((history.train_acc * 50) % 1).pipe(lambda part: np.minimum(part, 1 - part)).max() < 1e-9
-    assert ((history.val_acc * 20).round(5) % 1 == 0).all()
+    assert set(history.val_acc) <= {hits / 20 for hits in range(21)}  # to the last digit
     assert history.lr.iloc[-1] == pytest.approx(0.0, abs=1e-12)
     assert (history.seconds > 0).all()
 
