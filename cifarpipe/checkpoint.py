@@ -37,10 +37,8 @@ class Origin:
     kept_epoch: int
     val_accuracy: float | None
     """At the kept epoch; none where nothing was held out."""
-    precision: str
-    device: str
-    torch: str
-    """PyTorch's version."""
+    execution: dict[str, Any]
+    """Device, precision and what else the bits may depend on."""
 
 
 def save_model(path: Path, weights: dict[str, Tensor], origin: Origin) -> None:

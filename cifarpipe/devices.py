@@ -1,5 +1,6 @@
 """Which device computes, and in which precision."""
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
@@ -7,14 +8,22 @@ import torch
 from cifarpipe.errors import UserError
 
 
-def pick_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU.
+def pick_device(number: int = 0) -> torch.device:
+    """Return the GPU of that number if there are any, else the CPU.
 
-    What is asked for in fp32 is then computed in fp32: a GPU's shortened TF32 would let predictions
-    depend on how many images are computed at a time.
+    A GPU is set up so that the same work gives the same bits again, and so that what is asked for
+    in fp32 is computed in fp32: with its shortened TF32, predictions would depend on how many
+    images are computed at a time.
     """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what repeatable products need
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # It costs time, and nothing here reads memory that was not written.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010
     torch.backends.cudnn.allow_tf32 = False
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.cuda.set_device(number)
+    return torch.device("cuda", number)
 
 
 def device_name(device: torch.device) -> str:

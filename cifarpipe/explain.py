@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cifarpipe.augment import normalize
 from cifarpipe.checkpoint import Origin
 from cifarpipe.data.prepared import Split
 from cifarpipe.evaluation import wilson_interval
 from cifarpipe.gradcam import Maps, class_activation_maps, pointing_game, without_evidence
 from cifarpipe.models.build import as_classifier
+from cifarpipe.normalize import normalize
 from cifarpipe.outputs import atomic_path
 
 # A stored prediction may differ from the one computed here only where two classes are as good as

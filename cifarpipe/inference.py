@@ -1,17 +1,19 @@
-"""A network's answers on a batch of images: the forward pass, apart from what is made of it."""
+"""A network's answers on many images: the forward pass, apart from what is made of it."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cifarpipe.augment import normalize
+from cifarpipe.data.store import ImageStore
 from cifarpipe.devices import autocast
+from cifarpipe.normalize import normalize
 
 
 @torch.inference_mode()
 def compute_logits(
     model: nn.Module,
-    images: Tensor,
+    images: ImageStore,
     *,
     mean: Tensor,
     std: Tensor,
@@ -19,7 +21,7 @@ def compute_logits(
     precision: str = "fp32",
     progress: str | None = None,
 ) -> Tensor:
-    """Return logits `[N, classes]` float32 of `images` `[N, H, W, 3]` uint8, in their order.
+    """Return logits `[N, classes]` float32 of all images, in their order.
 
     The model is put into evaluation mode for the while and back into the mode it was in.
 
@@ -35,12 +37,16 @@ def compute_logits(
     was_training = model.training
     model.eval()
     try:
-        batches = []
+        logits = []
+        parts = np.split(np.arange(len(images)), range(batch_size, len(images), batch_size))
         hidden = True if progress is None else None  # None: shown on a terminal only
-        parts = images.split(batch_size)
-        for batch in tqdm(parts, desc=progress, unit=" batches", disable=hidden, leave=False):
-            with autocast(images.device, precision):
-                batches.append(model(normalize(batch, mean, std)).float())
-        return torch.cat(batches)
+        with tqdm(
+            total=len(parts), desc=progress, unit=" batches", disable=hidden, leave=False
+        ) as bar:
+            for batch in images.batches(parts):
+                with autocast(images.device, precision):
+                    logits.append(model(normalize(batch, mean, std)).float())
+                bar.update()
+        return torch.cat(logits)
     finally:
         model.train(was_training)

@@ -1,6 +1,7 @@
 """Optimizers, and the learning rate over a run."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -102,6 +103,15 @@ class PlateauFactor:
         if self.stale_epochs > self.plateau.patience:
             self.factor *= self.plateau.factor
             self.stale_epochs = 0
+
+    def state_dict(self) -> dict[str, float]:
+        """Return what changes, as PyTorch's schedulers do."""
+        return {"factor": self.factor, "best": self.best, "stale_epochs": self.stale_epochs}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what `state_dict` was taken from."""
+        self.factor, self.best = state["factor"], state["best"]
+        self.stale_epochs = state["stale_epochs"]
 
 
 def _line(start: float, end: float, part: float) -> float:

@@ -6,9 +6,10 @@ faults of the whole file are reported at once.
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -76,21 +77,121 @@ class Train(Section):
 
     precision: Literal["auto", "bf16", "fp32"]
     """auto: bf16 where the device computes it natively, else fp32."""
+    compile: Literal["auto", "always", "never"]
+    """By torch.compile. auto: where it saves clearly more time in a run than it takes."""
+    devices: PositiveInt
+    """GPUs that train one model together; without GPU, processes on the CPU."""
     keep: Literal["best", "last"]
     """Which epoch's weights are kept: the best on validation, or the last."""
 
 
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{list(pair)} is not in order; allowed: [smallest, largest]")
+    return pair
+
+
+Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
+Area: TypeAlias = Annotated[float, Field(gt=0, le=1)]
+Areas: TypeAlias = Annotated[tuple[Area, Area], Field(strict=False), AfterValidator(_ascending)]
+Ratios: TypeAlias = Annotated[
+    tuple[PositiveFloat, PositiveFloat], Field(strict=False), AfterValidator(_ascending)
+]
+
+RandAugmentOperation: TypeAlias = Literal[
+    "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness",
+    "color", "contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize",
+]  # fmt: skip
+RANDAUGMENT_OPERATIONS: tuple[str, ...] = get_args(RandAugmentOperation)
+
+
+class RandAugment(Section):
+    """A few operations per image, drawn from a list (arXiv:1909.13719)."""
+
+    n: Annotated[int, Field(ge=0, le=10)]
+    """How many; 0 does nothing."""
+    m: Annotated[int, Field(ge=0, le=30)]
+    """How strong, of 0 … 30."""
+    omit: tuple[RandAugmentOperation, ...] = Field(strict=False)
+    """Operations of the standard list that are not to be drawn."""
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> "RandAugment":
+        if set(self.omit) == set(RANDAUGMENT_OPERATIONS):
+            raise ValueError("`omit` names every operation, and none is left to draw")
+        return self
+
+
+class ResizedCrop(Section):
+    """A rectangle of the picture, enlarged to its size; two times [1.0, 1.0] does nothing."""
+
+    scale: Areas
+    """Smallest and largest area, as a part of the picture's."""
+    ratio: Ratios
+    """Smallest and largest width as a multiple of height."""
+
+
+class ColorJitter(Section):
+    """Changes of colour; 0 does nothing."""
+
+    brightness: NonNegativeFloat
+    """The factor is drawn from 1 ± this, never below 0; likewise the next two."""
+    contrast: NonNegativeFloat
+    saturation: NonNegativeFloat
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+    """Largest shift either way, in turns of the colour wheel."""
+
+
+class Erasing(Section):
+    """A blanked rectangle in some images (arXiv:1708.04896)."""
+
+    probability: Probability
+    scale: Areas
+    """Smallest and largest area, as a part of the picture's."""
+    ratio: Ratios
+    """Smallest and largest height as a multiple of width."""
+
+
+class Mix(Section):
+    """Mixing of two images and labels: mixup (arXiv:1710.09412) or cutmix (arXiv:1905.04899)."""
+
+    probability: Probability
+    """Of an image to be mixed in this way."""
+    alpha: PositiveFloat
+    """The share is drawn from Beta(alpha, alpha)."""
+
+
 class Augment(Section):
-    """Random changes of a training image, drawn anew for every image in every epoch."""
+    """Random changes of a training image, drawn anew for every image in every epoch.
+
+    In which order they apply: cifarpipe/augment/pipeline.py.
+    """
 
     crop: NonNegativeInt
     """Pixels of black padding on each side before a random crop back to size."""
-    flip: bool
-    """Mirror left to right, with probability one half."""
+    resized_crop: ResizedCrop
+    flip: Literal["none", "random", "alternating"]
+    """Mirror left to right: in half of the cases, or in every second epoch (arXiv:2404.00498)."""
+    randaugment: RandAugment
+    color_jitter: ColorJitter
     rotate: Annotated[float, Field(ge=0, le=180)]
     """Largest rotation to either side, in degrees."""
+    erasing: Erasing
     cutout: NonNegativeInt
     """Side of the square that is blanked, in pixels."""
+    mixup: Mix
+    cutmix: Mix
+
+    @model_validator(mode="after")
+    def _mixed_at_most_once(self) -> "Augment":
+        total = self.mixup.probability + self.cutmix.probability
+        if total > 1:
+            raise ValueError(
+                f"`mixup.probability` {self.mixup.probability:g} and `cutmix.probability` "
+                f"{self.cutmix.probability:g} add up to {total:g}; allowed: at most 1, since an "
+                f"image is mixed in one way or the other"
+            )
+        return self
 
 
 class AdamW(Section):
@@ -143,6 +244,8 @@ class Recipe(Section):
     clip_norm: PositiveFloat | None
     """Largest 2-norm of all gradients together; null does not clip."""
     label_smoothing: Fraction
+    ema: Fraction
+    """Decay per step of a moving average of the weights, which is then what is kept; 0: none."""
     augment: Augment
 
     @model_validator(mode="after")

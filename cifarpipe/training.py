@@ -2,22 +2,27 @@
 
 import time
 from dataclasses import asdict, dataclass
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from cifarpipe.augment import augment
+from cifarpipe.augment.pipeline import Augmentation
+from cifarpipe.batches import AugmentedBatches
 from cifarpipe.data.prepared import Split
+from cifarpipe.data.store import ImageStore
 from cifarpipe.devices import autocast
 from cifarpipe.errors import UserError
+from cifarpipe.execution import Execution
 from cifarpipe.inference import compute_logits
 from cifarpipe.optim import PlateauFactor, make_optimizer, schedule_factor
 from cifarpipe.params import Recipe
+from cifarpipe.resume import ResumeStore
 
 EVAL_BATCH = 500
 
@@ -34,19 +39,17 @@ class Epoch:
     lr: float
     seconds: float
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What the best epoch has most of: accuracy, and where that is equal, a low loss."""
+        return self.val_acc, -self.val_loss
+
     def line(self, model: str) -> str:
         """Return the row as one line of the log."""
         return (
             f"{model}: Epoch: {self.epoch} | Train Acc: {self.train_acc:.4f}, "
             f"Val Acc: {self.val_acc:.4f}, Time: {self.seconds:.1f}, lr: {self.lr:.6f}"
         )
-
-
-class Channels(TypedDict):
-    """What images are normalised by: `[3]` each, in 0 … 1."""
-
-    mean: Tensor
-    std: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,60 @@ class Trained:
     """A row per epoch, columns as the fields of `Epoch`; NaN for val where nothing is held out."""
 
 
+class State:
+    """All that a run changes from epoch to epoch: what a killed one goes on from."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        self.model = model
+        self.optimizer = make_optimizer(model, recipe)
+        self.plateau = PlateauFactor(recipe.plateau) if recipe.plateau else None
+        self.averaged: AveragedModel | None = None
+        if recipe.ema:
+            average = get_ema_multi_avg_fn(recipe.ema)
+            self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+        self.rows: list[Epoch] = []
+        self.kept: dict[str, Tensor] = {}
+        self.kept_epoch = 0
+
+    @property
+    def candidate(self) -> nn.Module:
+        """The network that is validated and kept: the averaged one where there is one."""
+        return self.averaged.module if self.averaged else self.model
+
+    def finish(self, row: Epoch, keep: str) -> None:
+        """Take in an epoch that has ended."""
+        best = self.rows[self.kept_epoch - 1] if self.rows else None
+        if keep == "last" or best is None or row.rank > best.rank:
+            self.kept_epoch = row.epoch
+            self.kept = {name: t.cpu().clone() for name, t in self.candidate.state_dict().items()}
+        self.rows.append(row)
+        if self.plateau:
+            self.plateau.update(row.val_loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything, as values that `torch.save` can write."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "plateau": self.plateau and self.plateau.state_dict(),
+            "averaged": self.averaged and self.averaged.state_dict(),
+            "rows": [asdict(row) for row in self.rows],
+            "kept": self.kept,
+            "kept_epoch": self.kept_epoch,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Become what `state_dict` was taken from."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.plateau:
+            self.plateau.load_state_dict(state["plateau"])
+        if self.averaged:
+            self.averaged.load_state_dict(state["averaged"])
+        self.rows = [Epoch(**row) for row in state["rows"]]
+        self.kept, self.kept_epoch = state["kept"], state["kept_epoch"]
+
+
 def train(
     name: str,
     model: nn.Module,
@@ -71,11 +128,12 @@ def train(
     val_split: Split,
     mean: list[float],
     std: list[float],
+    classes: int,
     peak_lr: float,
     seed: int,
     keep: str,
-    precision: str,
-    device: torch.device,
+    execution: Execution,
+    resume: ResumeStore | None = None,
 ) -> Trained:
     """Train `model` in place.
 
@@ -90,97 +148,128 @@ def train(
         val_split: Held-out images; they choose the kept epoch and drive `plateau`. May be empty.
         mean: Of each channel, in 0 … 1.
         std: Of each channel, in 0 … 1.
+        classes: How many there are.
         peak_lr: The highest learning rate.
         seed: Of all draws but the fresh weights.
         keep: `best` on validation or `last`.
-        precision: `bf16` or `fp32`.
-        device: On which everything happens.
+        execution: On which device and how its steps are computed.
+        resume: Where a run like this one may have left its state, and where to leave it.
 
     Raises:
         UserError: The loss is no longer finite.
     """
-    model.to(device)
-    images, labels = _to_device(train_split, device)
-    val_images, val_labels = _to_device(val_split, device)
-    channels = Channels(
-        mean=torch.tensor(mean, device=device), std=torch.tensor(std, device=device)
+    device, world = execution.device, execution.world
+    model = execution.place(model)
+    network = execution.stepper(model)
+    state = State(model, recipe)
+    if resume and (saved := resume.load()):
+        state.load_state_dict(saved)
+        if world.leads:
+            tqdm.write(f"{name}: going on after epoch {len(state.rows)}, from {resume.folder}")
+    means, stds = torch.tensor(mean, device=device), torch.tensor(std, device=device)
+    size = train_split.images.shape[1]
+    augmentation = Augmentation(
+        recipe.augment, mean=means, std=stds, image_size=size, classes=classes, seed=seed
     )
-    optimizer = make_optimizer(model, recipe)
-    plateau = PlateauFactor(recipe.plateau) if recipe.plateau else None
-    steps = -(-len(labels) // recipe.batch_size)
-    rows: list[Epoch] = []
-    kept: dict[str, Tensor] = {}
-    kept_epoch, kept_rank = 0, (-1.0, 0.0)
+    batches = AugmentedBatches(
+        ImageStore(train_split.images, device),
+        train_split.labels,
+        augmentation,
+        batch_size=recipe.batch_size,
+        seed=seed,
+        world=world,
+    )
+    validation = Validation(val_split, execution, means, stds)
+    steps = len(batches)
 
-    total = recipe.epochs * steps
     # disable=None: a bar on a terminal, nothing in a log.
-    with tqdm(total=total, desc=name, unit=" steps", disable=None, leave=False) as bar:
-        for epoch in range(1, recipe.epochs + 1):
+    hidden = None if world.leads else True
+    with tqdm(
+        total=recipe.epochs * steps,
+        initial=len(state.rows) * steps,
+        desc=name,
+        unit=" steps",
+        disable=hidden,
+        leave=False,
+    ) as bar:
+        for epoch in range(len(state.rows) + 1, recipe.epochs + 1):
             start = time.perf_counter()
-            generator = _seed_epoch(seed, epoch, device)
-            order = torch.randperm(len(labels), generator=generator, device=device)
+            seed_dropout(seed, epoch, world.rank)
             losses = torch.zeros(steps, device=device)
-            correct = torch.zeros((), device=device, dtype=torch.int64)
+            hits = torch.zeros((), device=device, dtype=torch.int64)
             model.train()
-            for step, batch in enumerate(order.split(recipe.batch_size)):
+            for step, batch in enumerate(batches.epoch(epoch)):
                 done = (epoch - 1 + (step + 1) / steps) / recipe.epochs
                 lr = peak_lr * schedule_factor(recipe.schedule, done, recipe.warmup)
-                lr *= plateau.factor if plateau else 1.0
-                for group in optimizer.param_groups:
+                lr *= state.plateau.factor if state.plateau else 1.0
+                for group in state.optimizer.param_groups:
                     group["lr"] = lr
-                inputs = augment(images[batch], recipe.augment, generator=generator, **channels)
-                target = labels[batch]
-                with autocast(device, precision):
-                    logits = model(inputs).float()
-                loss = F.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
-                optimizer.zero_grad()
-                loss.backward()
+                with autocast(device, execution.precision):
+                    logits = network(batch.inputs).float()
+                smoothing = recipe.label_smoothing
+                loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
+                state.optimizer.zero_grad()
+                (loss * batch.weight).backward()
                 if recipe.clip_norm is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-                optimizer.step()
-                losses[step] = loss.detach() * len(batch)
-                correct += (logits.argmax(1) == target).sum()
+                state.optimizer.step()
+                if state.averaged:
+                    state.averaged.update_parameters(model)
+                losses[step] = loss.detach() * len(logits)
+                hits += (logits.argmax(1) == batch.labels).sum()
                 if device.type == "cpu":  # a GPU is asked once an epoch, so as not to wait for it
                     _check_finite(name, losses[step : step + 1], epoch, step, lr)
                 bar.update()
             _check_finite(name, losses, epoch, 0, lr)
-            train_loss, train_acc = losses.sum().item() / len(labels), correct.item() / len(labels)
-            val_loss, val_acc = _validate(model, val_images, val_labels, precision, channels)
+            seen = torch.tensor(len(batches.shown), device=device)
+            sums = world.total(torch.stack([losses.sum().double(), hits.double(), seen.double()]))
+            train_loss, train_acc = (sums[:2] / sums[2]).tolist()
+            val_loss, val_acc = validation.measure(state.candidate)
             seconds = time.perf_counter() - start
             row = Epoch(epoch, train_loss, train_acc, val_loss, val_acc, lr, seconds)
-            rows.append(row)
-            tqdm.write(row.line(name))
-            if plateau:
-                plateau.update(val_loss)
-            if keep == "last" or (val_acc, -val_loss) > kept_rank:
-                kept_rank, kept_epoch = (val_acc, -val_loss), epoch
-                kept = {key: value.cpu().clone() for key, value in model.state_dict().items()}
-    val_accuracy = rows[kept_epoch - 1].val_acc if len(val_labels) else None
-    return Trained(kept, kept_epoch, val_accuracy, pd.DataFrame([asdict(row) for row in rows]))
+            state.finish(row, keep)
+            if world.leads:
+                tqdm.write(row.line(name))
+            if resume:
+                resume.save(epoch, state.state_dict())
+    val_accuracy = state.rows[state.kept_epoch - 1].val_acc if len(val_split) else None
+    history = pd.DataFrame([asdict(row) for row in state.rows])
+    return Trained(state.kept, state.kept_epoch, val_accuracy, history)
 
 
-def _to_device(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Copy a split from its memory map: images stay uint8 `[N, H, W, 3]`."""
-    images, labels = np.array(split.images), np.array(split.labels)
-    return torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+def seed_dropout(seed: int, epoch: int, rank: int) -> None:
+    """Seed what the network draws by itself, as a function of the epoch and the process."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]))
 
 
-def _seed_epoch(seed: int, epoch: int, device: torch.device) -> torch.Generator:
-    """Return the generator of an epoch's order and augmentation, and seed what dropout draws."""
-    ours, theirs = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64)
-    torch.manual_seed(int(theirs))
-    return torch.Generator(device).manual_seed(int(ours))
+class Validation:
+    """Measures a network on the held-out images, together with the other processes."""
 
+    def __init__(self, split: Split, execution: Execution, mean: Tensor, std: Tensor) -> None:
+        self.execution, self.mean, self.std = execution, mean, std
+        mine = slice(execution.world.rank, None, execution.world.size)
+        self.images = ImageStore(split.images[mine], execution.device)
+        self.labels = torch.from_numpy(np.array(split.labels[mine])).to(execution.device)
+        self.count = len(split)
 
-def _validate(
-    model: nn.Module, images: Tensor, labels: Tensor, precision: str, channels: Channels
-) -> tuple[float, float]:
-    """Return mean cross-entropy (no smoothing) and accuracy; NaN where there are no images."""
-    if not len(labels):
-        return float("nan"), float("nan")
-    logits = compute_logits(model, images, batch_size=EVAL_BATCH, precision=precision, **channels)
-    loss = F.cross_entropy(logits, labels).item()
-    return loss, (logits.argmax(1) == labels).sum().item() / len(labels)
+    def measure(self, model: nn.Module) -> tuple[float, float]:
+        """Return mean cross-entropy (no smoothing) and accuracy; NaN where there are no images."""
+        if not self.count:
+            return float("nan"), float("nan")
+        sums = torch.zeros(2, device=self.execution.device, dtype=torch.float64)
+        if len(self.labels):
+            logits = compute_logits(
+                model,
+                self.images,
+                mean=self.mean,
+                std=self.std,
+                batch_size=EVAL_BATCH,
+                precision=self.execution.precision,
+            )
+            sums[0] = F.cross_entropy(logits.double(), self.labels, reduction="sum")
+            sums[1] = (logits.argmax(1) == self.labels).sum()
+        loss, accuracy = (self.execution.world.total(sums) / self.count).tolist()
+        return loss, accuracy
 
 
 def _check_finite(name: str, losses: Tensor, epoch: int, first_step: int, lr: float) -> None:

@@ -23,6 +23,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
 
     from cifarpipe.checkpoint import load_model
     from cifarpipe.data.prepared import load_prepared
+    from cifarpipe.data.store import ImageStore
     from cifarpipe.devices import pick_device
     from cifarpipe.evaluation import (
         class_table,
@@ -41,7 +42,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     logits = (
         compute_logits(
             network,
-            torch.from_numpy(np.array(data.test.images)).to(device),
+            ImageStore(data.test.images, device),
             mean=torch.tensor(origin.mean, device=device),
             std=torch.tensor(origin.std, device=device),
             batch_size=params.evaluate.batch_size,

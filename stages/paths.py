@@ -16,3 +16,8 @@ def artifact(model: str, name: str) -> Path:
 def model_report(model: str, name: str) -> Path:
     """Return the path of a file that git keeps: small, and for people."""
     return MODEL_REPORTS / model / name
+
+
+def resume_folder(model: str, fingerprint: str) -> Path:
+    """Return where a run leaves its state while it lasts; neither git nor DVC keeps it."""
+    return Path(".resume") / model / fingerprint

@@ -1,7 +1,7 @@
 """Train one model.
 
 Reads data/prepared/; writes artifacts/M/model.safetensors and, in reports/models/M/, history.csv,
-layers.csv and cost.json.
+layers.csv and cost.json. While it runs, .resume/M/ holds what a killed run goes on from.
 """
 
 from typing import Annotated
@@ -22,54 +22,73 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
 
     from cifarpipe.checkpoint import Origin, save_model
     from cifarpipe.data.prepared import load_prepared
-    from cifarpipe.devices import device_name, pick_device, pick_precision
+    from cifarpipe.distributed import is_launched, joined, launch
+    from cifarpipe.execution import plan_execution
     from cifarpipe.models.build import build_model
     from cifarpipe.models.cost import layer_table
     from cifarpipe.outputs import write_csv, write_json
+    from cifarpipe.resume import ResumeStore, fingerprint
     from cifarpipe.training import train
-    from stages.paths import artifact, model_report
+    from stages.paths import artifact, model_report, resume_folder
 
     data = load_prepared()
-    device = pick_device()
-    precision = pick_precision(params.train.precision, device)
-    torch.manual_seed(params.seed)
-    network = build_model(entry, num_classes=len(data.classes), image_size=data.image_size)
-    layers = layer_table(network, data.image_size)
-    trained = train(
-        model,
-        network,
-        entry,
-        train_split=data.train,
-        val_split=data.val,
-        mean=data.mean,
-        std=data.std,
-        peak_lr=params.peak_lr(model),
-        seed=params.seed,
-        keep=params.train.keep,
-        precision=precision,
-        device=device,
-    )
-    origin = Origin(
-        name=model,
-        entry=entry.model_dump(mode="json"),
-        classes=data.classes,
-        image_size=data.image_size,
-        mean=data.mean,
-        std=data.std,
-        data_fingerprint=data.fingerprint,
-        seed=params.seed,
-        peak_lr=params.peak_lr(model),
-        kept_epoch=trained.kept_epoch,
-        val_accuracy=trained.val_accuracy,
-        precision=precision,
-        device=device_name(device),
-        torch=torch.__version__,
-    )
-    save_model(artifact(model, "model.safetensors"), trained.weights, origin)
-    write_csv(model_report(model, "history.csv"), trained.history, float_format="%.6g")
-    write_csv(model_report(model, "layers.csv"), layers)
-    totals = {"parameters": int(layers.parameters.sum()), "macs": int(layers.macs.sum())}
-    write_json(model_report(model, "cost.json"), {model: totals})
+    if params.train.devices > 1 and not is_launched():
+        launch(params.train.devices, "stages.train", model)
+        return
+    with joined() as (world, device):
+        images = entry.epochs * len(data.train)
+        execution = plan_execution(params.train, entry.arch, images, device, world)
+        shaped_by = {
+            "entry": entry.model_dump(mode="json"),
+            "peak_lr": params.peak_lr(model),
+            "seed": params.seed,
+            "keep": params.train.keep,
+            "data": data.fingerprint,
+            **execution.describe(),
+        }
+        this_run = fingerprint(shaped_by, [data.train.index, data.val.index])
+        resume = ResumeStore(resume_folder(model, this_run), writes=world.leads)
+        torch.manual_seed(params.seed)
+        network = build_model(entry, num_classes=len(data.classes), image_size=data.image_size)
+        layers = layer_table(network, data.image_size)
+        with resume.locked(model):
+            trained = train(
+                model,
+                network,
+                entry,
+                train_split=data.train,
+                val_split=data.val,
+                mean=data.mean,
+                std=data.std,
+                classes=len(data.classes),
+                peak_lr=params.peak_lr(model),
+                seed=params.seed,
+                keep=params.train.keep,
+                execution=execution,
+                resume=resume,
+            )
+            if not world.leads:
+                return
+            origin = Origin(
+                name=model,
+                entry=entry.model_dump(mode="json"),
+                classes=data.classes,
+                image_size=data.image_size,
+                mean=data.mean,
+                std=data.std,
+                data_fingerprint=data.fingerprint,
+                seed=params.seed,
+                peak_lr=params.peak_lr(model),
+                kept_epoch=trained.kept_epoch,
+                val_accuracy=trained.val_accuracy,
+                execution=execution.describe(),
+            )
+            save_model(artifact(model, "model.safetensors"), trained.weights, origin)
+            write_csv(model_report(model, "history.csv"), trained.history, float_format="%.6g")
+            write_csv(model_report(model, "layers.csv"), layers)
+            totals = {"parameters": int(layers.parameters.sum()), "macs": int(layers.macs.sum())}
+            write_json(model_report(model, "cost.json"), {model: totals})
+            resume.discard()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,38 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
+from torch import Tensor
 
-from cifarpipe.params import Params, load_params
+from cifarpipe.params import Augment, Params, load_params
 
 
 @pytest.fixture(scope="session")
 def demo_params() -> Params:
     return load_params("params.demo.yaml")
+
+
+@pytest.fixture
+def pictures() -> Tensor:
+    """Return `[64, 3, 32, 32]` uint8, at least 1, so that black from outside can be told apart."""
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(1, 256, (64, 3, 32, 32), generator=generator).to(torch.uint8)
+
+
+@pytest.fixture(scope="session")
+def no_augment() -> Augment:
+    """Return a recipe that changes nothing."""
+    return Augment.model_validate(
+        {
+            "crop": 0,
+            "resized_crop": {"scale": [1.0, 1.0], "ratio": [1.0, 1.0]},
+            "flip": "none",
+            "randaugment": {"n": 0, "m": 9, "omit": []},
+            "color_jitter": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
+            "rotate": 0.0,
+            "erasing": {"probability": 0.0, "scale": [0.02, 0.33], "ratio": [0.3, 3.3]},
+            "cutout": 0,
+            "mixup": {"probability": 0.0, "alpha": 0.8},
+            "cutmix": {"probability": 0.0, "alpha": 1.0},
+        }
+    )

@@ -36,9 +36,7 @@ def make(params: Params, name: str, seed: int = 0) -> tuple[nn.Module, Origin]:
         peak_lr=0.001,
         kept_epoch=3,
         val_accuracy=None,
-        precision="fp32",
-        device="cpu",
-        torch=torch.__version__,
+        execution={"precision": "fp32"},
     )
     return model, origin
 

@@ -11,9 +11,9 @@ import scipy.stats
 import torch
 from torch import nn
 
-from cifarpipe.augment import normalize
 from cifarpipe.checkpoint import Origin
 from cifarpipe.data.prepared import Split
+from cifarpipe.data.store import ImageStore
 from cifarpipe.evaluation import predictions_table, read_table
 from cifarpipe.explain import (
     Explained,
@@ -25,6 +25,7 @@ from cifarpipe.explain import (
 from cifarpipe.gradcam import class_activation_maps
 from cifarpipe.inference import compute_logits
 from cifarpipe.models.build import as_classifier, build_model
+from cifarpipe.normalize import normalize
 from cifarpipe.outputs import write_csv
 from cifarpipe.params import Params
 
@@ -53,13 +54,13 @@ def make_setting(name: str, params: Params) -> Setting:
     origin = Origin(
         name=name, entry={}, classes=CLASSES, image_size=32, mean=MEAN, std=STD,
         data_fingerprint="", seed=0, peak_lr=0.1, kept_epoch=1, val_accuracy=0.5,
-        precision="fp32", device="cpu", torch="",
+        execution={},
     )  # fmt: skip
 
     def logits() -> np.ndarray:
         return compute_logits(
-            model, torch.from_numpy(images), mean=torch.tensor(MEAN), std=torch.tensor(STD),
-            batch_size=10,
+            model, ImageStore(images, torch.device("cpu")), batch_size=10,
+            mean=torch.tensor(MEAN), std=torch.tensor(STD),
         ).numpy()  # fmt: skip
 
     with torch.no_grad():  # random weights favour one class, by next to nothing: mend both

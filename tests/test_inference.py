@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from cifarpipe.augment import normalize
+from cifarpipe.data.store import ImageStore
 from cifarpipe.inference import compute_logits
+from cifarpipe.normalize import normalize
 
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
 
@@ -40,7 +41,8 @@ def images() -> torch.Tensor:
 
 
 def logits_of(model: nn.Module, images: torch.Tensor, batch_size: int, **more: str) -> torch.Tensor:
-    return compute_logits(model, images, mean=MEAN, std=STD, batch_size=batch_size, **more)
+    store = ImageStore(images.numpy(), torch.device("cpu"))
+    return compute_logits(model, store, mean=MEAN, std=STD, batch_size=batch_size, **more)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 22, 23, 500])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cifarpipe.errors import UserError
-from cifarpipe.params import HOW_TO_UNDO, Params, load_params
+from cifarpipe.params import HOW_TO_UNDO, RANDAUGMENT_OPERATIONS, Params, load_params
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
@@ -180,7 +180,42 @@ def test_without_the_key_that_tells_kinds_apart_that_key_is_named(file: Path) ->
         ("seed", False, "seed is False: Input should be a valid integer"),
         ("models__vit__depth", True, "models.vit.depth is True: Input should be a valid integer"),
         ("models__vit__depth", 2.0, "models.vit.depth is 2.0: Input should be a valid integer"),
-        ("models__vit__augment__flip", 1, "flip is 1: Input should be a valid boolean"),
+        (
+            "models__vit__augment__flip",
+            True,
+            "flip is True: Input should be 'none', 'random' or 'alternating'",
+        ),
+        ("models__vit__ema", 1.0, "models.vit.ema is 1.0: Input should be less than 1"),
+        ("train__compile", True, "compile is True: Input should be 'auto', 'always' or 'never'"),
+        ("train__devices", 0, "train.devices is 0: Input should be greater than 0"),
+        (
+            "models__vit__augment__randaugment__omit",
+            ["invert"],
+            "models.vit.augment.randaugment.omit.0 is 'invert': Input should be 'identity', "
+            "'shear_x', 'shear_y'",
+        ),
+        (
+            "models__vit__augment__randaugment__omit",
+            list(RANDAUGMENT_OPERATIONS),
+            "models.vit.augment.randaugment: `omit` names every operation",
+        ),
+        ("models__vit__augment__randaugment__m", 31, "m is 31: Input should be less than or equal"),
+        (
+            "models__vit__augment__mixup__probability",
+            1.1,
+            "mixup.probability is 1.1: Input should be less than or equal to 1",
+        ),
+        (
+            "models__vit__augment__resized_crop__scale",
+            [1.0, 0.5],
+            "models.vit.augment.resized_crop.scale: [1.0, 0.5] is not in order; allowed: "
+            "[smallest, largest]",
+        ),
+        (
+            "models__vit__augment__erasing__scale",
+            [0.1, 1.5],
+            "erasing.scale.1 is 1.5: Input should be less than or equal to 1",
+        ),
         ("lr", None, "lr is null: Input should be a valid number"),
         ("report__title", 7, "report.title is 7: Input should be a valid string"),
         ("report__title", "", "report.title is '': String should have at least 1 character"),
@@ -386,7 +421,7 @@ def test_a_tag_that_does_not_fit_its_value_is_refused(file: Path, value: str) ->
 def test_an_alias_is_refused(file: Path) -> None:
     text = replaced("lr: 0.01", "lr: &rate 0.01").replace("lr_scale: 0.1", "lr_scale: *rate", 1)
     message = refused_text(file, text)
-    assert "line 30: *rate is an alias; write the value out" in message
+    assert "line 32: *rate is an alias; write the value out" in message
 
 
 @pytest.mark.parametrize(
@@ -553,3 +588,15 @@ def test_the_command_refuses_a_model_that_does_not_exist(file: Path) -> None:
 
 def test_the_command_refuses_a_folder_without_parameters(tmp_path: Path) -> None:
     assert "params.yaml does not exist" in train_command(tmp_path, "vit")
+
+
+def test_mixup_and_cutmix_that_add_up_past_one_are_refused(file: Path) -> None:
+    (said,) = refusal(
+        file,
+        models__vit__augment__mixup__probability=0.7,
+        models__vit__augment__cutmix__probability=0.6,
+    )
+    assert (
+        "models.vit.augment: `mixup.probability` 0.7 and `cutmix.probability` 0.6 add up to 1.3; "
+        "allowed: at most 1" in said
+    )

@@ -1,5 +1,7 @@
 """The train loop: it learns, it repeats, it stops when it must."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +9,12 @@ import torch
 from torch import nn
 
 from cifarpipe.data.prepared import Split
+from cifarpipe.data.store import ImageStore
 from cifarpipe.errors import UserError
-from cifarpipe.params import Params, Recipe
-from cifarpipe.training import Trained, train
+from cifarpipe.execution import Execution
+from cifarpipe.params import Augment, Mix, Params, Plateau, Recipe
+from cifarpipe.resume import ResumeStore
+from cifarpipe.training import Epoch, State, Trained, train
 
 CPU = torch.device("cpu")
 
@@ -43,6 +48,10 @@ def recipe(demo_params: Params) -> Recipe:
     return demo_params.models["convmixer"].model_copy(update=changes)
 
 
+class Killed(BaseException):
+    """Ends a run from within, at any place."""
+
+
 def run(recipe: Recipe, **changes: object) -> tuple[nn.Module, Trained]:
     torch.manual_seed(1)
     model = Tiny()
@@ -54,8 +63,8 @@ def run(recipe: Recipe, **changes: object) -> tuple[nn.Module, Trained]:
         "peak_lr": 0.01,
         "seed": 0,
         "keep": "best",
-        "precision": "fp32",
-        "device": CPU,
+        "classes": 3,
+        "execution": Execution(CPU, "fp32"),
     }
     return model, train("tiny", model, recipe, **(options | changes))
 
@@ -71,7 +80,9 @@ def test_it_learns_what_can_be_learnt(recipe: Recipe) -> None:
 
 
 @pytest.mark.parametrize("name", ["vit", "convmixer", "resnet18_ln"])
-def test_every_architecture_overfits_one_batch(name: str, demo_params: Params) -> None:
+def test_every_architecture_overfits_one_batch(
+    name: str, demo_params: Params, no_augment: Augment
+) -> None:
     from cifarpipe.models.build import build_model
 
     entry = demo_params.models[name].model_copy(
@@ -80,9 +91,7 @@ def test_every_architecture_overfits_one_batch(name: str, demo_params: Params) -
             "batch_size": 16,
             "schedule": "cosine",
             "plateau": None,
-            "augment": demo_params.models[name].augment.model_copy(
-                update={"crop": 0, "flip": False, "rotate": 0.0, "cutout": 0}
-            ),
+            "augment": no_augment,
         }
     )
     torch.manual_seed(0)
@@ -93,7 +102,8 @@ def test_every_architecture_overfits_one_batch(name: str, demo_params: Params) -
     empty = Split(images[:0], split.labels[:0], split.index[:0])
     trained = train(
         name, model, entry, train_split=split, val_split=empty, mean=[0.5] * 3, std=[0.25] * 3,
-        peak_lr=demo_params.peak_lr(name), seed=0, keep="last", precision="fp32", device=CPU,
+        peak_lr=demo_params.peak_lr(name), seed=0, keep="last", classes=10,
+        execution=Execution(CPU, "fp32"),
     )  # fmt: skip
     assert trained.history.train_acc.iloc[-1] == 1.0
 
@@ -107,19 +117,6 @@ def test_same_seed_gives_the_same_bits(recipe: Recipe) -> None:
 def test_another_seed_gives_another_run(recipe: Recipe) -> None:
     (_, first), (_, other) = run(recipe), run(recipe, seed=1)
     assert not torch.equal(first.weights["head.weight"], other.weights["head.weight"])
-
-
-def test_an_epochs_draws_do_not_depend_on_what_was_drawn_before(recipe: Recipe) -> None:
-    """Randomness is a function of (seed, epoch), so that a run can go on from any epoch."""
-    from cifarpipe.training import _seed_epoch
-
-    fresh = torch.rand(3, generator=_seed_epoch(0, 2, CPU)), torch.rand(3)
-    _seed_epoch(0, 1, CPU)
-    torch.rand(17)
-    again = torch.rand(3, generator=_seed_epoch(0, 2, CPU)), torch.rand(3)
-    assert torch.equal(fresh[0], again[0])
-    assert torch.equal(fresh[1], again[1])
-    assert not torch.equal(fresh[0], fresh[1])
 
 
 def test_history_has_a_row_per_epoch_and_counts_every_image(recipe: Recipe) -> None:
@@ -148,7 +145,7 @@ def test_the_best_epoch_is_kept_with_its_own_weights(recipe: Recipe) -> None:
     model.load_state_dict(trained.weights)
     split = make_split(30, seed=5)
     logits = compute_logits(
-        model, torch.from_numpy(split.images), mean=torch.full((3,), 0.5),
+        model, ImageStore(split.images, CPU), mean=torch.full((3,), 0.5),
         std=torch.full((3,), 0.25), batch_size=7,
     )  # fmt: skip
     hits = logits.argmax(1).numpy() == split.labels
@@ -216,13 +213,95 @@ def test_the_log_has_the_promised_line(recipe: Recipe, capsys: pytest.CaptureFix
     import re
 
     pattern = (
-        r"tiny: Epoch: 3 \| Train Acc: 0\.\d{4}, Val Acc: [01]\.\d{4}, Time: \d+\.\d, lr: 0\.000000"
+        r"tiny: Epoch: 3 \| Train Acc: [01]\.\d{4}, Val Acc: [01]\.\d{4}, "
+        r"Time: \d+\.\d, lr: 0\.000000"
     )
     assert re.fullmatch(pattern, lines[-1])
 
 
 def test_bf16_comes_close_to_fp32(recipe: Recipe) -> None:
-    (_, exact), (_, rough) = run(recipe), run(recipe, precision="bf16")
+    (_, exact), (_, rough) = run(recipe), run(recipe, execution=Execution(CPU, "bf16"))
     assert rough.history.train_loss.iloc[0] == pytest.approx(
         exact.history.train_loss.iloc[0], rel=0.05
     )
+
+
+@pytest.mark.parametrize("ended", [1, 3, 5])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
+    recipe: Recipe, ended: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Momentum, averaged weights, plateau and kept epoch all take part."""
+    plateau = Plateau(factor=0.5, patience=0)
+    changes = {"epochs": 6, "schedule": "plateau", "plateau": plateau, "ema": 0.9, "warmup": 0.0}
+    wild = recipe.model_copy(update=changes)
+    split = make_split(30, seed=5)
+    wrong = Split(split.images, np.roll(split.labels, 1), split.index)  # so that its loss rises
+    options = {"peak_lr": 0.1, "val_split": wrong}
+    _, straight = run(wild, **options)
+    assert len(straight.history.lr.unique()) > 1  # the plateau has something to remember
+
+    def stop(state: State, row: Epoch, keep: str) -> None:
+        if row.epoch > ended:
+            raise Killed
+        finish(state, row, keep)
+
+    finish = State.finish
+    store = ResumeStore(tmp_path)
+    monkeypatch.setattr(State, "finish", stop)
+    with pytest.raises(Killed):
+        run(wild, **options, resume=store)
+    store.wait()
+    monkeypatch.setattr(State, "finish", finish)
+    _, resumed = run(wild, **options, resume=ResumeStore(tmp_path))
+    pd.testing.assert_frame_equal(
+        without_times(resumed.history), without_times(straight.history), check_exact=True
+    )
+    assert resumed.history.seconds.notna().all()
+    assert resumed.kept_epoch == straight.kept_epoch
+    for name, weight in straight.weights.items():
+        assert torch.equal(resumed.weights[name], weight)
+    # One that had ended is not trained any further.
+    _, again = run(wild, **options, resume=ResumeStore(tmp_path))
+    pd.testing.assert_frame_equal(again.history, resumed.history)
+
+
+def test_the_average_of_weights_is_kept_and_validated(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first step the average is that step's weights; each later one moves it a part."""
+    one_batch = recipe.model_copy(update={"epochs": 4, "batch_size": 50, "ema": 0.75})
+    plain = one_batch.model_copy(update={"ema": 0.0})
+    steps: list[dict[str, torch.Tensor]] = []
+    finish = State.finish
+
+    def note(state: State, row: Epoch, keep: str) -> None:
+        finish(state, row, keep)
+        steps.append(state.kept)
+
+    monkeypatch.setattr(State, "finish", note)
+    run(plain, keep="last")
+    monkeypatch.setattr(State, "finish", finish)
+    average = steps[0]["head.weight"]
+    for step in steps[1:]:
+        average = 0.75 * average + 0.25 * step["head.weight"]
+    _, averaged = run(one_batch, keep="last")
+    torch.testing.assert_close(averaged.weights["head.weight"], average)
+    assert not torch.equal(averaged.weights["head.weight"], steps[-1]["head.weight"])
+    model = Tiny()
+    model.load_state_dict(averaged.weights)
+    split = make_split(20, seed=1)
+    with torch.no_grad():
+        inputs = (torch.from_numpy(split.images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+        loss = torch.nn.functional.cross_entropy(
+            model.eval()(inputs), torch.from_numpy(split.labels)
+        )
+    assert averaged.history.val_loss.iloc[-1] == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixed_images_are_learnt_from(recipe: Recipe, kind: str) -> None:
+    mixed = recipe.augment.model_copy(update={kind: Mix(probability=1.0, alpha=0.4)})
+    changes = {"epochs": 15, "augment": mixed, "label_smoothing": 0.0}
+    _, trained = run(recipe.model_copy(update=changes))
+    assert trained.history.val_acc.iloc[-1] > 0.9
+    assert trained.history.train_loss.iloc[-1] > 0.2  # targets of two classes are never reached

@@ -1,0 +1,150 @@
+"""Where pixels go: random crop, resized crop, flip and rotation.
+
+The first three take and give uint8 and are quickest where channels come last in memory, as images
+are stored; rotation takes float. All agree with torchvision.transforms.v2 on tensors.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cifarpipe.augment.transform import Drawn, EpochOrder, first_chosen, log_uniform
+
+TRIES = 10  # as torchvision's RandomResizedCrop, before it takes what fits in the middle
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Pad with black on every side, then cut out a picture of the old size."""
+
+    padding: int
+    """Pixels."""
+    on_host: ClassVar[bool] = False
+
+    def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
+        """Return `[N, 2]`: first row and first column in the padded picture."""
+        return rng.integers(0, 2 * self.padding + 1, (len(epoch), 2))
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Cut `[B, 3, H, W]` uint8."""
+        count, channels, height, width = images.shape
+        pad = self.padding
+        tall, wide = height + 2 * pad, width + 2 * pad
+        padded = images.new_zeros(count, tall, wide, channels)
+        padded[:, pad : pad + height, pad : pad + width] = images.permute(0, 2, 3, 1)
+        # A row of the result is `width` neighbouring pixels: copied at once, from any first pixel.
+        pixels = count * tall * wide
+        windows = padded.as_strided((pixels - width + 1, width * channels), (channels, 1))
+        first_rows = torch.arange(count, device=images.device) * tall + drawn[:, 0]
+        rows = first_rows[:, None] + torch.arange(height, device=images.device)
+        starts = rows * wide + drawn[:, 1, None]
+        cropped = windows.index_select(0, starts.flatten())
+        return cropped.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """Cut out a rectangle and enlarge it to the old size, bilinear (arXiv:1409.4842)."""
+
+    scale: tuple[float, float]
+    """Smallest and largest area, as a part of the picture's."""
+    ratio: tuple[float, float]
+    """Smallest and largest width as a multiple of height."""
+    size: int
+    """Pixels of a side of the (square) picture."""
+    on_host: ClassVar[bool] = False
+
+    def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
+        """Return `[N, 4]`: top, left, height, width in pixels."""
+        area = rng.uniform(*self.scale, (len(epoch), TRIES)) * self.size**2
+        ratio = log_uniform(rng, self.ratio, (len(epoch), TRIES))
+        heights, widths = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
+        fits = (heights >= 1) & (widths >= 1) & (heights <= self.size) & (widths <= self.size)
+        none_fits = ~fits.any(axis=1)
+        height = first_chosen(heights, fits)
+        width = first_chosen(widths, fits)
+        height[none_fits] = round(self.size / max(1.0, min(self.ratio)))
+        width[none_fits] = round(self.size * min(1.0, max(self.ratio)))
+        where = rng.random((len(epoch), 2))
+        where[none_fits] = 0.5  # the middle
+        top = np.floor(where[:, 0] * (self.size - height + 1))
+        left = np.floor(where[:, 1] * (self.size - width + 1))
+        return np.stack([top, left, height, width], axis=1).astype(np.float32)
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Cut and enlarge `[B, 3, S, S]` uint8."""
+        centres = (torch.arange(self.size, device=images.device) + 0.5) / self.size
+
+        def fetched_from(start: Tensor, length: Tensor) -> Tensor:
+            place = start[:, None] + centres * length[:, None]
+            # Never beyond the rectangle: it is cut out before it is enlarged.
+            place = place.clamp(start[:, None] + 0.5, (start + length)[:, None] - 0.5)
+            return 2 * place / self.size - 1
+
+        top, left, height, width = drawn.unbind(1)
+        rows, columns = fetched_from(top, height), fetched_from(left, width)
+        shape = len(images), self.size, self.size
+        grid = torch.stack(
+            [columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)], dim=-1
+        )
+        enlarged = F.grid_sample(images.float(), grid, mode="bilinear", align_corners=False)
+        return enlarged.round_().to(torch.uint8)
+
+
+class RandomFlip:
+    """Mirror left to right, with probability one half."""
+
+    on_host: ClassVar[bool] = False
+
+    def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
+        """Return `[N]` bool: mirrored or not."""
+        return rng.random(len(epoch)) < 0.5
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Mirror some of `[B, 3, H, W]`."""
+        return torch.where(drawn[:, None, None, None], images.flip(3), images)
+
+
+@dataclass(frozen=True)
+class AlternatingFlip(RandomFlip):
+    """Mirror every image in every second epoch, so that any two epochs show both of its sides.
+
+    Which side comes first is drawn once (arXiv:2404.00498).
+    """
+
+    seed: int
+
+    def draw(self, _rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
+        """Return `[N]` bool: mirrored or not."""
+        images = epoch.images
+        first_side = np.random.default_rng(self.seed).random(images.max(initial=0) + 1) < 0.5
+        return first_side[images] ^ (epoch.number % 2 == 0)
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """Turn about the middle, bilinear, black from outside."""
+
+    degrees: float
+    """Largest angle to either side."""
+    on_host: ClassVar[bool] = False
+
+    def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
+        """Return `[N]` float32: angles counter-clockwise, radians."""
+        return np.deg2rad(rng.uniform(-self.degrees, self.degrees, len(epoch))).astype(np.float32)
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Turn `[B, 3, S, S]` float, 0 being black."""
+        count, _, size, _ = images.shape
+        middles = (torch.arange(size, device=images.device) * 2 + 1) / size - 1
+        across, down = middles[None, None, :], middles[None, :, None]
+        cos, sin = torch.cos(drawn)[:, None, None], torch.sin(drawn)[:, None, None]
+        # Where each pixel of the result is fetched from: the opposite turn, y pointing down.
+        grid = images.new_empty(count, size, size, 2)
+        torch.sub(across * cos, down * sin, out=grid[..., 0])
+        torch.add(across * sin, down * cos, out=grid[..., 1])
+        return F.grid_sample(images, grid, mode="bilinear", align_corners=False)

@@ -1,0 +1,113 @@
+"""RandAugment (arXiv:1909.13719): a few operations per image, drawn from a list.
+
+The operations are torchvision's, with the ranges of its `RandAugment`. An image's operations are
+its own draw; images that drew the same one are changed together.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
+
+from cifarpipe.augment.transform import Drawn, EpochOrder
+
+LEVELS = 31  # of strength: m is 0 … 30, as in torchvision
+
+Operation: TypeAlias = Callable[[Tensor], Tensor]
+
+_affine = partial(tv.affine, angle=0.0, scale=1.0, interpolation=InterpolationMode.NEAREST)
+
+
+@dataclass(frozen=True)
+class RandAugment:
+    """Apply `n` operations, drawn with replacement, at strength `m`."""
+
+    n: int
+    m: int
+    """0 … 30."""
+    names: tuple[str, ...]
+    """Of the operations to draw from: keys of `operations`."""
+    size: int
+    """Pixels of a side of the (square) picture."""
+    on_host: ClassVar[bool] = True  # it sorts the images by operation
+
+    def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
+        """Return `[N, n]` int8: twice the operation's place in the list, plus 1 to negate it."""
+        return rng.integers(0, 2 * len(self.names), (len(epoch), self.n), dtype=np.int8)
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Change `[B, 3, S, S]` uint8."""
+        images = images.clone(memory_format=torch.contiguous_format)
+        known = operations(self.m, self.size)
+        for column in drawn.numpy().T:
+            for code in np.unique(column):
+                positive, negative = known[self.names[code // 2]]
+                operation = negative if code % 2 else positive
+                if operation is not None:
+                    chosen = _to_device(np.flatnonzero(column == code), images.device)
+                    changed = operation(images.index_select(0, chosen))
+                    images.index_copy_(0, chosen, changed)
+        return images
+
+
+def operations(m: int, size: int) -> dict[str, tuple[Operation | None, Operation | None]]:
+    """Return the standard operations, each with its opposite: itself where it has no sign.
+
+    Args:
+        m: Strength, 0 … 30.
+        size: Pixels of a side of the picture.
+
+    Returns:
+        Functions of `[K, 3, size, size]` uint8; None changes nothing.
+    """
+
+    def strength(most: float) -> float:
+        return float(torch.linspace(0, most, LEVELS)[m])  # in 32 bits, as torchvision's
+
+    slope = math.degrees(math.atan(strength(0.3)))
+    shift = int(strength(150 / 331 * size))
+    angle, change = strength(30.0), strength(0.9)
+    bits, threshold = 8 - round(strength(4.0)), 255 - strength(255.0)
+
+    def once(operation: Operation | None) -> tuple[Operation | None, Operation | None]:
+        return operation, operation
+
+    def factor(adjust: Callable[[Tensor, float], Tensor]) -> tuple[Operation, Operation]:
+        return lambda x: adjust(x, 1 + change), lambda x: adjust(x, 1 - change)
+
+    def shear(x: float, y: float) -> Operation:
+        return partial(_affine, translate=[0, 0], shear=[x, y], center=[0, 0])
+
+    def translate(x: int, y: int) -> Operation:
+        return partial(_affine, translate=[x, y], shear=[0.0, 0.0])
+
+    return {
+        "identity": once(None),
+        "shear_x": (shear(slope, 0.0), shear(-slope, 0.0)),
+        "shear_y": (shear(0.0, slope), shear(0.0, -slope)),
+        "translate_x": (translate(shift, 0), translate(-shift, 0)),
+        "translate_y": (translate(0, shift), translate(0, -shift)),
+        "rotate": (partial(tv.rotate, angle=angle), partial(tv.rotate, angle=-angle)),
+        "brightness": factor(tv.adjust_brightness),
+        "color": factor(tv.adjust_saturation),
+        "contrast": factor(tv.adjust_contrast),
+        "sharpness": factor(tv.adjust_sharpness),
+        "posterize": once(partial(tv.posterize, bits=bits)),
+        "solarize": once(partial(tv.solarize, threshold=threshold)),
+        "autocontrast": once(tv.autocontrast),
+        "equalize": once(tv.equalize),
+    }
+
+
+def _to_device(indices: Drawn, device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(indices)
+    if device.type == "cuda":  # from pinned memory, so that nothing waits for the copy
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor

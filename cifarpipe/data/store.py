@@ -1,0 +1,82 @@
+"""Images as bytes on the device that computes: kept there, or streamed where there is no room."""
+
+import mmap
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+READ_AHEAD = 2  # batches: one is copied to the device while the next is read
+RAM_LIMIT = 2**30  # bytes of images that a computation on the CPU keeps beside the memory map
+
+
+class ImageStore:
+    """The images of a split, handed out in any order as batches on a device.
+
+    What fits is copied to the device once. What does not is read from the memory map by a thread,
+    a little ahead of its use, through pinned memory. The batches are the same in both cases.
+    """
+
+    def __init__(
+        self, images: NDArray[np.uint8], device: torch.device, *, limit: int | None = None
+    ) -> None:
+        """Copy the images to the device if they fit.
+
+        Args:
+            images: `[N, H, W, 3]`, memory-mapped or not.
+            device: Where the batches are wanted.
+            limit: Most bytes to keep there; by default half of what a GPU has free, 1 GiB on a CPU.
+        """
+        self.images = images
+        self.device = device
+        limit = room(device) if limit is None else limit
+        self.resident: Tensor | None = None
+        if images.nbytes <= limit:
+            self.resident = torch.from_numpy(np.array(images)).to(device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batches(self, picks: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+        """Yield `[B, H, W, 3]` uint8 for each `[B]` indices, in their order."""
+        if self.resident is None:
+            yield from self._streamed(picks)
+            return
+        flat = self.resident.flatten(1)  # rows of bytes are gathered quicker than pictures
+        index = torch.from_numpy(np.concatenate(picks)).to(self.device) if picks else None
+        for pick in index.split([len(pick) for pick in picks]) if index is not None else ():
+            yield flat.index_select(0, pick).view(-1, *self.images.shape[1:])
+
+    def _streamed(self, picks: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+        ahead: deque[Future[Tensor]] = deque()
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="images") as reader:
+            for pick in picks:
+                ahead.append(reader.submit(self._read, pick))
+                if len(ahead) > READ_AHEAD:
+                    yield self._to_device(ahead.popleft().result())
+            while ahead:
+                yield self._to_device(ahead.popleft().result())
+
+    def _read(self, pick: NDArray[np.int64]) -> Tensor:
+        # PyTorch takes pinned memory from a pool, and gives none back that is still being copied.
+        shape = len(pick), *self.images.shape[1:]
+        batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        np.take(self.images, pick, axis=0, out=batch.numpy(), mode="clip")
+        if isinstance(self.images.base, mmap.mmap):
+            self.images.base.madvise(mmap.MADV_DONTNEED)  # else all that was read counts as ours
+        return batch
+
+    def _to_device(self, batch: Tensor) -> Tensor:
+        return batch.to(self.device, non_blocking=True)
+
+
+def room(device: torch.device) -> int:
+    """Return how many bytes of images to keep on a device."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free // 2
+    return RAM_LIMIT

@@ -1,0 +1,140 @@
+"""Several processes that train one model: who does what, and how their figures come together."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cifarpipe.devices import pick_device
+from cifarpipe.errors import UserError
+from cifarpipe.synced_norm import synchronize_norms
+
+
+@dataclass(frozen=True)
+class Share:
+    """One process's part of a batch."""
+
+    start: int
+    """Position in the epoch of its first image."""
+    stop: int
+    weight: float
+    """By which it multiplies its mean loss, so that the mean over processes is the batch's."""
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class World:
+    """One of `size` processes, each with a device of its own."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that prints and writes."""
+        return self.rank == 0
+
+    def shares(self, count: int, batch_size: int) -> list[Share]:
+        """Divide the batches of an epoch of `count` images; return this process's part of each.
+
+        Neighbours 0 and 1, 2 and 3, … of a batch stay together, since mixing pairs them. Where a
+        last batch is too small for everyone to get some, everyone takes all of it.
+        """
+        return [
+            self._share(start, min(start + batch_size, count))
+            for start in range(0, count, batch_size)
+        ]
+
+    def _share(self, start: int, stop: int) -> Share:
+        each = 2 * -(-(stop - start) // (2 * self.size))
+        if start + each * (self.size - 1) >= stop:
+            return Share(start, stop, 1.0)
+        first, last = start + self.rank * each, min(start + (self.rank + 1) * each, stop)
+        return Share(first, last, self.size * (last - first) / (stop - start))
+
+    def together(self, model: nn.Module) -> nn.Module:
+        """Return a module of the same weights that acts as one network over all processes.
+
+        Gradients are averaged in its backward pass, and batch norms see the whole batch.
+        """
+        if self.size == 1:
+            return model
+        synchronize_norms(model)
+        return DistributedDataParallel(model)
+
+    def total(self, figures: Tensor) -> Tensor:
+        """Add up figures of all processes."""
+        if self.size > 1:
+            dist.all_reduce(figures)
+        return figures
+
+
+@contextmanager
+def joined() -> Iterator[tuple[World, torch.device]]:
+    """Join the processes that `launch` started, if it did; yield this one's place and device."""
+    if "LOCAL_RANK" not in os.environ:
+        yield World(), pick_device()
+        return
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device = pick_device(int(os.environ["LOCAL_RANK"]))
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, cores() // size))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(rank, size), device
+    finally:
+        dist.destroy_process_group()
+
+
+def is_launched() -> bool:
+    """Say whether this process is one of those that `launch` started."""
+    return "LOCAL_RANK" in os.environ
+
+
+def launch(processes: int, module: str, *arguments: str) -> None:
+    """Run `python -m module arguments` in several processes under torchrun, and wait for them.
+
+    Raises:
+        UserError: There are fewer devices than processes.
+        SystemExit: One of them failed; with its exit code.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    gpus = torch.cuda.device_count()
+    there = gpus or cores()
+    if processes > there:
+        raise UserError(
+            f"train.devices is {processes}, and this machine has {there} "
+            f"{'GPU' if gpus else 'CPU core'}{'s' if there > 1 else ''}.\n"
+            f"Set it to 1 … {there}."
+        )
+    # A process that fails has said why; torchrun's own report adds nothing to that.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=str(os.getpid()),
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, "python")("-m", module, *arguments)
+    except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values()]
+        raise SystemExit(max(codes) if max(codes) > 0 else 1) from None
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0))

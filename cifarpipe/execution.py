@@ -1,0 +1,113 @@
+"""How the steps of a run are computed: device, precision, memory layout, compiled or not."""
+
+import shutil
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from cifarpipe.devices import device_name, pick_precision
+from cifarpipe.distributed import World
+from cifarpipe.params import Train
+
+
+@dataclass(frozen=True)
+class Compiling:
+    """What `torch.compile` does to one architecture's train step, at its default size."""
+
+    seconds: float
+    """That it takes before the first step, with nothing in its cache."""
+    saved: float
+    """Seconds per image that it takes off a step, times the threads that computed it."""
+
+
+# From `make bench` (docs/performance.md). What is not measured is left as PyTorch does it.
+CHANNELS_LAST = {("convmixer", "cpu"), ("resnet18_ln", "cpu")}
+COMPILING: dict[tuple[str, str], Compiling] = {}
+MARGIN = 2.0  # compiling must save so many times what it costs: machines differ
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What changes how fast a run is, and its results by no more than rounding."""
+
+    device: torch.device
+    precision: str
+    """`bf16` or `fp32`."""
+    channels_last: bool = False
+    compiled: bool = False
+    world: World = field(default_factory=World)
+
+    def describe(self) -> dict[str, object]:
+        """Return what results may depend on, as values for JSON; the same in all processes."""
+        return {
+            "device": device_name(self.device),
+            "precision": self.precision,
+            "channels_last": self.channels_last,
+            "compiled": self.compiled,
+            "processes": self.world.size,
+            "torch": torch.__version__,
+        }
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a network to the device, laid out as it is quickest there."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return model.to(self.device).to(memory_format=layout)
+
+    def stepper(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return what train steps call: the same weights, compiled where it pays."""
+        network = self.world.together(model)
+        return torch.compile(network) if self.compiled else network
+
+
+def plan_execution(
+    options: Train, arch: str, images: int, device: torch.device, world: World
+) -> Execution:
+    """Choose how to compute a run.
+
+    Args:
+        options: What the user asks for.
+        arch: Of the network.
+        images: That the run takes in, over all epochs and processes.
+        device: Of this process.
+        world: Who takes part.
+
+    Raises:
+        UserError: bf16 is asked for on a GPU that does not have it.
+    """
+    match options.compile:
+        case "auto":
+            compiled = compiling_pays(arch, device, images / world.size)
+        case choice:
+            compiled = choice == "always"
+    return Execution(
+        device=device,
+        precision=pick_precision(options.precision, device),
+        channels_last=(arch, device.type) in CHANNELS_LAST,
+        compiled=compiled,
+        world=world,
+    )
+
+
+def compiling_pays(arch: str, device: torch.device, images: float) -> bool:
+    """Say whether compiling saves clearly more time in a run than it takes.
+
+    Args:
+        arch: Of the network.
+        device: On which it is trained.
+        images: That this process takes in.
+    """
+    measured = COMPILING.get((arch, device.type))
+    if measured is None or (device.type == "cpu" and not _can_compile()):
+        return False
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    return images * measured.saved / threads > MARGIN * measured.seconds
+
+
+def _can_compile() -> bool:
+    """Say whether there is what PyTorch needs to compile for a CPU."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return headers.is_file() and any(map(shutil.which, ("g++", "clang++")))

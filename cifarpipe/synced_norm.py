@@ -1,0 +1,58 @@
+"""Batch norm over all processes of a run."""
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+
+def synchronize_norms(model: nn.Module) -> None:
+    """Let every `BatchNorm2d` of `model` take its statistics over all processes, in place."""
+    on_gpu = next(model.parameters()).is_cuda
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is nn.BatchNorm2d:
+                if on_gpu:
+                    synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(child)
+                else:
+                    synced = CpuSyncBatchNorm2d.of(child)
+                setattr(module, name, synced)
+
+
+class CpuSyncBatchNorm2d(nn.BatchNorm2d):
+    """`nn.SyncBatchNorm` for processes on a CPU, where PyTorch has none.
+
+    Statistics are sums over all processes, added up in such a way that gradients flow through them.
+    """
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> "CpuSyncBatchNorm2d":
+        """Take over the parameters and statistics of `norm`."""
+        synced = cls(norm.num_features, norm.eps, norm.momentum, norm.affine)
+        synced.weight, synced.bias = norm.weight, norm.bias
+        synced._buffers = norm._buffers
+        return synced.train(norm.training)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (PyTorch's name)
+        """Normalise `[B, C, H, W]`, B being this process's images."""
+        if not self.training:
+            return super().forward(input)
+        values = input.float()
+        count = torch.tensor([values.numel() / self.num_features])
+        sums = all_reduce(torch.cat([values.sum(dim=(0, 2, 3)), count]))
+        number = sums[-1].detach()
+        mean = sums[:-1] / number
+        centred = values - mean[:, None, None]
+        variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / number
+        self._remember(mean.detach(), variance.detach() * number / (number - 1))
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)

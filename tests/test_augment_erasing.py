@@ -1,0 +1,61 @@
+"""Cutout and random erasing: their shape, and their draws against torchvision's."""
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as reference
+
+from cifarpipe.augment.erasing import Cutout, RandomErasing
+from cifarpipe.augment.transform import EpochOrder
+
+MANY = EpochOrder(1, np.arange(20_000))
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def test_cutout_blanks_one_square_that_the_border_cuts() -> None:
+    cutout = Cutout(side=16, size=32)
+    drawn = torch.from_numpy(cutout.draw(rng(), EpochOrder(1, np.arange(5000))))
+    blanked = cutout.apply(torch.ones(5000, 3, 32, 32), drawn) == 0
+    assert torch.equal(blanked[:, 0], blanked[:, 1])
+    heights, widths = blanked[:, 0].any(2).sum(1), blanked[:, 0].any(1).sum(1)
+    assert torch.equal(blanked[:, 0].sum((1, 2)), heights * widths)  # a full rectangle
+    assert heights.max() == widths.max() == 16
+    assert heights.min() == widths.min() == 8  # its middle is never outside
+    middles = drawn[:, 0] + 8
+    assert stats.chisquare(torch.bincount(middles, minlength=32)).pvalue > 1e-3
+
+
+def test_random_erasing_is_torchvisions_erase(pictures: Tensor) -> None:
+    erasing = RandomErasing(probability=0.7, scale=(0.02, 0.33), ratio=(0.3, 3.3), size=32)
+    batch = pictures.float()
+    drawn = torch.from_numpy(erasing.draw(rng(), EpochOrder(1, np.arange(len(batch)))))
+    erased = erasing.apply(batch.clone(), drawn)
+    for ours, picture, (top, left, height, width) in zip(
+        erased, batch, drawn.tolist(), strict=True
+    ):
+        value = torch.zeros(1, 1, 1)
+        assert torch.equal(ours, reference.erase(picture, top, left, height, width, value))
+
+
+def test_random_erasing_draws_as_torchvision_does() -> None:
+    erasing = RandomErasing(probability=0.5, scale=(0.02, 0.8), ratio=(0.3, 3.3), size=32)
+    drawn = erasing.draw(rng(), MANY)
+    hit = drawn[:, 2] > 0
+    theirs = v2.RandomErasing(p=1.0, scale=(0.02, 0.8), ratio=(0.3, 3.3))
+    torch.manual_seed(0)
+    boxes = [theirs.make_params([torch.zeros(3, 32, 32)]) for _ in range(4000)]
+    boxes = [box for box in boxes if box["v"] is not None]
+    # Ten tries nearly always find a rectangle that fits.
+    assert stats.binomtest(int(hit.sum()), len(MANY), 0.5 * len(boxes) / 4000).pvalue > 1e-3
+    for column, name in enumerate("ijhw"):
+        assert stats.ks_2samp(drawn[hit, column], [box[name] for box in boxes]).pvalue > 1e-3
+
+
+def test_a_rectangle_that_never_fits_erases_nothing() -> None:
+    erasing = RandomErasing(probability=1.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), size=32)
+    assert not erasing.draw(rng(), EpochOrder(1, np.arange(50))).any()

@@ -1,0 +1,102 @@
+"""Mixup and cutmix against torchvision's, and their draws."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+from torchvision.transforms import v2
+
+from cifarpipe.augment.mixing import MixDraws, Mixing
+from cifarpipe.augment.transform import EpochOrder
+
+MANY = EpochOrder(1, np.arange(20_000))
+
+
+def mixing(mixup: float = 0.0, cutmix: float = 0.0, alpha: float = 1.0) -> Mixing:
+    return Mixing(mixup, alpha, cutmix, alpha, size=32, classes=10)
+
+
+def draw(what: Mixing, epoch: EpochOrder, batch_size: int = 64) -> MixDraws:
+    return what.draw(np.random.default_rng(0), epoch, batch_size)
+
+
+@pytest.fixture
+def pair(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    return pictures[:2].float(), torch.tensor([3, 7])
+
+
+def swapped(share: float, opacity: float, box: list[int]) -> MixDraws:
+    return MixDraws(
+        torch.tensor([1, -1]), torch.full((2,), share), torch.full((2,), opacity),
+        torch.tensor([box, box]),
+    )  # fmt: skip
+
+
+def test_mixup_is_torchvisions(pair: tuple[Tensor, Tensor]) -> None:
+    images, labels = pair
+    theirs = v2.MixUp(num_classes=10)
+    params = {"lam": 0.3, "labels": labels, "batch_size": 2}
+    ours, targets = mixing().apply(images, labels, swapped(0.3, 0.3, [0, 0, 0, 0]))
+    torch.testing.assert_close(ours, theirs.transform(images, params))
+    torch.testing.assert_close(targets, theirs.transform(labels, params))
+
+
+def test_cutmix_is_torchvisions(pair: tuple[Tensor, Tensor]) -> None:
+    images, labels = pair
+    theirs = v2.CutMix(num_classes=10)
+    params = {
+        "box": (4, 10, 12, 32), "lam_adjusted": 1 - 8 * 22 / 1024, "labels": labels,
+        "batch_size": 2,
+    }  # fmt: skip
+    ours, targets = mixing().apply(images, labels, swapped(1 - 8 * 22 / 1024, 1.0, [10, 4, 22, 8]))
+    assert torch.equal(ours, theirs.transform(images, params))
+    torch.testing.assert_close(targets, theirs.transform(labels, params))
+
+
+def test_an_image_left_alone_is_left_alone_to_the_bit(pictures: Tensor) -> None:
+    images, labels = pictures.float(), torch.arange(len(pictures)) % 10
+    drawn = draw(mixing(mixup=0.5), EpochOrder(1, np.arange(len(pictures))))
+    ours, targets = mixing(mixup=0.5).apply(images, labels, drawn)
+    alone = drawn.partner == 0
+    assert 10 < alone.sum() < 54
+    assert torch.equal(ours[alone], images[alone])
+    assert torch.equal(targets[alone], torch.nn.functional.one_hot(labels, 10)[alone].float())
+
+
+def test_each_is_drawn_as_often_as_asked_and_never_both() -> None:
+    drawn = draw(mixing(mixup=0.3, cutmix=0.6), MANY)
+    mixed = drawn.opacity < 1
+    cut = drawn.partner.ne(0) & ~mixed
+    assert stats.binomtest(int(mixed.sum()), len(MANY), 0.3).pvalue > 1e-3
+    assert stats.binomtest(int(cut.sum()), len(MANY), 0.6).pvalue > 1e-3
+    assert not drawn.box[mixed].any()
+
+
+def test_mixup_shares_follow_the_beta_distribution() -> None:
+    drawn = draw(mixing(mixup=1.0, alpha=0.4), MANY)
+    assert stats.kstest(drawn.share.double(), stats.beta(0.4, 0.4).cdf).pvalue > 1e-3
+    assert torch.equal(drawn.share, drawn.opacity)
+
+
+def test_cutmix_boxes_are_drawn_as_torchvisions() -> None:
+    drawn = draw(mixing(cutmix=1.0, alpha=1.0), MANY)
+    theirs = v2.CutMix(num_classes=10, alpha=1.0)
+    torch.manual_seed(0)
+    pictures = [torch.zeros(2, 3, 32, 32)]
+    params = [theirs.make_params(pictures) for _ in range(4000)]
+    top, left, height, width = drawn.box.numpy().T
+    for ours, place in ((left, 0), (top, 1), (left + width, 2), (top + height, 3)):
+        assert stats.ks_2samp(ours, [each["box"][place] for each in params]).pvalue > 1e-3
+    shares = [each["lam_adjusted"] for each in params]
+    assert stats.ks_2samp(drawn.share, shares).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (9, 4), (7, 7), (3, 1), (5, 8)])
+def test_partners_are_neighbours_within_the_batch(count: int, batch_size: int) -> None:
+    drawn = draw(mixing(mixup=1.0), EpochOrder(1, np.arange(count)), batch_size)
+    for start in range(0, count, batch_size):
+        partner = drawn.partner[start : start + batch_size]
+        whose = torch.arange(len(partner)) + partner
+        assert torch.equal(whose[whose], torch.arange(len(partner)))  # mutual, and inside
+        assert partner.eq(0).sum() == len(partner) % 2
