@@ -11,7 +11,7 @@ from torch import Tensor
 from cifarpipe.augment.pipeline import Augmentation
 from cifarpipe.augment.transform import EpochOrder
 from cifarpipe.data.store import ImageStore
-from cifarpipe.distributed import World
+from cifarpipe.distributed import Share, World
 
 # Images that are augmented at a time: what stays in a CPU's cache, or keeps a GPU busy for longer
 # than the host needs to launch the work.
@@ -26,8 +26,8 @@ class Batch:
     """`[B, 3, H, W]` float32, augmented and normalised."""
     targets: Tensor
     """`[B]` int64 labels, or `[B, classes]` float32 probabilities where images are mixed."""
-    weight: float
-    """Of this process's loss; 1 where there is one process."""
+    share: Share
+    """Which part of the whole batch this is."""
 
     @property
     def labels(self) -> Tensor:
@@ -88,4 +88,4 @@ class AugmentedBatches:
             sizes = [len(share) for share in group]
             steps = zip(group, inputs.split(sizes), targets.split(sizes), strict=True)
             for share, its_inputs, its_targets in steps:
-                yield Batch(its_inputs, its_targets, share.weight)
+                yield Batch(its_inputs, its_targets, share)

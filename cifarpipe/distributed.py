@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Share:
     stop: int
     weight: float
     """By which it multiplies its mean loss, so that the mean over processes is the batch's."""
+    counts: float
+    """As how many each of its images counts: 1, or less where several processes take the same."""
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -56,9 +59,9 @@ class World:
     def _share(self, start: int, stop: int) -> Share:
         each = 2 * -(-(stop - start) // (2 * self.size))
         if start + each * (self.size - 1) >= stop:
-            return Share(start, stop, 1.0)
+            return Share(start, stop, 1.0, 1 / self.size)
         first, last = start + self.rank * each, min(start + (self.rank + 1) * each, stop)
-        return Share(first, last, self.size * (last - first) / (stop - start))
+        return Share(first, last, self.size * (last - first) / (stop - start), 1.0)
 
     def together(self, model: nn.Module) -> nn.Module:
         """Return a module of the same weights that acts as one network over all processes.
@@ -68,6 +71,8 @@ class World:
         if self.size == 1:
             return model
         synchronize_norms(model)
+        # A 1 × 1 kernel has two layouts that are one and the same; DDP warns of it.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         return DistributedDataParallel(model)
 
     def total(self, figures: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """Batch norm over all processes of a run."""
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx
 
 
 def synchronize_norms(model: nn.Module) -> None:
@@ -38,11 +40,11 @@ class CpuSyncBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         values = input.float()
         count = torch.tensor([values.numel() / self.num_features])
-        sums = all_reduce(torch.cat([values.sum(dim=(0, 2, 3)), count]))
+        sums = _SumOverAll.apply(torch.cat([values.sum(dim=(0, 2, 3)), count]))
         number = sums[-1].detach()
         mean = sums[:-1] / number
         centred = values - mean[:, None, None]
-        variance = all_reduce(centred.square().sum(dim=(0, 2, 3))) / number
+        variance = _SumOverAll.apply(centred.square().sum(dim=(0, 2, 3))) / number
         self._remember(mean.detach(), variance.detach() * number / (number - 1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
@@ -56,3 +58,21 @@ class CpuSyncBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum)
         self.running_var.lerp_(variance, self.momentum)
+
+
+class _SumOverAll(Function):
+    """Sum over processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_ctx: FunctionCtx, part: Tensor) -> Tensor:
+        return _total(part)
+
+    @staticmethod
+    def backward(_ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        return _total(gradient)
+
+
+def _total(part: Tensor) -> Tensor:
+    total = part.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total

@@ -196,7 +196,7 @@ def train(
             start = time.perf_counter()
             seed_dropout(seed, epoch, world.rank)
             losses = torch.zeros(steps, device=device)
-            hits = torch.zeros((), device=device, dtype=torch.int64)
+            hits = torch.zeros((), device=device)
             model.train()
             for step, batch in enumerate(batches.epoch(epoch)):
                 done = (epoch - 1 + (step + 1) / steps) / recipe.epochs
@@ -209,21 +209,20 @@ def train(
                 smoothing = recipe.label_smoothing
                 loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
                 state.optimizer.zero_grad()
-                (loss * batch.weight).backward()
+                (loss * batch.share.weight).backward()
                 if recipe.clip_norm is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
                 state.optimizer.step()
                 if state.averaged:
                     state.averaged.update_parameters(model)
-                losses[step] = loss.detach() * len(logits)
-                hits += (logits.argmax(1) == batch.labels).sum()
+                losses[step] = loss.detach() * len(logits) * batch.share.counts
+                hits += (logits.argmax(1) == batch.labels).sum() * batch.share.counts
                 if device.type == "cpu":  # a GPU is asked once an epoch, so as not to wait for it
                     _check_finite(name, losses[step : step + 1], epoch, step, lr)
                 bar.update()
             _check_finite(name, losses, epoch, 0, lr)
-            seen = torch.tensor(len(batches.shown), device=device)
-            sums = world.total(torch.stack([losses.sum().double(), hits.double(), seen.double()]))
-            train_loss, train_acc = (sums[:2] / sums[2]).tolist()
+            sums = world.total(torch.stack([losses.sum(), hits]).double())
+            train_loss, train_acc = (sums / len(train_split)).tolist()
             val_loss, val_acc = validation.measure(state.candidate)
             seconds = time.perf_counter() - start
             row = Epoch(epoch, train_loss, train_acc, val_loss, val_acc, lr, seconds)

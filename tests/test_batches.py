@@ -8,11 +8,12 @@ from cifarpipe import batches as module
 from cifarpipe.augment.pipeline import Augmentation
 from cifarpipe.batches import AugmentedBatches, Batch
 from cifarpipe.data.store import ImageStore
-from cifarpipe.distributed import World
+from cifarpipe.distributed import Share, World
 from cifarpipe.params import Augment
 
 CPU = torch.device("cpu")
 COUNT = 103
+WHOLE = Share(0, 2, 1.0, 1.0)
 RICH = {
     "crop": 4,
     "flip": "alternating",
@@ -55,7 +56,7 @@ def test_every_image_comes_once_with_its_label_in_a_new_order(no_augment: Augmen
     for epoch in (1, 2):
         found = list(batches.epoch(epoch))
         assert [len(batch.inputs) for batch in found] == [16] * 6 + [7]
-        assert [batch.weight for batch in found] == [1.0] * 7
+        assert [batch.share.weight for batch in found] == [1.0] * 7
         labels = torch.cat([batch.targets for batch in found])
         inputs = torch.cat([batch.inputs for batch in found])
         assert torch.equal((inputs[:, 0, 0, 0] * 255).round().long(), labels)
@@ -92,16 +93,16 @@ def test_processes_together_see_the_batches_of_one(no_augment: Augment, size: in
     for batch, *shares in zip(whole, *parts, strict=True):
         if all(len(share.inputs) == len(batch.inputs) for share in shares):  # too small to divide
             assert all(torch.equal(share.inputs, batch.inputs) for share in shares)
-            assert all(share.weight == 1 for share in shares)
+            assert all(share.share.counts == 1 / size for share in shares)
             continue
         assert torch.equal(torch.cat([share.inputs for share in shares]), batch.inputs)
         assert torch.equal(torch.cat([share.targets for share in shares]), batch.targets)
         for share in shares:
-            assert share.weight == pytest.approx(size * len(share.inputs) / len(batch.inputs))
+            assert share.share.weight == pytest.approx(size * len(share.inputs) / len(batch.inputs))
 
 
 def test_labels_of_mixed_images_are_those_of_the_greater_share() -> None:
-    batch = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([[0.4, 0.6], [0.9, 0.1]]), 1.0)
+    batch = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([[0.4, 0.6], [0.9, 0.1]]), WHOLE)
     assert batch.labels.tolist() == [1, 0]
-    plain = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([1, 1]), 1.0)
+    plain = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([1, 1]), WHOLE)
     assert plain.labels.tolist() == [1, 1]

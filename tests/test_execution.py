@@ -1,0 +1,80 @@
+"""How a run is computed: what is chosen where, and that it does not change what is learnt."""
+
+import pytest
+import torch
+from torch import nn
+
+from cifarpipe import execution as module
+from cifarpipe.distributed import World
+from cifarpipe.execution import MARGIN, Compiling, Execution, compiling_pays, plan_execution
+from cifarpipe.params import Params, Train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Compiling:
+    """Return what is put into the table for one architecture: it pays from 40,000 images on."""
+    found = Compiling(seconds=20.0, saved=0.001)
+    monkeypatch.setattr(module, "COMPILING", {("vit", "cpu"): found})
+    monkeypatch.setattr(module, "_can_compile", lambda: True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    return found
+
+
+def options(demo_params: Params, **changes: object) -> Train:
+    return demo_params.train.model_copy(update=changes)
+
+
+def test_auto_compiles_where_it_saves_clearly_more_than_it_takes(measured: Compiling) -> None:
+    enough = MARGIN * measured.seconds / measured.saved
+    assert compiling_pays("vit", CPU, enough * 1.01)
+    assert not compiling_pays("vit", CPU, enough * 0.99)
+
+
+def test_auto_does_not_compile_what_was_never_measured(measured: Compiling) -> None:
+    assert measured.saved > 0
+    assert not compiling_pays("convmixer", CPU, 1e12)
+    assert not compiling_pays("vit", torch.device("cuda"), 1e12)
+
+
+def test_more_threads_save_less(measured: Compiling, monkeypatch: pytest.MonkeyPatch) -> None:
+    enough = MARGIN * measured.seconds / measured.saved * 1.01
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert not compiling_pays("vit", CPU, enough)
+    assert compiling_pays("vit", CPU, 2 * enough)
+
+
+def test_auto_does_not_compile_where_there_is_no_compiler(
+    measured: Compiling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert measured.saved > 0
+    monkeypatch.setattr(module, "_can_compile", lambda: False)
+    assert not compiling_pays("vit", CPU, 1e12)
+
+
+@pytest.mark.parametrize(("choice", "compiled"), [("always", True), ("never", False)])
+def test_the_user_may_decide(
+    demo_params: Params, measured: Compiling, choice: str, compiled: bool
+) -> None:
+    assert measured.saved > 0
+    for images in (1, 10**12):
+        plan = plan_execution(options(demo_params, compile=choice), "vit", images, CPU, World())
+        assert plan.compiled == compiled
+
+
+def test_the_layout_is_that_of_the_table(demo_params: Params) -> None:
+    for arch in ("vit", "convmixer", "resnet18_ln"):
+        plan = plan_execution(options(demo_params), arch, 1, CPU, World())
+        assert plan.channels_last == ((arch, "cpu") in module.CHANNELS_LAST)
+        placed = plan.place(nn.Conv2d(4, 8, 3))
+        weight = placed.weight
+        assert isinstance(weight, torch.Tensor)
+        assert weight.is_contiguous(memory_format=torch.channels_last) == plan.channels_last
+
+
+def test_what_is_described_is_the_same_in_all_processes() -> None:
+    first, second = (Execution(CPU, "fp32", world=World(rank, 2)) for rank in (0, 1))
+    assert first.describe() == second.describe()
+    assert first.describe() != Execution(CPU, "fp32").describe()
+    assert first.describe()["precision"] == "fp32"
