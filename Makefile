@@ -16,7 +16,7 @@ THREADS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > $(JOBS) ? n /
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check lint types fast-tests repro
+.PHONY: help setup demo test check lint types fast-tests repro bench
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,7 +62,10 @@ types: $(READY)
 	mypy
 
 fast-tests: $(READY)
-	pytest -q -m "not dvc"
+	pytest -q -n 2 --dist loadfile -m "not dvc"
 
 repro: $(READY) ## Run what has changed of the real pipeline (dvc repro)
 	dvc repro
+
+bench: $(READY) ## Measure speed on this machine beside the ordinary way (20 minutes)
+	python -m benchmarks.bench

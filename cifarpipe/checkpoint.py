@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from cifarpipe.devices import memory_format
 from cifarpipe.errors import UserError
 from cifarpipe.models.build import build_model
 from cifarpipe.outputs import atomic_path
@@ -74,4 +75,4 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, Origin]:
             f"{path} was written by another version of the pipeline: its {origin.name} is not one "
             f"that this version builds.\nDelete it and run `dvc repro`."
         ) from None
-    return model.to(device).eval(), origin
+    return model.to(device).to(memory_format=memory_format(entry.arch, device)).eval(), origin

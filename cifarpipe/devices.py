@@ -1,6 +1,8 @@
 """Which device computes, and in which precision."""
 
+import ctypes
 import os
+import platform
 from contextlib import AbstractContextManager
 
 import torch
@@ -16,6 +18,7 @@ def pick_device(number: int = 0) -> torch.device:
     images are computed at a time.
     """
     if not torch.cuda.is_available():
+        keep_freed_memory()
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what repeatable products need
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -24,6 +27,22 @@ def pick_device(number: int = 0) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory it has freed for what it allocates next.
+
+    By default the C library gives large blocks back at once, and the system must clear every page
+    of the next one: on a CPU that is much of the time of a step whose tensors are tens of MiB.
+    A C library that can't be asked to is left as it is.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mmap_max, trim_threshold, top_pad = -4, -1, -2  # of <malloc.h>
+    setting = ctypes.CDLL(None).mallopt
+    setting(mmap_max, 0)  # no block outside the heap, where it would be given back when freed
+    setting(trim_threshold, 2**31 - 1)
+    setting(top_pad, 2**28)
 
 
 def device_name(device: torch.device) -> str:
@@ -58,6 +77,17 @@ def pick_precision(wanted: str, device: torch.device) -> str:
             f"Set it to auto or fp32."
         )
     return wanted
+
+
+# Architectures whose convolutions are quicker where channels come last in memory; from `make bench`
+# (docs/performance.md). What is not measured is left as PyTorch does it.
+CHANNELS_LAST = {("convmixer", "cpu"), ("resnet18_ln", "cpu")}
+
+
+def memory_format(arch: str, device: torch.device) -> torch.memory_format:
+    """Return the layout in which a network of `arch` is quickest on `device`."""
+    last = (arch, device.type) in CHANNELS_LAST
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cifarpipe.devices import device_name, pick_precision
+from cifarpipe.devices import device_name, memory_format, pick_precision
 from cifarpipe.distributed import World
 from cifarpipe.params import Train
 
@@ -24,8 +24,7 @@ class Compiling:
     """Seconds per image that it takes off a step, times the threads that computed it."""
 
 
-# From `make bench` (docs/performance.md). What is not measured is left as PyTorch does it.
-CHANNELS_LAST = {("convmixer", "cpu"), ("resnet18_ln", "cpu")}
+# From `make bench` (docs/performance.md). What is not measured is not compiled.
 COMPILING: dict[tuple[str, str], Compiling] = {}
 MARGIN = 2.0  # compiling must save so many times what it costs: machines differ
 
@@ -37,7 +36,7 @@ class Execution:
     device: torch.device
     precision: str
     """`bf16` or `fp32`."""
-    channels_last: bool = False
+    memory_format: torch.memory_format = torch.contiguous_format
     compiled: bool = False
     world: World = field(default_factory=World)
 
@@ -46,7 +45,7 @@ class Execution:
         return {
             "device": device_name(self.device),
             "precision": self.precision,
-            "channels_last": self.channels_last,
+            "memory_format": str(self.memory_format),
             "compiled": self.compiled,
             "processes": self.world.size,
             "torch": torch.__version__,
@@ -54,8 +53,7 @@ class Execution:
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, laid out as it is quickest there."""
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return model.to(self.device).to(memory_format=layout)
+        return model.to(self.device).to(memory_format=self.memory_format)
 
     def stepper(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         """Return what train steps call: the same weights, compiled where it pays."""
@@ -86,7 +84,7 @@ def plan_execution(
     return Execution(
         device=device,
         precision=pick_precision(options.precision, device),
-        channels_last=(arch, device.type) in CHANNELS_LAST,
+        memory_format=memory_format(arch, device),
         compiled=compiled,
         world=world,
     )

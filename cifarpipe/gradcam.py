@@ -13,9 +13,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pytorch_grad_cam import GradCAM
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
+
+from cifarpipe.imports import left_out
+
+# Seconds of imports for what only its other methods use.
+_UNUSED = (
+    "sklearn",
+    "sklearn.decomposition",
+    "torchvision",
+    "torchvision.transforms",
+    "torchvision.transforms.functional",
+)
+with left_out(*_UNUSED):
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 Maps = NDArray[np.float32]
 

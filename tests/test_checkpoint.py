@@ -50,8 +50,8 @@ def test_what_is_loaded_is_what_was_saved(name: str, demo_params: Params, tmp_pa
     assert its_origin == origin
     assert not any(module.training for module in loaded.modules())
     images = torch.randn(3, 3, 32, 32)
-    with torch.no_grad():
-        assert torch.equal(loaded(images), model.eval()(images))
+    with torch.no_grad():  # laid out otherwise in memory, sums are rounded otherwise
+        torch.testing.assert_close(loaded(images), model.eval()(images))
     weights = model.state_dict()
     assert weights.keys() == loaded.state_dict().keys()
     assert all(torch.equal(value, weights[key]) for key, value in loaded.state_dict().items())

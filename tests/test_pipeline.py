@@ -87,6 +87,25 @@ def test_a_second_run_runs_nothing(study: Path) -> None:
     assert succeed(study, "git", "status", "--porcelain") == ""
 
 
+@pytest.mark.parametrize(
+    ("stage", "unused"),
+    [
+        ("prepare", {"torch", "sklearn"}),
+        ("train vit", {"matplotlib", "pytorch_grad_cam", "sklearn"}),
+        ("evaluate vit", {"torchvision", "torch._dynamo", "matplotlib", "pytorch_grad_cam"}),
+        ("misclassified vit", {"torch", "torchvision", "sklearn"}),
+        ("gradcam vit", {"torchvision", "torch._dynamo", "sklearn"}),
+        ("report", {"torch", "torchvision", "sklearn", "pytorch_grad_cam"}),
+    ],
+)
+def test_no_stage_imports_what_it_does_not_use(study: Path, stage: str, unused: set[str]) -> None:
+    done = run(study, sys.executable, "-X", "importtime", "-m", *f"stages.{stage}".split())
+    assert done.returncode == 0, done.stderr
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "cifarpipe.params" in loaded
+    assert not unused & loaded
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_explained_images_are_the_misclassified_ones(study: Path, name: str) -> None:
     predictions = read_table(study / f"artifacts/{name}/predictions.csv").set_index("index")

@@ -1,0 +1,463 @@
+"""How fast the pipeline is on this machine, beside the ordinary way; `make bench`.
+
+Writes docs/performance_cpu.md or docs/performance_gpu.md, whichever device there is. Both ways are
+measured in turn within one run, and medians are compared, since machines are shared and noisy.
+"""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+
+from benchmarks import ordinary
+from benchmarks.study import ROOT, copy_study, environment, run
+from cifarpipe.augment.pipeline import Augmentation
+from cifarpipe.batches import AugmentedBatches
+from cifarpipe.data.prepared import Split
+from cifarpipe.data.store import ImageStore
+from cifarpipe.devices import autocast, device_name, pick_device
+from cifarpipe.distributed import World, cores
+from cifarpipe.execution import Execution, plan_execution
+from cifarpipe.inference import compute_logits
+from cifarpipe.models.build import build_model
+from cifarpipe.models.cost import layer_table
+from cifarpipe.optim import make_optimizer
+from cifarpipe.outputs import write_text
+from cifarpipe.params import Augment, ModelEntry, load_params
+from cifarpipe.training import train
+
+MODELS = ("vit", "vit_t2t", "convmixer", "resnet18_ln")  # the fifth is the fourth's network
+BATCH = 128
+GEOMETRY = {"crop": 4, "flip": "random", "rotate": 15.0, "cutout": 8}
+RANDAUGMENT = {"randaugment": {"n": 2, "m": 9, "omit": []}}
+# How often an activation passes through memory: written and read going forward, read again going
+# back, and its gradient written and read.
+PASSES = 5
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured; medians of `repeats`."""
+
+    augmented: int
+    """Images."""
+    steps: int
+    trained: dict[str, int]
+    """Images of an epoch."""
+    evaluated: int
+    """Images."""
+    matrix: int
+    """Side of the matrices whose product tells the peak."""
+    repeats: int = 3
+
+
+CPU_SIZE = Size(
+    augmented=16_384,
+    steps=4,
+    trained={"vit": 2048, "vit_t2t": 1536, "convmixer": 1024, "resnet18_ln": 1024},
+    evaluated=2000,
+    matrix=2048,
+)
+GPU_SIZE = Size(
+    augmented=50_000,
+    steps=50,
+    trained=dict.fromkeys(MODELS, 50_000),
+    evaluated=10_000,
+    matrix=8192,
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is measured, and how much of it."""
+
+    device: torch.device
+    size: Size
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Time one call, up to the device's last operation."""
+        start = time.perf_counter()
+        work()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    def median(self, way: Callable[[], object]) -> float:
+        """Return the median seconds of one way, after one untimed call."""
+        way()
+        return statistics.median(self.seconds(way) for _ in range(self.size.repeats))
+
+    def compare(
+        self, here: Callable[[], object], ordinarily: Callable[[], object]
+    ) -> tuple[float, float]:
+        """Return the median seconds of both ways, taken in turn after one untimed call each."""
+        times: tuple[list[float], list[float]] = [], []
+        for _ in range(self.size.repeats + 1):
+            pick_device()  # sets up how memory is kept
+            times[0].append(self.seconds(here))
+            if self.device.type == "cpu":
+                ordinary.usual_memory()
+            times[1].append(self.seconds(ordinarily))
+        pick_device()
+        return statistics.median(times[0][1:]), statistics.median(times[1][1:])
+
+
+def make_split(count: int) -> Split:
+    """Return images of noise: how fast they are does not depend on what they show."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return Split(images, rng.integers(0, 10, count), np.arange(count))
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Return a Markdown table; numbers stand to the right."""
+    lines = [" | ".join(head)]
+    lines.append(" | ".join(["---", *["---:"] * (len(list(head)) - 1)]))
+    lines += [" | ".join(str(cell) for cell in row) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def per_second(images: int, seconds: float) -> str:
+    """Return a rate with three digits that count."""
+    rate = images / seconds
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
+
+
+def augmentation(machine: Machine) -> str:
+    """Compare how fast train images are made ready, the network left out."""
+    split = make_split(machine.size.augmented)
+    nothing = load_params(ROOT / "params.yaml").models["vit"].augment.model_dump()
+    rows = []
+    for name, recipe, options in (
+        ("crop + flip + rotate + cutout", GEOMETRY, {}),
+        ("the same + RandAugment(2, 9)", GEOMETRY | RANDAUGMENT, {"randaugment": True}),
+    ):
+        batches = AugmentedBatches(
+            ImageStore(split.images, machine.device),
+            split.labels,
+            Augmentation(
+                Augment.model_validate(nothing | recipe),
+                mean=torch.tensor(ordinary.MEAN, device=machine.device),
+                std=torch.tensor(ordinary.STD, device=machine.device),
+                image_size=32,
+                classes=10,
+                seed=0,
+            ),
+            batch_size=BATCH,
+            seed=0,
+            world=World(),
+        )
+        change = ordinary.transform(rotate=15.0, cutout=8, **options)
+        pictures = ordinary.Pictures(split.images, split.labels, change)
+        loader = ordinary.loader(pictures, BATCH, machine.device, shuffle=True)
+
+        def ours(batches: AugmentedBatches = batches) -> None:
+            for _ in batches.epoch(1):
+                pass
+
+        def theirs(loader: ordinary.Loader = loader) -> None:
+            for images, _ in loader:
+                images.to(machine.device)
+
+        quick, slow = machine.compare(ours, theirs)
+        count = len(split)
+        ratio = f"{slow / quick:.1f}"
+        rows.append([name, per_second(count, quick), per_second(count, slow), ratio])
+    return table(["images/s", "here", "ordinary", "ratio"], rows)
+
+
+def plan(machine: Machine, entry: ModelEntry) -> Execution:
+    """Return how a run of the default length on all of CIFAR-10 is computed."""
+    options = load_params(ROOT / "params.yaml").train
+    return plan_execution(options, entry.arch, 45_000 * entry.epochs, machine.device, World())
+
+
+def stepper(
+    entry: ModelEntry, execution: Execution, *, fused: bool, steps: int
+) -> Callable[[], None]:
+    """Return a function that makes some train steps on one batch."""
+    torch.manual_seed(0)
+    device = execution.device
+    model = execution.place(build_model(entry, num_classes=10, image_size=32)).train()
+    network = execution.stepper(model)
+    optimizer = make_optimizer(model, entry) if fused else plain_optimizer(model)
+    inputs = torch.randn(BATCH, 3, 32, 32, device=device)
+    labels = torch.randint(10, (BATCH,), device=device)
+
+    def work() -> None:
+        for _ in range(steps):
+            with autocast(device, execution.precision):
+                logits = network(inputs).float()
+            loss = F.cross_entropy(logits, labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if not fused:
+                loss.item()
+
+    return work
+
+
+def plain_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Return what tutorials take."""
+    return torch.optim.AdamW(model.parameters(), lr=1e-3, fused=False)
+
+
+def train_step(machine: Machine) -> str:
+    """Compare a step on a batch that is there already: forward, backward, optimizer."""
+    rows = []
+    peaks = {name: peak(machine, name) for name in ("fp32", "bf16")}
+    for name, entry in default_models().items():
+        execution = plan(machine, entry)
+        steps = machine.size.steps
+        own = stepper(entry, execution, fused=True, steps=steps)
+        plain = Execution(machine.device, "fp32")
+        quick, slow = machine.compare(own, stepper(entry, plain, fused=False, steps=steps))
+        images = BATCH * steps
+        limit, what = physical_limit(machine, entry, execution, peaks)
+        how = [execution.precision]
+        how += ["channels last"] * (execution.memory_format is torch.channels_last)
+        how += ["compiled"] * execution.compiled
+        rows.append(
+            [
+                f"`{name}`",
+                ", ".join(how),
+                per_second(images, quick),
+                per_second(images, slow),
+                f"{slow / quick:.2f}",
+                f"{limit:,.0f} ({what})",
+                f"{images / quick / limit:.0%}",
+            ]
+        )
+    head = ["images/s", "computed in", "here", "ordinary", "ratio", "physical limit", "reached"]
+    numbers = ", ".join(f"{value / 1e12:.2f} TFLOP/s in {name}" for name, value in peaks.items())
+    measured = f"{numbers}, {bandwidth(machine) / 1e9:.0f} GB/s copied"
+    return table(head, rows) + f"\nMeasured peaks of this machine: {measured}.\n"
+
+
+def default_models() -> dict[str, ModelEntry]:
+    """Return the default networks, their batches all of one size."""
+    models = load_params(ROOT / "params.yaml").models
+    return {name: models[name].model_copy(update={"batch_size": BATCH}) for name in MODELS}
+
+
+def peak(machine: Machine, precision: str) -> float:
+    """Return floating-point operations per second of a large matrix product."""
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    side = machine.size.matrix
+    left, right = (torch.randn(side, side, device=machine.device).to(dtype) for _ in range(2))
+    seconds = machine.median(lambda: left @ right)
+    return 2 * side**3 / seconds
+
+
+def bandwidth(machine: Machine) -> float:
+    """Return bytes per second of a large copy, read and written."""
+    source = torch.zeros(2**26, device=machine.device)
+    target = torch.empty_like(source)
+    seconds = machine.median(lambda: target.copy_(source))
+    return 2 * source.nbytes / seconds
+
+
+def physical_limit(
+    machine: Machine, entry: ModelEntry, execution: Execution, peaks: dict[str, float]
+) -> tuple[float, str]:
+    """Return the images per second that arithmetic or memory allow, and which of them does.
+
+    Arithmetic: three times the multiply-accumulates of a forward pass. Memory: each layer's output
+    passes `PASSES` times.
+    """
+    model = build_model(entry, num_classes=10, image_size=32)
+    operations = 6 * int(layer_table(model, 32).macs.sum())
+    elements = 0
+
+    def count(_module: object, _inputs: object, output: torch.Tensor) -> None:
+        nonlocal elements
+        elements += output.numel()
+
+    for module in model.modules():
+        if not list(module.children()):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
+    width = 2 if execution.precision == "bf16" else 4
+    by_arithmetic = peaks[execution.precision] / operations
+    by_memory = bandwidth(machine) / (elements * width * PASSES)
+    if by_arithmetic < by_memory:
+        return by_arithmetic, "arithmetic"
+    return by_memory, "memory"
+
+
+def whole_epoch(machine: Machine) -> str:
+    """Compare an epoch with all that belongs to it, by each model's default recipe."""
+    rows = []
+    for name, entry in default_models().items():
+        count = machine.size.trained[name]
+        split, empty = make_split(count), make_split(0)
+        epochs = machine.size.repeats + 1
+        pick_device()  # sets up how memory is kept
+        execution = plan(machine, entry)
+        torch.manual_seed(0)
+        history = train(
+            name, build_model(entry, num_classes=10, image_size=32),
+            entry.model_copy(update={"epochs": epochs}), train_split=split, val_split=empty,
+            mean=list(ordinary.MEAN), std=list(ordinary.STD), classes=10, peak_lr=1e-4, seed=0,
+            keep="last", execution=execution,
+        ).history  # fmt: skip
+        quick = statistics.median(history.seconds[1:])
+        recipe = entry.augment
+        change = ordinary.transform(rotate=recipe.rotate, cutout=recipe.cutout)
+        pictures = ordinary.Pictures(split.images, split.labels, change)
+        batches = ordinary.loader(pictures, BATCH, machine.device, shuffle=True)
+        model = build_model(entry, num_classes=10, image_size=32).to(machine.device)
+        optimizer = plain_optimizer(model)
+        ordinary.usual_memory()
+        epoch = [
+            machine.seconds(lambda: ordinary.train_epoch(model, batches, optimizer, machine.device))  # noqa: B023
+            for _ in range(epochs)
+        ]
+        slow = statistics.median(epoch[1:])
+        rates = [per_second(count, quick), per_second(count, slow), f"{slow / quick:.2f}"]
+        rows.append([f"`{name}`", *rates, f"{50_000 * quick / count:,.1f} s"])
+    return table(["images/s", "here", "ordinary", "ratio", "an epoch of 50,000 images"], rows)
+
+
+def evaluation(machine: Machine) -> str:
+    """Compare the answers on test images, both in fp32."""
+    split = make_split(machine.size.evaluated)
+    rows = []
+    for name, entry in default_models().items():
+        model = build_model(entry, num_classes=10, image_size=32).to(machine.device).eval()
+        mean, std = (torch.tensor(v, device=machine.device) for v in (ordinary.MEAN, ordinary.STD))
+        store = ImageStore(split.images, machine.device)
+        pictures = ordinary.Pictures(split.images, split.labels, ordinary.transform(train=False))
+        loader = ordinary.loader(pictures, BATCH, machine.device, shuffle=False)
+
+        def ours(model=model, store=store, mean=mean, std=std) -> None:
+            compute_logits(model, store, mean=mean, std=std, batch_size=500).cpu()
+
+        def theirs(model=model, loader=loader) -> None:
+            ordinary.evaluate(model, loader, machine.device)
+
+        quick, slow = machine.compare(ours, theirs)
+        count = len(split)
+        ratio = f"{slow / quick:.2f}"
+        rows.append([f"`{name}`", per_second(count, quick), per_second(count, slow), ratio])
+    return table(["images/s", "here", "ordinary", "ratio"], rows)
+
+
+def growth(machine: Machine) -> str:
+    """Measure the seconds per image of a small network at three sizes, the last one streamed."""
+    small = {"dim": 8, "depth": 1, "batch_size": BATCH}
+    entry = default_models()["convmixer"].model_copy(update=small)
+    execution = Execution(machine.device, "fp32")
+    per_image: dict[int, list[float]] = {5_000: [], 50_000: []}
+    for _ in range(machine.size.repeats):
+        for count, found in per_image.items():
+            epochs = 10 if count == 5_000 else 2  # the first one is not counted
+            torch.manual_seed(0)
+            history = train(
+                "convmixer", build_model(entry, num_classes=10, image_size=32),
+                entry.model_copy(update={"epochs": epochs}), train_split=make_split(count),
+                val_split=make_split(0), mean=list(ordinary.MEAN), std=list(ordinary.STD),
+                classes=10, peak_lr=1e-4, seed=0, keep="last", execution=execution,
+            ).history  # fmt: skip
+            found.append(float(history.seconds[1:].median()) / count)
+    few, many = (statistics.median(found) * 1e6 for found in per_image.values())
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.streamed"], cwd=ROOT, capture_output=True, text=True,
+        env=environment(), check=True,
+    )  # fmt: skip
+    return (
+        f"A small network (ConvMixer, dim 8, depth 1): {few:.1f} µs per image with 5,000 images, "
+        f"{many:.1f} with 50,000, ratio {many / few:.2f}.\n\n{done.stdout.strip()}\n"
+    )
+
+
+def start_up() -> str:
+    """Measure what a stage takes that has next to nothing to do, and `dvc repro` with nothing."""
+    models = {
+        "vit": {"dim": 32, "depth": 1, "heads": 2, "mlp_dim": 32, "epochs": 1},
+        "convmixer": {"dim": 16, "depth": 1, "epochs": 1},
+    }
+    data = {"train_size": 100, "val_size": 20, "test_size": 40}
+    stages = ["prepare", "train vit", "evaluate vit", "misclassified vit", "gradcam vit", "report"]
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        changes = {"data": data, "gradcam": {"mask_images": 10}, "misclassified": {"count": 4}}
+        copy_study(folder, changes, models)
+        run(folder, "dvc", "repro")
+        for stage in stages:
+            command = [sys.executable, "-m", *f"stages.{stage}".split()]
+            rows.append([f"`{stage.split()[0]}`", f"{command_seconds(folder, command):.1f}"])
+        rows.append(["`train --help`", f"{command_seconds(folder, [*command, '--help']):.2f}"])
+        run(folder, "dvc", "repro")
+        nothing = command_seconds(folder, ["dvc", "repro"])
+        rows.append(["`dvc repro` of 10 stages, nothing to do", f"{nothing:.2f}"])
+    return table(["seconds", "median"], rows)
+
+
+def command_seconds(folder: Path, command: list[str]) -> float:
+    """Return the median seconds of three runs."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run(folder, *command)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def processor() -> str:
+    """Return the CPU's name, its cores and the instructions that count here."""
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        if line.startswith("model name")
+    ]
+    return f"{names[0] if names else platform.processor()}, {cores()} cores"
+
+
+def main() -> None:
+    """Measure everything and write the page."""
+    device = pick_device()
+    machine = Machine(device, GPU_SIZE if device.type == "cuda" else CPU_SIZE)
+    parts = {
+        "Augmentation": lambda: augmentation(machine),
+        "Train step": lambda: train_step(machine),
+        "Whole epoch": lambda: whole_epoch(machine),
+        "Evaluation": lambda: evaluation(machine),
+        "Growth": lambda: growth(machine),
+        "Start-up": start_up,
+    }
+    wanted = sys.argv[1:] or list(parts)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "dvc"))
+    text = [
+        f"# Measured on {'a GPU' if device.type == 'cuda' else 'a CPU'}\n",
+        f"By `make bench`; what the figures mean: [performance.md](performance.md). "
+        f"{device_name(device)}; {processor()}; Python {platform.python_version()}, {packages}. "
+        f"Medians of {machine.size.repeats}, both ways in turn in one run.\n",
+    ]
+    for name in tqdm(wanted, disable=None, leave=False):
+        text += [f"## {name}\n", parts[name]()]
+        print("\n".join(text[-2:]), flush=True)
+    if wanted == list(parts):
+        path = ROOT / "docs" / f"performance_{'gpu' if device.type == 'cuda' else 'cpu'}.md"
+        write_text(path, "\n".join(text))
+        print(f"written: {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    main()

@@ -1,0 +1,114 @@
+"""The ordinary way to train on CIFAR-10, written out, to measure against.
+
+A Dataset of pictures, torchvision's transforms one picture at a time, a DataLoader with two
+workers, fp32, PyTorch's plain optimizers, and `.item()` on every batch for the running figures.
+"""
+
+import ctypes
+import platform
+from typing import TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+Loader: TypeAlias = DataLoader[tuple[Tensor, int]]
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+WORKERS = 2
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """Pictures and labels in memory, as torchvision.datasets.CIFAR10 holds them."""
+
+    def __init__(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], transform: transforms.Compose
+    ) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
+
+
+def transform(
+    *, rotate: float = 0.0, cutout: int = 0, randaugment: bool = False, train: bool = True
+) -> transforms.Compose:
+    """Return crop and flip, then what is asked for; of a test picture nothing but its numbers."""
+    steps: list[object] = []
+    if train:
+        steps += [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    if randaugment:
+        steps.append(transforms.RandAugment(2, 9))
+    if rotate:
+        bilinear = transforms.InterpolationMode.BILINEAR
+        steps.append(transforms.RandomRotation(rotate, interpolation=bilinear))
+    steps += [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    if cutout:
+        area = cutout**2 / 32**2
+        steps.append(transforms.RandomErasing(1.0, scale=(area, area), ratio=(1.0, 1.0)))
+    return transforms.Compose(steps)
+
+
+def loader(dataset: Pictures, batch_size: int, device: torch.device, *, shuffle: bool) -> Loader:
+    """Return a DataLoader as tutorials set it up."""
+    return DataLoader(
+        dataset,
+        batch_size,
+        shuffle=shuffle,
+        num_workers=WORKERS,
+        persistent_workers=True,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def usual_memory() -> None:
+    """Undo `keep_freed_memory`: what a C library that was left alone comes to for large tensors."""
+    if platform.libc_ver()[0] == "glibc":
+        mmap_threshold, mmap_max, trim_threshold, top_pad = -3, -4, -1, -2  # of <malloc.h>
+        setting = ctypes.CDLL(None).mallopt
+        setting(mmap_max, 65_536)
+        setting(mmap_threshold, 2**25)
+        setting(trim_threshold, 2**26)
+        setting(top_pad, 2**17)
+
+
+def train_epoch(
+    model: nn.Module,
+    batches: Loader,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+) -> tuple[float, float]:
+    """Train for one epoch; return mean loss and accuracy."""
+    model.train()
+    total_loss = correct = seen = 0.0
+    for images, labels in batches:
+        images, labels = images.to(device), labels.to(device)
+        optimizer.zero_grad()
+        logits = model(images)
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        optimizer.step()
+        total_loss += loss.item() * len(labels)
+        correct += (logits.argmax(1) == labels).sum().item()
+        seen += len(labels)
+    return total_loss / seen, correct / seen
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Loader, device: torch.device) -> float:
+    """Return the accuracy."""
+    model.eval()
+    correct = seen = 0.0
+    for images, labels in batches:
+        images, labels = images.to(device), labels.to(device)
+        correct += (model(images).argmax(1) == labels).sum().item()
+        seen += len(labels)
+    return correct / seen
