@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -181,7 +181,13 @@ def augmentation(machine: Machine) -> str:
 def plan(machine: Machine, entry: ModelEntry) -> Execution:
     """Return how a run of the default length on all of CIFAR-10 is computed."""
     options = load_params(ROOT / "params.yaml").train
-    return plan_execution(options, entry.arch, 45_000 * entry.epochs, machine.device, World())
+    macs = 45_000 * entry.epochs * macs_per_image(entry)
+    return plan_execution(options, entry.arch, macs, machine.device, World())
+
+
+def macs_per_image(entry: ModelEntry) -> int:
+    """Return the multiply-accumulates of a forward pass."""
+    return int(layer_table(build_model(entry, num_classes=10, image_size=32), 32).macs.sum())
 
 
 def stepper(
@@ -247,6 +253,37 @@ def train_step(machine: Machine) -> str:
     return table(head, rows) + f"\nMeasured peaks of this machine: {measured}.\n"
 
 
+def compiling(machine: Machine) -> str:
+    """Measure what `torch.compile` costs and saves: the source of `execution.COMPILING`."""
+    rows = []
+    threads = torch.get_num_threads() if machine.device.type == "cpu" else 1
+    for name, entry in default_models().items():
+        eager = replace(plan(machine, entry), compiled=False)
+        steps = machine.size.steps
+        plain = stepper(entry, eager, fused=True, steps=steps)
+        quick = stepper(entry, replace(eager, compiled=True), fused=True, steps=steps)
+        torch.compiler.reset()
+        with tempfile.TemporaryDirectory() as empty:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = empty
+            first = machine.seconds(quick)
+            times = [(machine.seconds(plain), machine.seconds(quick)) for _ in range(5)]
+        without, compiled = (statistics.median(column) for column in zip(*times, strict=True))
+        images = BATCH * steps
+        work = images * macs_per_image(entry)
+        rows.append(
+            [
+                f"`{name}`",
+                per_second(images, without),
+                per_second(images, compiled),
+                f"{without / compiled:.2f}",
+                f"{first - compiled:.0f} s",
+                f"{(without - compiled) / work * threads * 1e12:,.1f} ps",
+            ]
+        )
+    head = ["images/s", "as it is", "compiled", "ratio", "to compile", "saved per MAC, × threads"]
+    return table(head, rows)
+
+
 def default_models() -> dict[str, ModelEntry]:
     """Return the default networks, their batches all of one size."""
     models = load_params(ROOT / "params.yaml").models
@@ -279,7 +316,7 @@ def physical_limit(
     passes `PASSES` times.
     """
     model = build_model(entry, num_classes=10, image_size=32)
-    operations = 6 * int(layer_table(model, 32).macs.sum())
+    operations = 6 * macs_per_image(entry)
     elements = 0
 
     def count(_module: object, _inputs: object, output: torch.Tensor) -> None:
@@ -436,6 +473,7 @@ def main() -> None:
     parts = {
         "Augmentation": lambda: augmentation(machine),
         "Train step": lambda: train_step(machine),
+        "Compiling": lambda: compiling(machine),
         "Whole epoch": lambda: whole_epoch(machine),
         "Evaluation": lambda: evaluation(machine),
         "Growth": lambda: growth(machine),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cifarpipe.devices import device_name, memory_format, pick_precision
 from cifarpipe.distributed import World
+from cifarpipe.errors import UserError
 from cifarpipe.params import Train
 
 
@@ -21,11 +22,13 @@ class Compiling:
     seconds: float
     """That it takes before the first step, with nothing in its cache."""
     saved: float
-    """Seconds per image that it takes off a step, times the threads that computed it."""
+    """Seconds that it takes off a step, for each multiply-accumulate of its forward pass, times the
+    threads that computed it."""
 
 
-# From `make bench` (docs/performance.md). What is not measured is not compiled.
-COMPILING: dict[tuple[str, str], Compiling] = {}
+# From `make bench` (docs/performance.md): the smallest that it saved in either size of ViT. The
+# convolutional networks gain nothing on a CPU. What is not measured is not compiled.
+COMPILING = {("vit", "cpu"): Compiling(seconds=28.0, saved=4.0e-12)}
 MARGIN = 2.0  # compiling must save so many times what it costs: machines differ
 
 
@@ -56,20 +59,37 @@ class Execution:
         return model.to(self.device).to(memory_format=self.memory_format)
 
     def stepper(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Return what train steps call: the same weights, compiled where it pays."""
+        """Return what train steps call: the same weights, compiled where it pays.
+
+        Called, it raises UserError where there is no compiler that works.
+        """
         network = self.world.together(model)
-        return torch.compile(network) if self.compiled else network
+        if not self.compiled:
+            return network
+        compiled = torch.compile(network)
+
+        def step(batch: Tensor) -> Tensor:
+            try:
+                logits: Tensor = compiled(batch)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                reason = str(error).strip().partition("\n")[0]
+                raise UserError(
+                    f"torch.compile fails: {reason}\nSet `train.compile` to never."
+                ) from error
+            return logits
+
+        return step
 
 
 def plan_execution(
-    options: Train, arch: str, images: int, device: torch.device, world: World
+    options: Train, arch: str, macs: float, device: torch.device, world: World
 ) -> Execution:
     """Choose how to compute a run.
 
     Args:
         options: What the user asks for.
         arch: Of the network.
-        images: That the run takes in, over all epochs and processes.
+        macs: Multiply-accumulates of all forward passes of the run, in all processes.
         device: Of this process.
         world: Who takes part.
 
@@ -78,7 +98,7 @@ def plan_execution(
     """
     match options.compile:
         case "auto":
-            compiled = compiling_pays(arch, device, images / world.size)
+            compiled = compiling_pays(arch, device, macs / world.size)
         case choice:
             compiled = choice == "always"
     return Execution(
@@ -90,19 +110,19 @@ def plan_execution(
     )
 
 
-def compiling_pays(arch: str, device: torch.device, images: float) -> bool:
+def compiling_pays(arch: str, device: torch.device, macs: float) -> bool:
     """Say whether compiling saves clearly more time in a run than it takes.
 
     Args:
         arch: Of the network.
         device: On which it is trained.
-        images: That this process takes in.
+        macs: Multiply-accumulates of all forward passes of this process.
     """
     measured = COMPILING.get((arch, device.type))
     if measured is None or (device.type == "cpu" and not _can_compile()):
         return False
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    return images * measured.saved / threads > MARGIN * measured.seconds
+    return macs * measured.saved / threads > MARGIN * measured.seconds
 
 
 def _can_compile() -> bool:

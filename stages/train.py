@@ -36,8 +36,11 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         launch(params.train.devices, "stages.train", model)
         return
     with joined() as (world, device):
-        images = entry.epochs * len(data.train)
-        execution = plan_execution(params.train, entry.arch, images, device, world)
+        torch.manual_seed(params.seed)
+        network = build_model(entry, num_classes=len(data.classes), image_size=data.image_size)
+        layers = layer_table(network, data.image_size)
+        macs = int(layers.macs.sum()) * entry.epochs * len(data.train)
+        execution = plan_execution(params.train, entry.arch, macs, device, world)
         shaped_by = {
             "entry": entry.model_dump(mode="json"),
             "peak_lr": params.peak_lr(model),
@@ -48,9 +51,6 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         }
         this_run = fingerprint(shaped_by, [data.train.index, data.val.index])
         resume = ResumeStore(resume_folder(model, this_run), writes=world.leads)
-        torch.manual_seed(params.seed)
-        network = build_model(entry, num_classes=len(data.classes), image_size=data.image_size)
-        layers = layer_table(network, data.image_size)
         with resume.locked(model):
             trained = train(
                 model,
