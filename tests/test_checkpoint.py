@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cifarpipe.checkpoint import Origin, load_model, save_model
+from cifarpipe.devices import memory_format
 from cifarpipe.errors import UserError
 from cifarpipe.models.build import build_model
 from cifarpipe.params import Params
@@ -52,6 +53,9 @@ def test_what_is_loaded_is_what_was_saved(name: str, demo_params: Params, tmp_pa
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():  # laid out otherwise in memory, sums are rounded otherwise
         torch.testing.assert_close(loaded(images), model.eval()(images))
+    kernels = [weight for weight in loaded.parameters() if weight.ndim == 4]
+    laid_out = memory_format(origin.entry["arch"], CPU)
+    assert all(kernel.is_contiguous(memory_format=laid_out) for kernel in kernels)
     weights = model.state_dict()
     assert weights.keys() == loaded.state_dict().keys()
     assert all(torch.equal(value, weights[key]) for key, value in loaded.state_dict().items())

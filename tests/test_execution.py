@@ -34,6 +34,15 @@ def test_auto_compiles_where_it_saves_clearly_more_than_it_takes(measured: Compi
     assert not compiling_pays("vit", CPU, enough * 0.99)
 
 
+def test_each_of_several_processes_must_save_more_than_it_takes(
+    demo_params: Params, measured: Compiling
+) -> None:
+    enough = 1.01 * MARGIN * measured.seconds / measured.saved
+    for size, work, compiled in ((1, enough, True), (2, enough, False), (2, 2 * enough, True)):
+        plan = plan_execution(demo_params.train, "vit", work, CPU, World(0, size))
+        assert plan.compiled == compiled
+
+
 def test_auto_does_not_compile_what_was_never_measured(measured: Compiling) -> None:
     assert measured.saved > 0
     assert not compiling_pays("convmixer", CPU, 1e18)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from cifarpipe import resume as module
 from cifarpipe.errors import UserError
 from cifarpipe.resume import HEADER, LOCK, SLOTS, ResumeStore, fingerprint
 
@@ -137,3 +138,13 @@ def test_the_fingerprint_knows_all_that_shapes_a_run() -> None:
     assert first == fingerprint(dict(reversed(parts.items())), arrays)
     assert first != fingerprint(parts | {"lr": 0.2}, arrays)
     assert first != fingerprint(parts, [np.arange(5), np.arange(1, 4)])
+
+
+def test_the_fingerprint_knows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = tmp_path / "models" / "vit.py"
+    code.parent.mkdir()
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "resume.py"))
+    code.write_text("a = 1")
+    first = fingerprint({}, [])
+    code.write_text("a = 2")
+    assert fingerprint({}, []) != first

@@ -14,7 +14,7 @@ from cifarpipe.errors import UserError
 from cifarpipe.execution import Execution
 from cifarpipe.params import Augment, Mix, Params, Plateau, Recipe
 from cifarpipe.resume import ResumeStore
-from cifarpipe.training import Epoch, State, Trained, train
+from cifarpipe.training import Epoch, State, Trained, seed_dropout, train
 
 CPU = torch.device("cpu")
 
@@ -112,6 +112,14 @@ def test_same_seed_gives_the_same_bits(recipe: Recipe) -> None:
     (_, first), (_, again) = run(recipe), run(recipe)
     assert all(torch.equal(first.weights[key], again.weights[key]) for key in first.weights)
     pd.testing.assert_frame_equal(without_times(first.history), without_times(again.history))
+
+
+def test_dropout_is_drawn_anew_for_each_epoch_and_process() -> None:
+    drawn = set()
+    for place in ((0, 1, 0), (0, 1, 1), (0, 2, 0), (1, 1, 0)):
+        seed_dropout(*place)
+        drawn.add(float(torch.rand(())))
+    assert len(drawn) == 4
 
 
 def test_another_seed_gives_another_run(recipe: Recipe) -> None:
@@ -252,7 +260,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
         run(wild, **options, resume=store)
     store.wait()
     monkeypatch.setattr(State, "finish", finish)
-    _, resumed = run(wild, **options, resume=ResumeStore(tmp_path))
+    store = ResumeStore(tmp_path)
+    _, resumed = run(wild, **options, resume=store)
+    store.wait()
     pd.testing.assert_frame_equal(
         without_times(resumed.history), without_times(straight.history), check_exact=True
     )

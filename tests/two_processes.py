@@ -22,6 +22,10 @@ MODELS = {
     "convmixer": {"dim": 8, "depth": 1},
 }
 
+# Five batches of 16, and seven images, which two processes share as four and three, or a single
+# one, which both take.
+IMAGES = {"vit": 87, "convmixer": 81}
+
 
 def make_split(count: int, seed: int) -> Split:
     """Ten classes that differ in brightness."""
@@ -34,14 +38,13 @@ def learn(name: str, world: World | None = None) -> Trained:
     """Train one network of `MODELS`."""
     entry = load_params(ROOT / "params.demo.yaml").models[name]
     mixed = entry.augment.model_copy(update={"mixup": Mix(probability=0.5, alpha=0.4)})
-    # 81 images: five batches, and one image that two processes can't share.
     recipe = {"epochs": 3, "batch_size": 16, "schedule": "cosine", "augment": mixed, "ema": 0.5}
     entry = entry.model_copy(update=MODELS[name] | recipe)
     torch.manual_seed(0)
     return train(
         name, build_model(entry, num_classes=10, image_size=16), entry,
-        train_split=make_split(81, seed=0), val_split=make_split(31, seed=1), mean=[0.4] * 3,
-        std=[0.3] * 3, classes=10, peak_lr=0.003, seed=0, keep="last",
+        train_split=make_split(IMAGES[name], seed=0), val_split=make_split(31, seed=1),
+        mean=[0.4] * 3, std=[0.3] * 3, classes=10, peak_lr=0.003, seed=0, keep="last",
         execution=Execution(torch.device("cpu"), "fp32", world=world or World()),
     )  # fmt: skip
 
