@@ -13,9 +13,9 @@ from cifarpipe.augment.transform import EpochOrder
 from cifarpipe.data.store import ImageStore
 from cifarpipe.distributed import Share, World
 
-# Images that are augmented at a time: what stays in a CPU's cache, or keeps a GPU busy for longer
-# than the host needs to launch the work.
-AT_ONCE = {"cpu": 512, "cuda": 8192}
+# Bytes of images that are augmented at a time: what stays in a CPU's cache, or keeps a GPU busy for
+# longer than the host needs to launch the work. Of 32 × 32 pixels these are 512 and 8,192.
+AT_ONCE = {"cpu": 512 * 3072, "cuda": 8192 * 3072}
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class AugmentedBatches:
         drawn = self.augmentation.draw(rng, order, self.batch_size, self.shown)
         mine = order.images[self.shown]
         labels = torch.from_numpy(self.labels[mine]).to(self.images.device)
-        several = max(1, AT_ONCE[self.images.device.type] // self.batch_size)
+        several = max(1, AT_ONCE[self.images.device.type] // (self.batch_size * self.images.bytes))
         groups = [self.shares[i : i + several] for i in range(0, len(self), several)]
         ends = np.cumsum([sum(map(len, group)) for group in groups]).tolist()
         spans = [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,15 +20,14 @@ from cifarpipe.synced_norm import synchronize_norms
 
 @dataclass(frozen=True)
 class Share:
-    """One process's part of a batch."""
+    """One process's part of a batch; it may be empty."""
 
     start: int
     """Position in the epoch of its first image."""
     stop: int
-    weight: float
-    """By which it multiplies its mean loss, so that the mean over processes is the batch's."""
-    counts: float
-    """As how many each of its images counts: 1, or less where several processes take the same."""
+    scale: float
+    """By which it multiplies the sum of its losses, so that the mean over processes is the batch's
+    mean."""
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -48,8 +48,8 @@ class World:
     def shares(self, count: int, batch_size: int) -> list[Share]:
         """Divide the batches of an epoch of `count` images; return this process's part of each.
 
-        Neighbours 0 and 1, 2 and 3, … of a batch stay together, since mixing pairs them. Where a
-        last batch is too small for everyone to get some, everyone takes all of it.
+        Neighbours 0 and 1, 2 and 3, … of a batch stay together, since mixing pairs them. Of a small
+        last batch some get nothing.
         """
         return [
             self._share(start, min(start + batch_size, count))
@@ -57,11 +57,10 @@ class World:
         ]
 
     def _share(self, start: int, stop: int) -> Share:
-        each = 2 * -(-(stop - start) // (2 * self.size))
-        if start + each * (self.size - 1) >= stop:
-            return Share(start, stop, 1.0, 1 / self.size)
-        first, last = start + self.rank * each, min(start + (self.rank + 1) * each, stop)
-        return Share(first, last, self.size * (last - first) / (stop - start), 1.0)
+        whole = stop - start
+        each = 2 * -(-whole // (2 * self.size))
+        first, last = (min(start + rank * each, stop) for rank in (self.rank, self.rank + 1))
+        return Share(first, last, self.size / whole)
 
     def together(self, model: nn.Module) -> nn.Module:
         """Return a module of the same weights that acts as one network over all processes.
@@ -84,7 +83,10 @@ class World:
 
 @contextmanager
 def joined() -> Iterator[tuple[World, torch.device]]:
-    """Join the processes that `launch` started, if it did; yield this one's place and device."""
+    """Join the processes that `launch` started, if it did; yield this one's place and device.
+
+    A `UserError` is raised by all of them; only the leading one says it.
+    """
     if "LOCAL_RANK" not in os.environ:
         yield World(), pick_device()
         return
@@ -93,8 +95,13 @@ def joined() -> Iterator[tuple[World, torch.device]]:
     if device.type == "cpu":
         torch.set_num_threads(max(1, cores() // size))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    world = World(rank, size)
     try:
-        yield World(rank, size), device
+        yield world, device
+    except UserError:
+        if world.leads:
+            raise
+        raise SystemExit(2) from None
     finally:
         dist.destroy_process_group()
 
@@ -109,8 +116,9 @@ def launch(processes: int, module: str, *arguments: str) -> None:
 
     Raises:
         UserError: There are fewer devices than processes.
-        SystemExit: One of them failed; with its exit code.
+        SystemExit: One of them failed; with its exit code. Or all were stopped by a signal.
     """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -134,7 +142,9 @@ def launch(processes: int, module: str, *arguments: str) -> None:
         max_restarts=0,
     )
     try:
-        elastic_launch(config, "python")("-m", module, *arguments)
+        elastic_launch(config, sys.executable)("-m", module, *arguments)
+    except SignalException as stopped:
+        raise SystemExit(128 + stopped.sigval) from None
     except ChildFailedError as error:
         codes = [failure.exitcode for failure in error.failures.values()]
         raise SystemExit(max(codes) if max(codes) > 0 else 1) from None

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -14,6 +15,7 @@ from cifarpipe.normalize import normalize
 def compute_logits(
     model: nn.Module,
     images: ImageStore,
+    which: NDArray[np.int64] | None = None,
     *,
     mean: Tensor,
     std: Tensor,
@@ -21,13 +23,14 @@ def compute_logits(
     precision: str = "fp32",
     progress: str | None = None,
 ) -> Tensor:
-    """Return logits `[N, classes]` float32 of all images, in their order.
+    """Return logits `[N, classes]` float32 of images, in their order.
 
     The model is put into evaluation mode for the while and back into the mode it was in.
 
     Args:
         model: Returns logits of a normalised batch.
         images: On the model's device.
+        which: `[N]` indices of images; all where not given.
         mean: `[3]`, in 0 … 1.
         std: `[3]`, in 0 … 1.
         batch_size: Images at a time.
@@ -38,7 +41,8 @@ def compute_logits(
     model.eval()
     try:
         logits = []
-        parts = np.split(np.arange(len(images)), range(batch_size, len(images), batch_size))
+        which = np.arange(len(images)) if which is None else which
+        parts = np.split(which, range(batch_size, len(which), batch_size))
         hidden = True if progress is None else None  # None: shown on a terminal only
         with tqdm(
             total=len(parts), desc=progress, unit=" batches", disable=hidden, leave=False

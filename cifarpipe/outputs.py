@@ -1,5 +1,6 @@
 """Outputs that are either whole or absent: written beside their place, then renamed into it."""
 
+import glob
 import json
 import os
 import shutil
@@ -17,13 +18,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success it replaces `path`.
 
     Works for a file or a folder. Whatever the block leaves behind when it raises is removed, and
-    what stood at `path` before stays untouched.
+    so is what a process left that was killed here; what stood at `path` before stays untouched.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in path.parent.glob(f".{glob.escape(path.stem)}.*.partial{path.suffix}"):
+        _remove(left_over)
     # The suffix stays last: writers such as matplotlib choose their format by it.
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    _remove(partial)
     try:
         yield partial
         if partial.is_dir():

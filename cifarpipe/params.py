@@ -269,6 +269,7 @@ class ViT(Recipe):
     head_dim: PositiveInt
     mlp_dim: PositiveInt
     dropout: Fraction
+    """Each of several processes draws its own."""
 
     @model_validator(mode="after")
     def _heads_fill_dim(self) -> "ViT":
@@ -444,7 +445,7 @@ def _read_yaml(path: Path) -> Any:
     reader = YAML(typ="safe", pure=True)
     try:
         text = path.read_text(encoding="utf-8")
-        for event in reader.parse(text):
+        for event in reader.parse(text) if "&" in text else ():  # without an anchor, no alias
             if isinstance(event, AliasEvent):
                 line = event.start_mark.line + 1
                 raise ValueError(f"line {line}: *{event.anchor} is an alias; write the value out")

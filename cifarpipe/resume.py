@@ -8,7 +8,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,15 +29,16 @@ SLOTS = ("even", "odd")  # written in turn, so that one whole file always remain
 LOCK = "lock"
 
 
-def fingerprint(parts: dict[str, Any], arrays: Iterable[NDArray[np.generic]]) -> str:
+def fingerprint(parts: Mapping[str, Any], arrays: Iterable[NDArray[np.generic]]) -> str:
     """Return a name for all that shapes a run: its own values, the code, and the machine's.
 
     Args:
-        parts: What JSON can write.
+        parts: What JSON can write; with it the code that is not in this package.
         arrays: Which images take part.
     """
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
@@ -51,20 +52,23 @@ class ResumeStore:
     recognised by its length and checksum, and the other one is used.
     """
 
-    def __init__(self, folder: Path, *, writes: bool = True) -> None:
-        """Use files in `folder`, which is that run's own; nothing is created yet.
+    def __init__(self, home: Path, run: str, *, writes: bool = True) -> None:
+        """Use files in a folder of the run's own; nothing is created yet.
 
         Args:
-            folder: Of this run and no other.
+            home: Of all runs of a model.
+            run: Its fingerprint.
             writes: False for a process that only reads what another one writes.
         """
-        self.folder, self.writes = folder, writes
+        self.home, self.folder, self.writes = home, home / run, writes
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="resume")
         self._written: Future[None] | None = None
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Keep other processes from training the same run at the same time.
+        """Keep other processes from training the same model at the same time.
+
+        Of the states that other runs have left, the newest is kept, for whom goes back to it.
 
         Raises:
             UserError: One does so already.
@@ -72,20 +76,13 @@ class ResumeStore:
         if not self.writes:
             yield
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK).open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise UserError(
-                    f"process {lock.read().strip()} is training this very {name} already.\n"
-                    f"If it is left over from a `dvc repro` that was killed, stop it with "
-                    f"`kill`, or wait until it is done; then run `dvc repro` again."
-                ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
+        with locked(self.home, name):
+            others = [
+                path for path in self.home.iterdir() if path not in {self.folder, self.home / LOCK}
+            ]
+            for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
+                shutil.rmtree(path)
+            self.folder.mkdir(exist_ok=True)
             try:
                 yield
             finally:
@@ -117,6 +114,30 @@ class ResumeStore:
         self.wait()
         if self.writes:
             shutil.rmtree(self.folder)
+
+
+@contextmanager
+def locked(home: Path, name: str) -> Iterator[None]:
+    """Keep other processes out of `home`, where the runs of the model `name` leave their states.
+
+    Raises:
+        UserError: There is one in it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"process {lock.read().strip()} is training {name} already.\n"
+                f"If it is left over from a `dvc repro` that was killed, stop it with `kill`, or "
+                f"wait until it is done; then run `dvc repro` again."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def write_state(path: Path, epoch: int, state: dict[str, Any]) -> None:

@@ -9,10 +9,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from cifarpipe.augment.pipeline import Augmentation
+from cifarpipe.averaging import AveragedNetwork
 from cifarpipe.batches import AugmentedBatches
 from cifarpipe.data.prepared import Split
 from cifarpipe.data.store import ImageStore
@@ -72,10 +72,7 @@ class State:
         self.model = model
         self.optimizer = make_optimizer(model, recipe)
         self.plateau = PlateauFactor(recipe.plateau) if recipe.plateau else None
-        self.averaged: AveragedModel | None = None
-        if recipe.ema:
-            average = get_ema_multi_avg_fn(recipe.ema)
-            self.averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+        self.averaged = AveragedNetwork(model, recipe.ema) if recipe.ema else None
         self.rows: list[Epoch] = []
         self.kept: dict[str, Tensor] = {}
         self.kept_epoch = 0
@@ -207,22 +204,26 @@ def train(
                 with autocast(device, execution.precision):
                     logits = network(batch.inputs).float()
                 smoothing = recipe.label_smoothing
-                loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
+                loss = F.cross_entropy(
+                    logits, batch.targets, label_smoothing=smoothing, reduction="sum"
+                )
                 state.optimizer.zero_grad()
-                (loss * batch.share.weight).backward()
+                (loss * batch.share.scale).backward()
                 if recipe.clip_norm is not None:
                     nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
                 state.optimizer.step()
                 if state.averaged:
-                    state.averaged.update_parameters(model)
-                losses[step] = loss.detach() * len(logits) * batch.share.counts
-                hits += (logits.argmax(1) == batch.labels).sum() * batch.share.counts
-                if device.type == "cpu":  # a GPU is asked once an epoch, so as not to wait for it
+                    state.averaged.update(model)
+                losses[step] = loss.detach()
+                hits += (logits.argmax(1) == batch.labels).sum()
+                # A GPU, and other processes, are asked once an epoch, so as not to wait for them.
+                if device.type == "cpu" and world.size == 1:
                     _check_finite(name, losses[step : step + 1], epoch, step, lr)
                 bar.update()
+            losses, hits = world.total(losses), world.total(hits)
             _check_finite(name, losses, epoch, 0, lr)
-            sums = world.total(torch.stack([losses.sum(), hits]).double())
-            train_loss, train_acc = (sums / len(train_split)).tolist()
+            train_loss = losses.double().sum().item() / len(train_split)
+            train_acc = hits.item() / len(train_split)
             val_loss, val_acc = validation.measure(state.candidate)
             seconds = time.perf_counter() - start
             row = Epoch(epoch, train_loss, train_acc, val_loss, val_acc, lr, seconds)
@@ -246,9 +247,9 @@ class Validation:
 
     def __init__(self, split: Split, execution: Execution, mean: Tensor, std: Tensor) -> None:
         self.execution, self.mean, self.std = execution, mean, std
-        mine = slice(execution.world.rank, None, execution.world.size)
-        self.images = ImageStore(split.images[mine], execution.device)
-        self.labels = torch.from_numpy(np.array(split.labels[mine])).to(execution.device)
+        self.images = ImageStore(split.images, execution.device)
+        self.mine = np.arange(execution.world.rank, len(split), execution.world.size)
+        self.labels = torch.from_numpy(split.labels[self.mine]).to(execution.device)
         self.count = len(split)
 
     def measure(self, model: nn.Module) -> tuple[float, float]:
@@ -260,6 +261,7 @@ class Validation:
             logits = compute_logits(
                 model,
                 self.images,
+                self.mine,
                 mean=self.mean,
                 std=self.std,
                 batch_size=EVAL_BATCH,

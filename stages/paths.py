@@ -18,6 +18,6 @@ def model_report(model: str, name: str) -> Path:
     return MODEL_REPORTS / model / name
 
 
-def resume_folder(model: str, fingerprint: str) -> Path:
-    """Return where a run leaves its state while it lasts; neither git nor DVC keeps it."""
-    return Path(".resume") / model / fingerprint
+def resume_folder(model: str) -> Path:
+    """Return where runs leave their state while they last; neither git nor DVC keeps it."""
+    return Path(".resume") / model

@@ -4,6 +4,7 @@ Reads data/prepared/; writes artifacts/M/model.safetensors and, in reports/model
 layers.csv and cost.json. While it runs, .resume/M/ holds what a killed run goes on from.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +21,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
 
     import torch
 
+    from cifarpipe.augment.pipeline import check_strengths
     from cifarpipe.checkpoint import Origin, save_model
     from cifarpipe.data.prepared import load_prepared
     from cifarpipe.distributed import is_launched, joined, launch
@@ -27,12 +29,15 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.models.build import build_model
     from cifarpipe.models.cost import layer_table
     from cifarpipe.outputs import write_csv, write_json
-    from cifarpipe.resume import ResumeStore, fingerprint
+    from cifarpipe.resume import ResumeStore, fingerprint, locked
     from cifarpipe.training import train
     from stages.paths import artifact, model_report, resume_folder
 
     data = load_prepared()
+    check_strengths(model, entry.augment, data.image_size)
     if params.train.devices > 1 and not is_launched():
+        with locked(resume_folder(model), model):
+            pass  # else every process would say so
         launch(params.train.devices, "stages.train", model)
         return
     with joined() as (world, device):
@@ -47,10 +52,11 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
             "seed": params.seed,
             "keep": params.train.keep,
             "data": data.fingerprint,
+            "stage": Path(__file__).read_text(encoding="utf-8"),
             **execution.describe(),
         }
         this_run = fingerprint(shaped_by, [data.train.index, data.val.index])
-        resume = ResumeStore(resume_folder(model, this_run), writes=world.leads)
+        resume = ResumeStore(resume_folder(model), this_run, writes=world.leads)
         with resume.locked(model):
             trained = train(
                 model,

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from cifarpipe.augment.pipeline import Augmentation
+from cifarpipe.augment.pipeline import Augmentation, check_strengths
 from cifarpipe.augment.transform import EpochOrder
+from cifarpipe.errors import UserError
 from cifarpipe.normalize import normalize
 from cifarpipe.params import Augment
 
@@ -116,3 +117,15 @@ def test_targets_of_mixed_images_are_probabilities(images: Tensor, no_augment: A
     assert targets.shape == (64, 10)
     torch.testing.assert_close(targets.sum(1), torch.ones(64))
     assert (targets.max(1).values < 1).any()
+
+
+@pytest.mark.parametrize(("key", "pixels"), [("crop", 17), ("cutout", 33)])
+def test_changes_that_leave_nothing_of_a_picture_are_refused(
+    no_augment: Augment, key: str, pixels: int
+) -> None:
+    check_strengths("vit", no_augment.model_copy(update={key: pixels - 1}), 32)
+    with pytest.raises(
+        UserError, match=rf"models.vit.augment.{key} is {pixels}.*32 pixels"
+    ) as said:
+        check_strengths("vit", no_augment.model_copy(update={key: pixels}), 32)
+    assert f"0 … {pixels - 1}" in str(said.value)

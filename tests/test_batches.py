@@ -13,7 +13,8 @@ from cifarpipe.params import Augment
 
 CPU = torch.device("cpu")
 COUNT = 103
-WHOLE = Share(0, 2, 1.0, 1.0)
+IMAGE_BYTES = 32 * 32 * 3
+WHOLE = Share(0, 2, 0.5)
 RICH = {
     "crop": 4,
     "flip": "alternating",
@@ -56,7 +57,7 @@ def test_every_image_comes_once_with_its_label_in_a_new_order(no_augment: Augmen
     for epoch in (1, 2):
         found = list(batches.epoch(epoch))
         assert [len(batch.inputs) for batch in found] == [16] * 6 + [7]
-        assert [batch.share.weight for batch in found] == [1.0] * 7
+        assert [batch.share.scale for batch in found] == [1 / 16] * 6 + [1 / 7]
         labels = torch.cat([batch.targets for batch in found])
         inputs = torch.cat([batch.inputs for batch in found])
         assert torch.equal((inputs[:, 0, 0, 0] * 255).round().long(), labels)
@@ -76,12 +77,12 @@ def test_epochs_do_not_depend_on_those_before(no_augment: Augment) -> None:
     assert not same(second, list(make(recipe, seed=1).epoch(2)))
 
 
-@pytest.mark.parametrize("at_once", [1, 16, 40, 1000])
+@pytest.mark.parametrize("at_once", [1, 16, 40, 1000])  # images
 def test_neither_streaming_nor_chunks_change_a_bit(
     no_augment: Augment, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = list(make(rich(no_augment)).epoch(1))
-    monkeypatch.setitem(module.AT_ONCE, "cpu", at_once)
+    monkeypatch.setitem(module.AT_ONCE, "cpu", at_once * IMAGE_BYTES)
     assert same(expected, list(make(rich(no_augment), limit=0).epoch(1)))
 
 
@@ -91,14 +92,9 @@ def test_processes_together_see_the_batches_of_one(no_augment: Augment, size: in
     whole = list(make(recipe).epoch(1))
     parts = [list(make(recipe, World(rank, size)).epoch(1)) for rank in range(size)]
     for batch, *shares in zip(whole, *parts, strict=True):
-        if all(len(share.inputs) == len(batch.inputs) for share in shares):  # too small to divide
-            assert all(torch.equal(share.inputs, batch.inputs) for share in shares)
-            assert all(share.share.counts == 1 / size for share in shares)
-            continue
         assert torch.equal(torch.cat([share.inputs for share in shares]), batch.inputs)
         assert torch.equal(torch.cat([share.targets for share in shares]), batch.targets)
-        for share in shares:
-            assert share.share.weight == pytest.approx(size * len(share.inputs) / len(batch.inputs))
+        assert all(share.share.scale == size / len(batch.inputs) for share in shares)
 
 
 def test_labels_of_mixed_images_are_those_of_the_greater_share() -> None:

@@ -165,3 +165,11 @@ def test_csv_has_no_row_labels_and_unix_line_ends(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / "a.csv"), table.reset_index(drop=True), rtol=1e-2
     )
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path: Path) -> None:
+    (tmp_path / ".a.1234.partial.csv").write_text("half")
+    (tmp_path / ".b.1234.partial.csv").write_text("half, of another file")
+    with atomic_path(tmp_path / "a.csv") as partial:
+        partial.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", ".b.1234.partial.csv"}

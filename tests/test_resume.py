@@ -1,5 +1,6 @@
 """The state on disk: whole or not there, the newest whole one wins, one process at a time."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from cifarpipe.resume import HEADER, LOCK, SLOTS, ResumeStore, fingerprint
 
 @pytest.fixture
 def resume(tmp_path: Path) -> ResumeStore:
-    store = ResumeStore(tmp_path / "vit" / "abc")
+    store = ResumeStore(tmp_path / "vit", "abc")
     store.folder.mkdir(parents=True)
     return store
 
@@ -38,7 +39,7 @@ def epoch_of(found: dict[str, object] | None) -> object:
 
 
 def test_nothing_saved_is_nothing_to_go_on_from(tmp_path: Path) -> None:
-    assert ResumeStore(tmp_path / "nowhere").load() is None
+    assert ResumeStore(tmp_path / "nowhere", "abc").load() is None
 
 
 def test_the_newest_state_comes_back(resume: ResumeStore) -> None:
@@ -95,7 +96,7 @@ def test_a_write_that_fails_is_heard(resume: ResumeStore) -> None:
 
 
 def test_a_reader_writes_nothing(tmp_path: Path) -> None:
-    reader = ResumeStore(tmp_path / "run", writes=False)
+    reader = ResumeStore(tmp_path / "run", "abc", writes=False)
     with reader.locked("vit"):
         reader.save(1, state(1))
     reader.discard()
@@ -107,14 +108,15 @@ def test_a_second_process_is_refused_and_the_first_one_named(resume: ResumeStore
         [
             sys.executable, "-c",
             "import sys; from pathlib import Path; from cifarpipe.resume import ResumeStore\n"
-            "with ResumeStore(Path(sys.argv[1])).locked('vit'): print('held', flush=True); input()",
-            str(resume.folder),
+            "with ResumeStore(Path(sys.argv[1]), 'other').locked('vit'):\n"
+            "    print('held', flush=True); input()",
+            str(resume.home),
         ],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    refused = pytest.raises(UserError, match=f"process {holder.pid} is training this very vit")
+    refused = pytest.raises(UserError, match=f"process {holder.pid} is training vit already")
     with refused, resume.locked("vit"):
         pass
     holder.kill()
@@ -122,7 +124,17 @@ def test_a_second_process_is_refused_and_the_first_one_named(resume: ResumeStore
     holder.communicate()
     with resume.locked("vit"):  # a process that is dead holds nothing
         save(resume, 1)
-    assert (resume.folder / LOCK).is_file()
+    assert (resume.home / LOCK).is_file()
+
+
+def test_of_other_runs_states_the_newest_is_kept(resume: ResumeStore) -> None:
+    save(resume, 1)
+    for age, name in enumerate(("new", "old", "older")):
+        (resume.home / name).mkdir()
+        os.utime(resume.home / name, times=(10**9 - age, 10**9 - age))
+    with resume.locked("vit"):
+        assert {path.name for path in resume.home.iterdir()} == {"abc", "new", LOCK}
+        assert epoch_of(resume.load()) == 1
 
 
 def test_success_leaves_nothing_behind(resume: ResumeStore) -> None:

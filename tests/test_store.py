@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cifarpipe.data import store
-from cifarpipe.data.store import ImageStore
+from cifarpipe.data.store import ImageStore, memory_map
 
 CPU = torch.device("cpu")
 EVERYTHING_FITS, NOTHING_FITS = 2**30, 0
@@ -63,3 +63,11 @@ def test_a_reader_that_fails_is_heard(images: np.ndarray) -> None:
     streamed.images = None  # type: ignore[assignment]
     with pytest.raises(AttributeError):
         list(streamed.batches([np.arange(3)]))
+
+
+def test_the_mapped_file_behind_a_part_of_an_array_is_found(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((10, 4, 4, 3), np.uint8))
+    whole = np.load(tmp_path / "a.npy", mmap_mode="r")
+    for part in (whole, whole[2:8], whole[::2][1:]):
+        assert memory_map(part) is whole.base
+    assert memory_map(np.zeros(3)) is None

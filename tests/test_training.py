@@ -254,13 +254,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
         finish(state, row, keep)
 
     finish = State.finish
-    store = ResumeStore(tmp_path)
+    store = ResumeStore(tmp_path, "run")
     monkeypatch.setattr(State, "finish", stop)
     with pytest.raises(Killed):
         run(wild, **options, resume=store)
     store.wait()
     monkeypatch.setattr(State, "finish", finish)
-    store = ResumeStore(tmp_path)
+    store = ResumeStore(tmp_path, "run")
     _, resumed = run(wild, **options, resume=store)
     store.wait()
     pd.testing.assert_frame_equal(
@@ -271,7 +271,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     for name, weight in straight.weights.items():
         assert torch.equal(resumed.weights[name], weight)
     # One that had ended is not trained any further.
-    _, again = run(wild, **options, resume=ResumeStore(tmp_path))
+    _, again = run(wild, **options, resume=ResumeStore(tmp_path, "run"))
     pd.testing.assert_frame_equal(again.history, resumed.history)
 
 

@@ -67,12 +67,13 @@ class ResizedCrop:
         none_fits = ~fits.any(axis=1)
         height = first_chosen(heights, fits)
         width = first_chosen(widths, fits)
-        height[none_fits] = round(self.size / max(1.0, min(self.ratio)))
-        width[none_fits] = round(self.size * min(1.0, max(self.ratio)))
+        height[none_fits] = max(1, round(self.size / max(1.0, min(self.ratio))))
+        width[none_fits] = max(1, round(self.size * min(1.0, max(self.ratio))))
         where = rng.random((len(epoch), 2))
-        where[none_fits] = 0.5  # the middle
         top = np.floor(where[:, 0] * (self.size - height + 1))
         left = np.floor(where[:, 1] * (self.size - width + 1))
+        top[none_fits] = (self.size - height[none_fits]) // 2  # the middle
+        left[none_fits] = (self.size - width[none_fits]) // 2
         return np.stack([top, left, height, width], axis=1).astype(np.float32)
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from cifarpipe.augment.geometry import AlternatingFlip, Crop, RandomFlip, Resize
 from cifarpipe.augment.mixing import MixDraws, Mixing
 from cifarpipe.augment.randaugment import RandAugment
 from cifarpipe.augment.transform import Drawn, EpochOrder, Transform
+from cifarpipe.errors import UserError
 from cifarpipe.normalize import standardize, to_unit
 from cifarpipe.params import RANDAUGMENT_OPERATIONS, Augment
 
@@ -110,11 +111,31 @@ class Augmentation:
             images are mixed, probabilities of the classes `[B, classes]` float32.
         """
         changed = images.permute(0, 3, 1, 2)
+        if not len(images):  # of a batch too small for every process to get some
+            none = (
+                labels if self.mixing is None else labels.new_zeros(0, self.mixing.classes).float()
+            )
+            return changed.float(), none
         for transform, its_draws in zip(self.transforms, drawn.changes, strict=True):
             changed = transform.apply(changed, its_draws)
         if self.mixing is None or drawn.mixing is None:
             return changed, labels
         return self.mixing.apply(changed, labels, drawn.mixing)
+
+
+def check_strengths(model: str, recipe: Augment, image_size: int) -> None:
+    """Refuse changes that would leave nothing of a picture.
+
+    Raises:
+        UserError: Something is larger than pictures of `image_size` pixels a side.
+    """
+    limits = (("crop", recipe.crop, image_size // 2), ("cutout", recipe.cutout, image_size))
+    for key, pixels, most in limits:
+        if pixels > most:
+            raise UserError(
+                f"models.{model}.augment.{key} is {pixels}, and pictures have {image_size} pixels "
+                f"a side.\nAllowed: 0 … {most}."
+            )
 
 
 def in_order(recipe: Augment, mean: Tensor, std: Tensor, size: int, seed: int) -> list[Transform]:
@@ -139,7 +160,7 @@ def in_order(recipe: Augment, mean: Tensor, std: Tensor, size: int, seed: int) -
         ),
         (recipe.flip == "random", RandomFlip()),
         (recipe.flip == "alternating", AlternatingFlip(seed)),
-        (strength.n > 0, RandAugment(strength.n, strength.m, names, size)),
+        (strength.n > 0, RandAugment(strength.n, strength.m, names, size, mean.device)),
         (True, ToUnit()),
         (any(jitter.model_dump().values()), ColorJitter(**jitter.model_dump())),
         (recipe.rotate > 0, Rotate(recipe.rotate)),

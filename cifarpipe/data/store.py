@@ -1,5 +1,6 @@
 """Images as bytes on the device that computes: kept there, or streamed where there is no room."""
 
+import math
 import mmap
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -32,6 +33,7 @@ class ImageStore:
             limit: Most bytes to keep there; by default half of what a GPU has free, 1 GiB on a CPU.
         """
         self.images = images
+        self._map = memory_map(images)
         self.device = device
         limit = room(device) if limit is None else limit
         self.resident: Tensor | None = None
@@ -40,6 +42,11 @@ class ImageStore:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def bytes(self) -> int:
+        """Of one image."""
+        return math.prod(self.images.shape[1:])
 
     def batches(self, picks: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
         """Yield `[B, H, W, 3]` uint8 for each `[B]` indices, in their order."""
@@ -66,12 +73,20 @@ class ImageStore:
         shape = len(pick), *self.images.shape[1:]
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         np.take(self.images, pick, axis=0, out=batch.numpy(), mode="clip")
-        if isinstance(self.images.base, mmap.mmap):
-            self.images.base.madvise(mmap.MADV_DONTNEED)  # else all that was read counts as ours
+        if self._map is not None:
+            self._map.madvise(mmap.MADV_DONTNEED)  # else all that was read counts as ours
         return batch
 
     def _to_device(self, batch: Tensor) -> Tensor:
         return batch.to(self.device, non_blocking=True)
+
+
+def memory_map(array: NDArray[np.generic]) -> mmap.mmap | None:
+    """Return the mapped file that an array, or what it is a part of, lies in."""
+    owner: object = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return owner if isinstance(owner, mmap.mmap) else None
 
 
 def room(device: torch.device) -> int:
