@@ -2,6 +2,7 @@
 
 Writes docs/performance_cpu.md or docs/performance_gpu.md, whichever device there is. Both ways are
 measured in turn within one run, and medians are compared, since machines are shared and noisy.
+`python -m benchmarks.bench Augmentation Start-up` measures these anew, keeping the rest.
 """
 
 import os
@@ -33,7 +34,7 @@ from cifarpipe.distributed import World, cores
 from cifarpipe.execution import Execution, plan_execution
 from cifarpipe.inference import compute_logits
 from cifarpipe.models.build import build_model
-from cifarpipe.models.cost import layer_table
+from cifarpipe.models.cost import count_macs
 from cifarpipe.optim import make_optimizer
 from cifarpipe.outputs import write_text
 from cifarpipe.params import Augment, ModelEntry, load_params
@@ -103,10 +104,15 @@ class Machine:
     def compare(
         self, here: Callable[[], object], ordinarily: Callable[[], object]
     ) -> tuple[float, float]:
-        """Return the median seconds of both ways, taken in turn after one untimed call each."""
+        """Return the median seconds of both ways, taken in turn after one untimed call each.
+
+        How memory is kept is part of the way here. What it keeps is given back in between, so it
+        gets an untimed call in every turn.
+        """
         times: tuple[list[float], list[float]] = [], []
         for _ in range(self.size.repeats + 1):
             pick_device()  # sets up how memory is kept
+            here()
             times[0].append(self.seconds(here))
             if self.device.type == "cpu":
                 ordinary.usual_memory()
@@ -188,7 +194,7 @@ def plan(machine: Machine, entry: ModelEntry) -> Execution:
 
 def macs_per_image(entry: ModelEntry) -> int:
     """Return the multiply-accumulates of a forward pass."""
-    return int(layer_table(build_model(entry, num_classes=10, image_size=32), 32).macs.sum())
+    return count_macs(build_model(entry, num_classes=10, image_size=32), 32)
 
 
 def stepper(
@@ -489,20 +495,30 @@ def main() -> None:
         "Start-up": start_up,
     }
     wanted = sys.argv[1:] or list(parts)
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "dvc"))
-    text = [
-        f"# Measured on {'a GPU' if device.type == 'cuda' else 'a CPU'}\n",
-        f"By `make bench`; what the figures mean: [performance.md](performance.md). "
-        f"{device_name(device)}; {processor()}; Python {platform.python_version()}, {packages}. "
-        f"Medians of {machine.size.repeats}, both ways in turn in one run.\n",
-    ]
+    page = ROOT / "docs" / f"performance_{'gpu' if device.type == 'cuda' else 'cpu'}.md"
+    measured = sections(page)
     for name in tqdm(wanted, disable=None, leave=False):
-        text += [f"## {name}\n", parts[name]()]
-        print("\n".join(text[-2:]), flush=True)
-    if wanted == list(parts):
-        path = ROOT / "docs" / f"performance_{'gpu' if device.type == 'cuda' else 'cpu'}.md"
-        write_text(path, "\n".join(text))
-        print(f"written: {path.relative_to(ROOT)}")
+        measured[name] = parts[name]()
+        print(f"## {name}\n\n{measured[name]}", flush=True)
+        packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "dvc"))
+        text = (
+            f"# Measured on {'a GPU' if device.type == 'cuda' else 'a CPU'}\n\n"
+            f"By `make bench`; what the figures mean: [performance.md](performance.md). "
+            f"{device_name(device)}; {processor()}; Python {platform.python_version()}, "
+            f"{packages}. Medians of {machine.size.repeats}, both ways in turn in one run.\n"
+        )
+        known = [name for name in parts if name in measured]
+        text += "".join(f"\n## {name}\n\n{measured[name]}" for name in known)
+        write_text(page, text)
+    print(f"written: {page.relative_to(ROOT)}")
+
+
+def sections(page: Path) -> dict[str, str]:
+    """Return what an earlier run measured, by heading."""
+    if not page.is_file():
+        return {}
+    _, *parts = page.read_text(encoding="utf-8").split("\n## ")
+    return {name: body.strip("\n") + "\n" for name, _, body in (p.partition("\n") for p in parts)}
 
 
 if __name__ == "__main__":

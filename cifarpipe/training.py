@@ -2,10 +2,9 @@
 
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +22,9 @@ from cifarpipe.inference import compute_logits
 from cifarpipe.optim import PlateauFactor, make_optimizer, schedule_factor
 from cifarpipe.params import Recipe
 from cifarpipe.resume import ResumeStore
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EVAL_BATCH = 500
 
@@ -61,7 +63,7 @@ class Trained:
     kept_epoch: int
     val_accuracy: float | None
     """At the kept epoch; none where nothing is held out."""
-    history: pd.DataFrame
+    history: "pd.DataFrame"
     """A row per epoch, columns as the fields of `Epoch`; NaN for val where nothing is held out."""
 
 
@@ -233,6 +235,8 @@ def train(
             if resume:
                 resume.save(epoch, state.state_dict())
     val_accuracy = state.rows[state.kept_epoch - 1].val_acc if len(val_split) else None
+    import pandas as pd  # a while, and no batch waits for it
+
     history = pd.DataFrame([asdict(row) for row in state.rows])
     return Trained(state.kept, state.kept_epoch, val_accuracy, history)
 

@@ -27,7 +27,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.distributed import is_launched, joined, launch
     from cifarpipe.execution import plan_execution
     from cifarpipe.models.build import build_model
-    from cifarpipe.models.cost import layer_table
+    from cifarpipe.models.cost import count_macs, layer_table
     from cifarpipe.outputs import write_csv, write_json
     from cifarpipe.resume import ResumeStore, fingerprint, locked
     from cifarpipe.training import train
@@ -43,8 +43,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     with joined() as (world, device):
         torch.manual_seed(params.seed)
         network = build_model(entry, num_classes=len(data.classes), image_size=data.image_size)
-        layers = layer_table(network, data.image_size)
-        macs = int(layers.macs.sum()) * entry.epochs * len(data.train)
+        macs = count_macs(network, data.image_size) * entry.epochs * len(data.train)
         execution = plan_execution(params.train, entry.arch, macs, device, world)
         shaped_by = {
             "entry": entry.model_dump(mode="json"),
@@ -91,6 +90,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
             )
             save_model(artifact(model, "model.safetensors"), trained.weights, origin)
             write_csv(model_report(model, "history.csv"), trained.history, float_format="%.6g")
+            layers = layer_table(network, data.image_size)
             write_csv(model_report(model, "layers.csv"), layers)
             totals = {"parameters": int(layers.parameters.sum()), "macs": int(layers.macs.sum())}
             write_json(model_report(model, "cost.json"), {model: totals})

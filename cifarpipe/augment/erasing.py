@@ -72,8 +72,8 @@ def outside(boxes: Tensor, size: int) -> Tensor:
     place = torch.arange(size, device=boxes.device)
 
     def inside(start: Tensor, length: Tensor) -> Tensor:
-        return (place >= start[:, None]) & (place < (start + length)[:, None])
+        return ((place >= start[:, None]) & (place < (start + length)[:, None])).float()
 
     top, left, height, width = boxes.unbind(1)
     rows, columns = inside(top, height), inside(left, width)
-    return (~(rows[:, None, :, None] & columns[:, None, None, :])).float()
+    return 1 - rows[:, None, :, None] * columns[:, None, None, :]

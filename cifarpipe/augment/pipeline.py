@@ -12,11 +12,11 @@ from cifarpipe.augment.color import ColorJitter
 from cifarpipe.augment.erasing import Cutout, RandomErasing
 from cifarpipe.augment.geometry import AlternatingFlip, Crop, RandomFlip, ResizedCrop, Rotate
 from cifarpipe.augment.mixing import MixDraws, Mixing
-from cifarpipe.augment.randaugment import RandAugment
 from cifarpipe.augment.transform import Drawn, EpochOrder, Transform
 from cifarpipe.errors import UserError
 from cifarpipe.normalize import standardize, to_unit
 from cifarpipe.params import RANDAUGMENT_OPERATIONS, Augment
+from cifarpipe.params import RandAugment as Strength
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,6 @@ def in_order(recipe: Augment, mean: Tensor, std: Tensor, size: int, seed: int) -
         recipe.color_jitter,
         recipe.erasing,
     )
-    names = tuple(name for name in RANDAUGMENT_OPERATIONS if name not in strength.omit)
     transforms: list[tuple[bool, Transform]] = [
         (recipe.crop > 0, Crop(recipe.crop)),
         (
@@ -160,7 +159,7 @@ def in_order(recipe: Augment, mean: Tensor, std: Tensor, size: int, seed: int) -
         ),
         (recipe.flip == "random", RandomFlip()),
         (recipe.flip == "alternating", AlternatingFlip(seed)),
-        (strength.n > 0, RandAugment(strength.n, strength.m, names, size, mean.device)),
+        *([(True, _randaugment(strength, size, mean.device))] if strength.n else []),
         (True, ToUnit()),
         (any(jitter.model_dump().values()), ColorJitter(**jitter.model_dump())),
         (recipe.rotate > 0, Rotate(recipe.rotate)),
@@ -169,6 +168,13 @@ def in_order(recipe: Augment, mean: Tensor, std: Tensor, size: int, seed: int) -
         (recipe.cutout > 0, Cutout(recipe.cutout, size)),
     ]
     return [transform for wanted, transform in transforms if wanted]
+
+
+def _randaugment(strength: Strength, size: int, device: torch.device) -> Transform:
+    from cifarpipe.augment.randaugment import RandAugment  # and torchvision, which takes a while
+
+    names = tuple(name for name in RANDAUGMENT_OPERATIONS if name not in strength.omit)
+    return RandAugment(strength.n, strength.m, names, size, device)
 
 
 class _WithoutDraws:

@@ -1,16 +1,24 @@
 """What a network costs: its layers, their parameters and multiply-accumulates."""
 
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 COLUMNS = ["layer", "type", "output", "parameters", "macs"]
 
 
-def layer_table(model: nn.Module, image_size: int) -> pd.DataFrame:
+def count_macs(model: nn.Module, image_size: int) -> int:
+    """Return the multiply-accumulates of one image's forward pass: the sum of `layer_table`'s."""
+    return _one_image(model, image_size).get_total_flops() // 2
+
+
+def layer_table(model: nn.Module, image_size: int) -> "pd.DataFrame":
     """List every part of `model` that has parameters or computes products, in order of use.
 
     Multiply-accumulates (MACs) are for one image, half of what PyTorch's flop counter finds; they
@@ -27,13 +35,9 @@ def layer_table(model: nn.Module, image_size: int) -> pd.DataFrame:
         outputs[names[module]] = " x ".join(str(length) for length in output.shape[1:])
 
     hooks = [module.register_forward_hook(note_shape) for module in names]
-    was_training = model.training
-    image = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model.eval()(image)
+        counter = _one_image(model, image_size)
     finally:
-        model.train(was_training)
         for hook in hooks:
             hook.remove()
 
@@ -49,7 +53,21 @@ def layer_table(model: nn.Module, image_size: int) -> pd.DataFrame:
             own = {}
         if own or flops[name]:
             rows.append((name, kind, outputs[name], sum(own.values()), flops[name] // 2))
+    import pandas as pd  # a while, and no training waits for it
+
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _one_image(model: nn.Module, image_size: int) -> FlopCounterMode:
+    """Count what one image takes; the model is left in the mode it was in."""
+    was_training = model.training
+    image = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model.eval()(image)
+    finally:
+        model.train(was_training)
+    return counter
 
 
 def _own_flops(counter: FlopCounterMode, root: str) -> dict[str, int]:
