@@ -20,8 +20,8 @@ import pandas as pd
 from benchmarks.study import copy_study, environment, run
 
 MODELS = {
-    "vit": {"dim": 32, "depth": 2, "heads": 2, "mlp_dim": 32, "epochs": 300, "ema": 0.9},
-    "convmixer": {"dim": 16, "depth": 2, "epochs": 500},
+    "vit": {"dim": 32, "depth": 2, "heads": 2, "mlp_dim": 32, "epochs": 500, "ema": 0.9},
+    "convmixer": {"dim": 16, "depth": 2, "epochs": 800},
 }
 DATA = {"train_size": 600, "val_size": 100, "test_size": 100}
 COMMAND = ["dvc", "repro", *(f"train@{name}" for name in MODELS)]
@@ -73,7 +73,7 @@ def main() -> None:
         run(killed, *COMMAND, OMP_NUM_THREADS="1")
         first, second = outcome(straight), outcome(killed)
         resumed = (killed / "log.txt").read_text().count("going on after epoch")
-        left = list(killed.glob(".resume/*/*"))
+        left = list(killed.glob(".resume/*/*/*"))
     for name, digest in first.items():
         print(
             f"{name:20} {digest} {second[name]} {'same' if digest == second[name] else 'DIFFERS'}"

@@ -26,8 +26,9 @@ class Compiling:
     threads that computed it."""
 
 
-# From `make bench` (docs/performance.md): the smallest that it saved in either size of ViT. The
-# convolutional networks gain nothing on a CPU. What is not measured is not compiled.
+# From `make bench` (docs/performance.md): the least that it saved in either size of ViT, and the
+# most that it took, in a process that had compiled nothing before. The convolutional networks gain
+# next to nothing on a CPU. What is not measured is not compiled.
 COMPILING = {("vit", "cpu"): Compiling(seconds=28.0, saved=4.0e-12)}
 MARGIN = 2.0  # compiling must save so many times what it costs: machines differ
 
