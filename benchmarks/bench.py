@@ -13,9 +13,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,23 +24,35 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from benchmarks import ordinary
+from benchmarks.machine import (
+    CPU_SIZE,
+    GPU_SIZE,
+    MODELS,
+    Machine,
+    bandwidth,
+    command_seconds,
+    peak,
+    per_second,
+    processor,
+    table,
+)
 from benchmarks.study import ROOT, copy_study, environment, run
 from cifarpipe.augment.pipeline import Augmentation
 from cifarpipe.batches import AugmentedBatches
 from cifarpipe.data.prepared import Split
 from cifarpipe.data.store import ImageStore
 from cifarpipe.devices import autocast, device_name, memory_format, pick_device
-from cifarpipe.distributed import World, cores
+from cifarpipe.distributed import World
 from cifarpipe.execution import Execution, plan_execution
 from cifarpipe.inference import compute_logits
 from cifarpipe.models.build import build_model
 from cifarpipe.models.cost import count_macs
 from cifarpipe.optim import make_optimizer
 from cifarpipe.outputs import write_text
-from cifarpipe.params import Augment, ModelEntry, load_params
+from cifarpipe.params import Augment, ModelEntry
+from cifarpipe.params_file import load_params
 from cifarpipe.training import train
 
-MODELS = ("vit", "vit_t2t", "convmixer", "resnet18_ln")  # the fifth is the fourth's network
 BATCH = 128
 GEOMETRY = {"crop": 4, "flip": "random", "rotate": 15.0, "cutout": 8}
 RANDAUGMENT = {"randaugment": {"n": 2, "m": 9, "omit": []}}
@@ -50,97 +61,11 @@ RANDAUGMENT = {"randaugment": {"n": 2, "m": 9, "omit": []}}
 PASSES = 5
 
 
-@dataclass(frozen=True)
-class Size:
-    """How much is measured; medians of `repeats`."""
-
-    augmented: int
-    """Images."""
-    steps: int
-    trained: dict[str, int]
-    """Images of an epoch."""
-    evaluated: int
-    """Images."""
-    matrix: int
-    """Side of the matrices whose product tells the peak."""
-    repeats: int = 3
-
-
-CPU_SIZE = Size(
-    augmented=16_384,
-    steps=4,
-    trained={"vit": 2048, "vit_t2t": 1536, "convmixer": 1024, "resnet18_ln": 1024},
-    evaluated=2000,
-    matrix=2048,
-)
-GPU_SIZE = Size(
-    augmented=50_000,
-    steps=50,
-    trained=dict.fromkeys(MODELS, 50_000),
-    evaluated=10_000,
-    matrix=8192,
-)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What is measured, and how much of it."""
-
-    device: torch.device
-    size: Size
-
-    def seconds(self, work: Callable[[], object]) -> float:
-        """Time one call, up to the device's last operation."""
-        start = time.perf_counter()
-        work()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    def median(self, way: Callable[[], object]) -> float:
-        """Return the median seconds of one way, after one untimed call."""
-        way()
-        return statistics.median(self.seconds(way) for _ in range(self.size.repeats))
-
-    def compare(
-        self, here: Callable[[], object], ordinarily: Callable[[], object]
-    ) -> tuple[float, float]:
-        """Return the median seconds of both ways, taken in turn after one untimed call each.
-
-        How memory is kept is part of the way here. What it keeps is given back in between, so it
-        gets an untimed call in every turn.
-        """
-        times: tuple[list[float], list[float]] = [], []
-        for _ in range(self.size.repeats + 1):
-            pick_device()  # sets up how memory is kept
-            here()
-            times[0].append(self.seconds(here))
-            if self.device.type == "cpu":
-                ordinary.usual_memory()
-            times[1].append(self.seconds(ordinarily))
-        pick_device()
-        return statistics.median(times[0][1:]), statistics.median(times[1][1:])
-
-
 def make_split(count: int) -> Split:
     """Return images of noise: how fast they are does not depend on what they show."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     return Split(images, rng.integers(0, 10, count), np.arange(count))
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Return a Markdown table; numbers stand to the right."""
-    lines = [" | ".join(head)]
-    lines.append(" | ".join(["---", *["---:"] * (len(list(head)) - 1)]))
-    lines += [" | ".join(str(cell) for cell in row) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines) + "\n"
-
-
-def per_second(images: int, seconds: float) -> str:
-    """Return a rate with three digits that count."""
-    rate = images / seconds
-    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
 
 
 def augmentation(machine: Machine) -> str:
@@ -186,9 +111,9 @@ def augmentation(machine: Machine) -> str:
     return table(["images/s", "here", "ordinary", "ratio"], rows)
 
 
-def plan(machine: Machine, entry: ModelEntry) -> Execution:
+def plan(machine: Machine, entry: ModelEntry, precision: str = "auto") -> Execution:
     """Return how a run of the default length on all of CIFAR-10 is computed."""
-    options = load_params(ROOT / "params.yaml").train
+    options = load_params(ROOT / "params.yaml").train.model_copy(update={"precision": precision})
     macs = 45_000 * entry.epochs * macs_per_image(entry)
     return plan_execution(options, entry.arch, macs, machine.device, World())
 
@@ -229,12 +154,12 @@ def plain_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), lr=1e-3, fused=False)
 
 
-def train_step(machine: Machine) -> str:
+def train_step(machine: Machine, precision: str = "auto") -> str:
     """Compare a step on a batch that is there already: forward, backward, optimizer."""
     rows = []
     peaks = {name: peak(machine, name) for name in ("fp32", "bf16")}
     for name, entry in default_models().items():
-        execution = plan(machine, entry)
+        execution = plan(machine, entry, precision)
         steps = machine.size.steps
         own = stepper(entry, execution, fused=True, steps=steps)
         plain = Execution(machine.device, "fp32")
@@ -296,23 +221,6 @@ def default_models() -> dict[str, ModelEntry]:
     """Return the default networks, their batches all of one size."""
     models = load_params(ROOT / "params.yaml").models
     return {name: models[name].model_copy(update={"batch_size": BATCH}) for name in MODELS}
-
-
-def peak(machine: Machine, precision: str) -> float:
-    """Return floating-point operations per second of a large matrix product."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    side = machine.size.matrix
-    left, right = (torch.randn(side, side, device=machine.device).to(dtype) for _ in range(2))
-    seconds = machine.median(lambda: left @ right)
-    return 2 * side**3 / seconds
-
-
-def bandwidth(machine: Machine) -> float:
-    """Return bytes per second of a large copy, read and written."""
-    source = torch.zeros(2**26, device=machine.device)
-    target = torch.empty_like(source)
-    seconds = machine.median(lambda: target.copy_(source))
-    return 2 * source.nbytes / seconds
 
 
 def physical_limit(
@@ -404,6 +312,29 @@ def evaluation(machine: Machine) -> str:
     return table(["images/s", "here", "ordinary", "ratio"], rows)
 
 
+def kept_memory(machine: Machine) -> str:
+    """Measure what keeping a CPU's freed memory is worth, all else equal."""
+    if machine.device.type == "cuda":
+        return "Not for a GPU.\n"
+    execution = Execution(machine.device, "fp32", memory_format("convmixer", machine.device))
+    entry = default_models()["convmixer"]
+    split = make_split(machine.size.evaluated)
+    model = execution.place(build_model(entry, num_classes=10, image_size=32)).eval()
+    mean, std = torch.tensor(ordinary.MEAN), torch.tensor(ordinary.STD)
+    store = ImageStore(split.images, machine.device)
+    steps = machine.size.steps
+    rows = []
+    for name, count, work in (
+        ("answers, batches of 500", len(split),
+         lambda: compute_logits(model, store, mean=mean, std=std, batch_size=500)),
+        ("train steps", BATCH * steps, stepper(entry, execution, fused=True, steps=steps)),
+    ):  # fmt: skip
+        quick, slow = machine.compare(work, work)
+        rates = [per_second(count, quick), per_second(count, slow), f"{slow / quick:.2f}"]
+        rows.append([f"`convmixer`, {name}", *rates])
+    return table(["images/s", "kept", "given back", "ratio"], rows)
+
+
 def growth(machine: Machine) -> str:
     """Measure the seconds per image of a small network at three sizes, the last one streamed."""
     small = {"dim": 8, "depth": 1, "batch_size": BATCH}
@@ -464,26 +395,6 @@ def start_up() -> str:
     return table(["seconds", "to the first batch", "in all"], rows)
 
 
-def command_seconds(folder: Path, command: list[str]) -> float:
-    """Return the median seconds of three runs."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        run(folder, *command)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def processor() -> str:
-    """Return the CPU's name, its cores and the instructions that count here."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{names[0] if names else platform.processor()}, {cores()} cores"
-
-
 def main() -> None:
     """Measure everything and write the page."""
     device = pick_device()
@@ -491,6 +402,8 @@ def main() -> None:
     parts = {
         "Augmentation": lambda: augmentation(machine),
         "Train step": lambda: train_step(machine),
+        "Train step in fp32": lambda: train_step(machine, "fp32"),
+        "Kept memory": lambda: kept_memory(machine),
         "Compiling": lambda: compiling(machine),
         "Whole epoch": lambda: whole_epoch(machine),
         "Evaluation": lambda: evaluation(machine),

@@ -19,7 +19,7 @@ from cifarpipe.data.store import room
 from cifarpipe.devices import pick_device
 from cifarpipe.execution import Execution
 from cifarpipe.models.build import build_model
-from cifarpipe.params import load_params
+from cifarpipe.params_file import load_params
 from cifarpipe.training import train
 
 PART = 10_000

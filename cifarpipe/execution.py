@@ -29,7 +29,7 @@ class Compiling:
 # From `make bench` (docs/performance.md): the least that it saved in either size of ViT, and the
 # most that it took, in a process that had compiled nothing before. The convolutional networks gain
 # next to nothing on a CPU. What is not measured is not compiled.
-COMPILING = {("vit", "cpu"): Compiling(seconds=28.0, saved=4.0e-12)}
+COMPILING = {("vit", "cpu", "bf16"): Compiling(seconds=28.0, saved=4.0e-12)}
 MARGIN = 2.0  # compiling must save so many times what it costs: machines differ
 
 
@@ -97,29 +97,31 @@ def plan_execution(
     Raises:
         UserError: bf16 is asked for on a GPU that does not have it.
     """
+    precision = pick_precision(options.precision, device)
     match options.compile:
         case "auto":
-            compiled = compiling_pays(arch, device, macs / world.size)
+            compiled = compiling_pays(arch, device, precision, macs / world.size)
         case choice:
             compiled = choice == "always"
     return Execution(
         device=device,
-        precision=pick_precision(options.precision, device),
+        precision=precision,
         memory_format=memory_format(arch, device),
         compiled=compiled,
         world=world,
     )
 
 
-def compiling_pays(arch: str, device: torch.device, macs: float) -> bool:
+def compiling_pays(arch: str, device: torch.device, precision: str, macs: float) -> bool:
     """Say whether compiling saves clearly more time in a run than it takes.
 
     Args:
         arch: Of the network.
         device: On which it is trained.
+        precision: `bf16` or `fp32`.
         macs: Multiply-accumulates of all forward passes of this process.
     """
-    measured = COMPILING.get((arch, device.type))
+    measured = COMPILING.get((arch, device.type, precision))
     if measured is None or (device.type == "cpu" and not _can_compile()):
         return False
     threads = torch.get_num_threads() if device.type == "cpu" else 1

@@ -14,7 +14,7 @@ from stages.command import run
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
     """Draw where one model of params.yaml saw evidence for the predicted and the true class."""
-    from cifarpipe.params import load_params
+    from cifarpipe.params_file import load_params
 
     params = load_params()
     params.model(model)

@@ -13,7 +13,7 @@ from stages.command import run
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
     """Choose errors of one model of params.yaml evenly over the classes."""
-    from cifarpipe.params import load_params
+    from cifarpipe.params_file import load_params
 
     params = load_params()
     params.model(model)

@@ -8,7 +8,7 @@ from stages.command import run
 
 def main() -> None:
     """Prepare the images that `data` of params.yaml describes."""
-    from cifarpipe.params import load_params
+    from cifarpipe.params_file import load_params
 
     params = load_params()
 

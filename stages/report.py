@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Write the summary report of all models of params.yaml."""
-    from cifarpipe.params import load_params
+    from cifarpipe.params_file import load_params
 
     params = load_params()
 

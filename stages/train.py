@@ -14,7 +14,7 @@ from stages.command import run
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
     """Train one model of params.yaml by its recipe."""
-    from cifarpipe.params import load_params
+    from cifarpipe.params_file import load_params
 
     params = load_params()
     entry = params.model(model)

@@ -6,16 +6,25 @@ import os
 # and in the environment, so that the commands which tests start do likewise.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from cifarpipe.params import Augment, Params, load_params
+from cifarpipe.params import Augment, Params
+from cifarpipe.params_file import load_params
 
 
 @pytest.fixture(scope="session")
 def demo_params() -> Params:
     return load_params("params.demo.yaml")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return where a test may write a parameter file."""
+    return tmp_path / "params.yaml"
 
 
 @pytest.fixture

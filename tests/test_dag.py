@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cifarpipe.params import load_params
+from cifarpipe.params_file import load_params
 
 ROOT = Path(__file__).parents[1]
 DAG = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 def measured(monkeypatch: pytest.MonkeyPatch) -> Compiling:
     """Return what is put into the table for one architecture: it pays from 4e13 MACs on."""
     found = Compiling(seconds=20.0, saved=1e-12)
-    monkeypatch.setattr(module, "COMPILING", {("vit", "cpu"): found})
+    monkeypatch.setattr(module, "COMPILING", {("vit", "cpu", "bf16"): found})
     monkeypatch.setattr(module, "_can_compile", lambda: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     return found
@@ -30,8 +30,8 @@ def options(demo_params: Params, **changes: object) -> Train:
 
 def test_auto_compiles_where_it_saves_clearly_more_than_it_takes(measured: Compiling) -> None:
     enough = MARGIN * measured.seconds / measured.saved
-    assert compiling_pays("vit", CPU, enough * 1.01)
-    assert not compiling_pays("vit", CPU, enough * 0.99)
+    assert compiling_pays("vit", CPU, "bf16", enough * 1.01)
+    assert not compiling_pays("vit", CPU, "bf16", enough * 0.99)
 
 
 def test_each_of_several_processes_must_save_more_than_it_takes(
@@ -39,21 +39,23 @@ def test_each_of_several_processes_must_save_more_than_it_takes(
 ) -> None:
     enough = 1.01 * MARGIN * measured.seconds / measured.saved
     for size, work, compiled in ((1, enough, True), (2, enough, False), (2, 2 * enough, True)):
-        plan = plan_execution(demo_params.train, "vit", work, CPU, World(0, size))
+        train = options(demo_params, precision="bf16")
+        plan = plan_execution(train, "vit", work, CPU, World(0, size))
         assert plan.compiled == compiled
 
 
 def test_auto_does_not_compile_what_was_never_measured(measured: Compiling) -> None:
     assert measured.saved > 0
-    assert not compiling_pays("convmixer", CPU, 1e18)
-    assert not compiling_pays("vit", torch.device("cuda"), 1e18)
+    assert not compiling_pays("convmixer", CPU, "bf16", 1e18)
+    assert not compiling_pays("vit", torch.device("cuda"), "bf16", 1e18)
+    assert not compiling_pays("vit", CPU, "fp32", 1e18)
 
 
 def test_more_threads_save_less(measured: Compiling, monkeypatch: pytest.MonkeyPatch) -> None:
     enough = MARGIN * measured.seconds / measured.saved * 1.01
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert not compiling_pays("vit", CPU, enough)
-    assert compiling_pays("vit", CPU, 2 * enough)
+    assert not compiling_pays("vit", CPU, "bf16", enough)
+    assert compiling_pays("vit", CPU, "bf16", 2 * enough)
 
 
 def test_auto_does_not_compile_where_there_is_no_compiler(
@@ -61,7 +63,7 @@ def test_auto_does_not_compile_where_there_is_no_compiler(
 ) -> None:
     assert measured.saved > 0
     monkeypatch.setattr(module, "_can_compile", lambda: False)
-    assert not compiling_pays("vit", CPU, 1e18)
+    assert not compiling_pays("vit", CPU, "bf16", 1e18)
 
 
 @pytest.mark.parametrize(("choice", "compiled"), [("always", True), ("never", False)])

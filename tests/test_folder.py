@@ -14,7 +14,7 @@ from PIL import Image
 
 from cifarpipe.data.folder import read_folder
 from cifarpipe.errors import UserError
-from cifarpipe.params import load_params
+from cifarpipe.params_file import load_params
 
 ROOT = Path(__file__).parent.parent
 SIDE = 8

@@ -14,7 +14,8 @@ from cifarpipe.models.convmixer import ConvMixer
 from cifarpipe.models.cost import layer_table
 from cifarpipe.models.resnet18_ln import ResNet18LN
 from cifarpipe.models.vit import ViT
-from cifarpipe.params import Params, load_params
+from cifarpipe.params import Params
+from cifarpipe.params_file import load_params
 
 DEFAULTS = load_params("params.yaml")
 COUNTS = {

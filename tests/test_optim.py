@@ -7,7 +7,8 @@ from torch import nn
 
 from cifarpipe.models.build import build_model
 from cifarpipe.optim import PlateauFactor, make_optimizer, parameter_groups, schedule_factor
-from cifarpipe.params import Params, Plateau, load_params
+from cifarpipe.params import Params, Plateau
+from cifarpipe.params_file import load_params
 
 STEPS = 200
 PROGRESS = np.arange(STEPS + 1) / STEPS

@@ -23,7 +23,8 @@ from cifarpipe.evaluation import (
     predictions_table,
 )
 from cifarpipe.outputs import write_text
-from cifarpipe.params import Params, load_params
+from cifarpipe.params import Params
+from cifarpipe.params_file import load_params
 from cifarpipe.report import (
     CIFAR10_CLASSES,
     ModelResults,

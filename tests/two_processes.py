@@ -13,7 +13,8 @@ from cifarpipe.data.prepared import Split
 from cifarpipe.distributed import World, joined
 from cifarpipe.execution import Execution
 from cifarpipe.models.build import build_model
-from cifarpipe.params import Mix, load_params
+from cifarpipe.params import Mix
+from cifarpipe.params_file import load_params
 from cifarpipe.training import Trained, train
 
 ROOT = Path(__file__).parents[1]
