@@ -378,7 +378,7 @@ def start_up() -> str:
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        changes = {"data": data, "gradcam": {"mask_images": 10}, "misclassified": {"count": 4}}
+        changes = {"data": data, "gradcam": {"removal_images": 10}, "misclassified": {"count": 4}}
         copy_study(folder, changes, models)
         shutil.copytree(ROOT / "benchmarks", folder / "benchmarks")
         run(folder, "dvc", "repro")

@@ -41,6 +41,12 @@ class Origin:
     execution: dict[str, Any]
     """Device, precision and what else the bits may depend on."""
 
+    def build(self) -> nn.Module:
+        """Return the same network with freshly drawn weights."""
+        entry: ModelEntry = TypeAdapter(ModelEntry).validate_python(self.entry)
+        shape = {"num_classes": len(self.classes), "image_size": self.image_size}
+        return build_model(entry, **shape)
+
 
 def save_model(path: Path, weights: dict[str, Tensor], origin: Origin) -> None:
     """Write weights and origin, whole or not at all; equal content gives equal bytes."""
@@ -67,12 +73,13 @@ def load_model(path: Path, device: torch.device) -> tuple[nn.Module, Origin]:
             f"Delete it and run `dvc repro`."
         ) from None
     try:
-        entry: ModelEntry = TypeAdapter(ModelEntry).validate_python(origin.entry)
-        model = build_model(entry, num_classes=len(origin.classes), image_size=origin.image_size)
+        model = origin.build()
         model.load_state_dict(weights)
     except (ValidationError, RuntimeError):
         raise UserError(
             f"{path} was written by another version of the pipeline: its {origin.name} is not one "
             f"that this version builds.\nDelete it and run `dvc repro`."
         ) from None
-    return model.to(device).to(memory_format=memory_format(entry.arch, device)).eval(), origin
+    return model.to(device).to(
+        memory_format=memory_format(origin.entry["arch"], device)
+    ).eval(), origin

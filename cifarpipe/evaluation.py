@@ -1,19 +1,17 @@
 """What a network's answers on the test split are worth."""
 
-import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy.special
 from numpy.typing import NDArray
+
+from cifarpipe.calibration import calibration_error, equal_mass_calibration_error
+from cifarpipe.intervals import wilson_interval
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
-
-Z_95 = 1.959963984540054  # 97.5% point of the normal distribution: 95% lie between ± this
-# Columns that hold text, whatever it looks like: a class may be called 007.
-TEXT = dict.fromkeys(("true", "predicted", "file", "class"), str)
 
 
 def predictions_table(
@@ -55,20 +53,17 @@ def predictions_table(
     return pd.concat([table, pd.DataFrame(logits.round(5), columns=columns)], axis=1)
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Read a predictions table, a choice of its rows or a table per class; names stay text."""
-    return pd.read_csv(path, dtype=TEXT, keep_default_na=False)
-
-
 def measure(
-    logits: NDArray[np.float32], labels: Labels, *, calibration_bins: int
+    logits: NDArray[np.float32], labels: Labels, *, calibration_bins: int, temperature: float
 ) -> dict[str, float | int]:
     """Return all figures of a model on a split, rounded to 4 places.
 
     Args:
         logits: `[N, classes]`.
         labels: `[N]`.
-        calibration_bins: Equal-width bins of the calibration error.
+        calibration_bins: Of the calibration errors.
+        temperature: By which logits are divided for `scaled_loss` and `scaled_ece`; fitted
+            elsewhere.
     """
     n, k = logits.shape
     probabilities = softmax(logits)
@@ -78,6 +73,7 @@ def measure(
     errors = n - correct
     assert errors == matrix.sum() - np.trace(matrix), "errors must be what is off the diagonal"
     low, high = wilson_interval(correct, n)
+    scaled = logits / np.float32(temperature)
     likelihood = log_softmax(logits)[np.arange(n), labels]
     figures = {
         "accuracy": correct / n,
@@ -87,7 +83,11 @@ def measure(
         "top2": top_k_accuracy(probabilities, labels, 2),
         "macro_f1": float(np.mean([row["f1"] for row in class_scores(matrix)])),
         "ece": calibration_error(probabilities, labels, calibration_bins),
+        "ece_equal_mass": equal_mass_calibration_error(probabilities, labels, calibration_bins),
         "brier": brier_score(probabilities, labels),
+        "temperature": temperature,
+        "scaled_loss": float(-log_softmax(scaled)[np.arange(n), labels].mean()),
+        "scaled_ece": calibration_error(softmax(scaled), labels, calibration_bins),
     }
     return {"errors": errors, **{name: round(value, 4) for name, value in figures.items()}}
 
@@ -138,19 +138,6 @@ def confusion_table(matrix: NDArray[np.int64], classes: Sequence[str]) -> pd.Dat
     )
 
 
-def wilson_interval(hits: int, n: int, z: float = Z_95) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion (doi:10.2307/2276774); (0, 1) for n = 0."""
-    if n == 0:
-        return 0.0, 1.0
-    share = hits / n
-    middle = share + z * z / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    low, high = (middle - half) / scale, (middle + half) / scale
-    # Rounding may put a share of 0 or 1 just outside its own interval.
-    return max(0.0, min(share, low)), min(1.0, max(share, high))
-
-
 def top_k_accuracy(scores: Floats, labels: Labels, k: int) -> float:
     """Return how often the true class is among the k highest of `[N, classes]`."""
     own = scores[np.arange(len(labels)), labels][:, None]
@@ -158,22 +145,6 @@ def top_k_accuracy(scores: Floats, labels: Labels, k: int) -> float:
     before = np.arange(scores.shape[1]) < labels[:, None]
     ahead = (scores > own) | ((scores == own) & before)
     return float((ahead.sum(axis=1) < k).mean())
-
-
-def calibration_error(probabilities: Floats, labels: Labels, bins: int) -> float:
-    """Return the expected calibration error with equal-width bins (arXiv:1706.04599).
-
-    Args:
-        probabilities: `[N, classes]`.
-        labels: `[N]`.
-        bins: Of confidence, each open below and closed above.
-    """
-    confidence = probabilities.max(axis=1)
-    hits = probabilities.argmax(axis=1) == labels
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    # |accuracy − confidence| of a bin, weighted by its images: the counts cancel.
-    gaps = np.bincount(which, weights=hits - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
 
 
 def brier_score(probabilities: Floats, labels: Labels) -> float:
@@ -184,10 +155,9 @@ def brier_score(probabilities: Floats, labels: Labels) -> float:
 
 def log_softmax(logits: NDArray[np.float32]) -> Floats:
     """Return log-probabilities `[N, classes]` in double precision."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return scipy.special.log_softmax(logits.astype(np.float64), axis=1)
 
 
 def softmax(logits: NDArray[np.float32]) -> Floats:
     """Return probabilities `[N, classes]` in double precision."""
-    return np.exp(log_softmax(logits))
+    return scipy.special.softmax(logits.astype(np.float64), axis=1)

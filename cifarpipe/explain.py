@@ -1,31 +1,35 @@
-"""Explain rows of the predictions table: the same images, in the same order."""
+"""Explain the predictions table: where a network saw what it predicts, and what was true."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from tqdm import tqdm
 
+from cifarpipe.attention import Attentive, attention_rollout, gradient_attention
 from cifarpipe.checkpoint import Origin
 from cifarpipe.data.prepared import Split
-from cifarpipe.evaluation import wilson_interval
-from cifarpipe.gradcam import Maps, class_activation_maps, pointing_game, without_evidence
+from cifarpipe.gradcam import Maps, class_activation_maps
 from cifarpipe.models.build import as_classifier
 from cifarpipe.normalize import normalize
 from cifarpipe.outputs import atomic_path
+from cifarpipe.params import AttentionMethod
 
 # A stored prediction may differ from the one computed here only where two classes are as good as
 # tied: rounding differs with the size of the batch.
 TIE = 1e-3  # in logits
+MakeMaps = Callable[[Tensor, Tensor], Maps]
 
 
 @dataclass(frozen=True)
 class Explained:
-    """Raw signed maps of some images, in the order of their table."""
+    """Raw maps of some images, in the order of their table."""
 
     index: NDArray[np.int64]
     """`[N]` original index in the test split."""
@@ -34,101 +38,136 @@ class Explained:
     true: Maps
     """`[N, h, w]` evidence for the true class; comparable with `predicted` of the same image."""
 
+    @property
+    def contrast(self) -> Maps:
+        """Return `[N, h, w]` why the predicted class rather than the true one; 0 where both are."""
+        return self.predicted - self.true
 
-def explain(
-    model: nn.Module, origin: Origin, split: Split, rows: pd.DataFrame, batch_size: int
-) -> Explained:
-    """Compute the maps of the predicted and of the true class for each of `rows`.
+    def of(self, index: NDArray[np.int64]) -> "Explained":
+        """Return the maps of these images, in this order.
+
+        Raises:
+            KeyError: One of them was not explained.
+        """
+        order = np.argsort(self.index)
+        places = np.searchsorted(self.index, index, sorter=order).clip(max=len(order) - 1)
+        chosen = order[places]
+        if not np.array_equal(self.index[chosen], index):
+            raise KeyError("an image that was not explained")
+        return Explained(index, self.predicted[chosen], self.true[chosen])
+
+
+def map_maker(model: nn.Module, method: str) -> MakeMaps:
+    """Return what makes raw maps `[N, h, w]` of a normalised batch and a class for each image.
 
     Args:
-        model: As `load_model` gives it, in evaluation mode.
-        origin: Of its weights.
-        split: Holds the images.
-        rows: Of the predictions table.
-        batch_size: Images at a time.
+        model: As `build_model` gives it, in evaluation mode.
+        method: As in params.yaml.
 
     Raises:
-        RuntimeError: The model does not predict what the table says.
+        ValueError: A method by attention is asked of a network that has none.
     """
-    device = next(model.parameters()).device
-    mean, std = (torch.tensor(values, device=device) for values in (origin.mean, origin.std))
+    if method in get_args(AttentionMethod):
+        if not hasattr(model, "attentions"):
+            raise ValueError(f"{method} needs a network with attention")
+        attentive = cast(Attentive, model)
+        if method == "attention_rollout":
+            return lambda batch, _classes: attention_rollout(attentive, batch)
+        return lambda batch, classes: gradient_attention(attentive, batch, classes)
     layout = as_classifier(model)
-    labels = {name: label for label, name in enumerate(origin.classes)}
-    index = rows["index"].to_numpy(np.int64)
-    images = np.array(split.images[split.positions(index)])
-    asked = {
-        which: torch.tensor([labels[name] for name in rows[which]], dtype=torch.int64)
-        for which in ("predicted", "true")
-    }
-    _check_truth(split, index, asked["true"])
-    maps: dict[str, list[Maps]] = {"predicted": [], "true": []}
-    for start in range(0, len(rows), batch_size):
-        some = slice(start, start + batch_size)
-        batch = normalize(torch.from_numpy(images[some]).to(device), mean, std)
-        _check_predictions(model, batch, asked["predicted"][some], index[some])
-        for which, classes in asked.items():
-            maps[which].append(
-                class_activation_maps(model, layout.cam_layer, layout.cam_map, batch, classes[some])
+    return lambda batch, classes: class_activation_maps(
+        model, layout.cam_layer, layout.cam_map, batch, classes, method=method
+    )
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """A network with what it needs to explain its own predictions."""
+
+    model: nn.Module
+    """As `load_model` gives it, in evaluation mode."""
+    origin: Origin
+    """Of its weights."""
+    method: str
+    """As in params.yaml."""
+    batch_size: int
+    """Images at a time."""
+
+    def normalized(self, images: NDArray[np.uint8]) -> Tensor:
+        """Return pictures `[N, S, S, 3]` as the network's input, on its device."""
+        device = next(self.model.parameters()).device
+        mean, std = (
+            torch.tensor(values, device=device) for values in (self.origin.mean, self.origin.std)
+        )
+        return normalize(torch.from_numpy(np.array(images)).to(device), mean, std)
+
+    def labels(self, names: Iterable[str]) -> NDArray[np.int64]:
+        """Return the label of each class name."""
+        labels = {name: label for label, name in enumerate(self.origin.classes)}
+        return np.array([labels[name] for name in names], np.int64)
+
+    def maps(self, images: NDArray[np.uint8], classes: NDArray[np.int64]) -> Maps:
+        """Return the raw map `[N, h, w]` of a class for each picture `[N, S, S, 3]`."""
+        make = map_maker(self.model, self.method)
+        parts = [
+            make(self.normalized(images[some]), torch.from_numpy(classes[some]))
+            for some in _batches(len(images), self.batch_size)
+        ]
+        return np.concatenate(parts) if parts else _NO_MAPS
+
+    def explain(self, split: Split, rows: pd.DataFrame, progress: str | None = None) -> Explained:
+        """Compute the maps of the predicted and of the true class for each of `rows`.
+
+        Args:
+            split: Holds the images.
+            rows: Of the predictions table.
+            progress: Name of a bar to show on a terminal.
+
+        Raises:
+            RuntimeError: The network does not predict what the table says.
+        """
+        index = rows["index"].to_numpy(np.int64)
+        predicted, true = (self.labels(rows[which]) for which in ("predicted", "true"))
+        places = split.positions(index)
+        if not np.array_equal(split.labels[places], true):
+            raise RuntimeError("the table's true classes are not those of the test split")
+        of_predicted, of_true = [], []
+        hidden = True if progress is None else None  # None: shown on a terminal only
+        parts = _batches(len(rows), self.batch_size)
+        for some in tqdm(parts, desc=progress, unit=" batches", disable=hidden, leave=False):
+            images = split.images[places[some]]
+            self._check(images, predicted[some], index[some])
+            maps = self.maps(images, predicted[some])
+            of_predicted.append(maps)
+            wrong = predicted[some] != true[some]
+            both = maps.copy()
+            both[wrong] = self.maps(images[wrong], true[some][wrong]) if wrong.any() else maps[:0]
+            of_true.append(both)
+        if not parts:
+            return Explained(index, _NO_MAPS, _NO_MAPS)
+        return Explained(index, np.concatenate(of_predicted), np.concatenate(of_true))
+
+    @torch.no_grad()
+    def _check(
+        self, images: NDArray[np.uint8], predicted: NDArray[np.int64], index: NDArray[np.int64]
+    ) -> None:
+        logits = self.model(self.normalized(images)).cpu()
+        short = logits.amax(dim=1) - logits.gather(1, torch.from_numpy(predicted)[:, None])[:, 0]
+        if (wrong := (short > TIE).numpy()).any():
+            raise RuntimeError(
+                f"the model no longer predicts what the table says, e.g. for test image "
+                f"{index[wrong][0]}: model and predictions are not of one run"
             )
-    joined = {which: np.concatenate(parts) if parts else _NO_MAPS for which, parts in maps.items()}
-    return Explained(index, joined["predicted"], joined["true"])
 
 
 _NO_MAPS: Maps = np.empty((0, 1, 1), np.float32)
 
 
-def _check_truth(split: Split, index: NDArray[np.int64], labels: torch.Tensor) -> None:
-    if not np.array_equal(split.labels[split.positions(index)], labels.numpy()):
-        raise RuntimeError("the table's true classes are not those of the test split")
+def _batches(count: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-@torch.no_grad()
-def _check_predictions(
-    model: nn.Module, batch: torch.Tensor, predicted: torch.Tensor, index: NDArray[np.int64]
-) -> None:
-    logits = model(batch).cpu()
-    short = logits.amax(dim=1) - logits.gather(1, predicted[:, None])[:, 0]
-    if (wrong := (short > TIE).numpy()).any():
-        raise RuntimeError(
-            f"the model no longer predicts what the table says, e.g. for test image "
-            f"{index[wrong][0]}: model and predictions are not of one run"
-        )
-
-
-def save_maps(path: Path, explained: Mapping[str, Explained]) -> None:
-    """Write all raw maps to one `.npz`: `<set>_index`, `<set>_predicted` and `<set>_true`."""
-    arrays = {
-        f"{name}_{field}": getattr(maps, field)
-        for name, maps in explained.items()
-        for field in ("index", "predicted", "true")
-    }
+def save_maps(path: Path, explained: Explained) -> None:
+    """Write all raw maps to one `.npz`: `index`, `predicted` and `true`."""
     with atomic_path(path) as partial:
-        np.savez(partial, **arrays)
-
-
-def evidence_figures(explained: Mapping[str, Explained]) -> dict[str, float | int]:
-    """Count the maps of the predicted class that hold no evidence for it, per set of images."""
-    return {
-        f"without_evidence_{name}": int(without_evidence(maps.predicted).sum())
-        for name, maps in explained.items()
-    }
-
-
-def pointing_figures(maps: Maps, masks: NDArray[np.bool_]) -> dict[str, float | int]:
-    """Return the pointing game's score with its 95% interval beside two that look at nothing.
-
-    Args:
-        maps: `[N, h, w]` raw, of the predicted class on correct images.
-        masks: `[N, H, W]`, true on the object.
-    """
-    result = pointing_game(maps, masks)
-    low, high = wilson_interval(result.hits, result.images)
-    figures = {
-        "pointing_game": result.hits / max(result.images, 1),
-        "pointing_game_low": low,
-        "pointing_game_high": high,
-        "pointing_game_centre": result.centre,
-        "pointing_game_random": result.random,
-    }
-    rounded = {name: round(value, 4) for name, value in figures.items()}
-    return {"pointing_game_images": result.images, **rounded}
+        np.savez(partial, index=explained.index, predicted=explained.predicted, true=explained.true)

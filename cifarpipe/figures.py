@@ -16,15 +16,17 @@ from cifarpipe.outputs import atomic_path
 DPI = 100
 SAMPLES_PER_CLASS = 8
 GALLERY_COLUMNS = 5
-EXPLAINED_COLUMNS = 3  # of three tiles each
+EXPLAINED_WIDTH = 8  # tiles
 TILE = 1.45  # side of an explained picture, inches
 LARGE_TILE = 1.95  # side of a picture in a gallery
 GAP = 0.1
 CAPTION = 0.36  # room for two lines above a picture, inches
 LONGEST_NAME = 18
-BAR = 0.75  # room for a colour bar, inches
+BAR = 0.95  # room for a colour bar, inches
 LEAST_WIDTH = 6.5  # that a title fits, inches
-MAP_COLOURS = "inferno"  # even in lightness, so that it reads without colour vision too
+# Read without full colour vision too: one by its lightness, one as blue and yellow are told apart.
+MAP_COLOURS = "inferno"
+CONTRAST_COLOURS = "PuOr"
 
 mpl.rcParams.update({"font.size": 9, "text.parse_math": False})  # a class may hold a $
 
@@ -81,11 +83,12 @@ def draw_explanations(
     opacity: float,
     title: str,
 ) -> Figure:
-    """Show each picture beside its maps of the predicted and the true class, on one scale.
+    """Show each picture beside its maps: of the predicted and the true class, and their difference.
 
-    The scale runs from 0 to the strongest evidence in either map of that picture. Colour lies over
-    the picture in grey, so that it means evidence and nothing else. A map without any evidence for
-    its class says so.
+    The maps of a picture share one scale, from 0 to the strongest evidence in either; the
+    difference has its own, with 0 in the middle. Colour lies over the picture in grey, so that it
+    means evidence and nothing else. A map without any evidence for its class says so. Where no
+    prediction is wrong there is one map.
 
     Args:
         pictures: `[N, H, W, 3]`.
@@ -95,27 +98,36 @@ def draw_explanations(
         opacity: Of the map where it is strongest, 0 … 1.
         title: Stands above.
     """
-    columns = max(1, min(EXPLAINED_COLUMNS, len(rows)))
-    key = (
-        f"Colour: evidence for the class, in a grid of {predicted.shape[1]} × {predicted.shape[2]};"
-        " one scale for the two maps of a picture."
-        if len(rows)
-        else ""
-    )
-    figure, axes, places = _tiles(len(rows), columns, 3, TILE, f"{title}\n{key}", bar=True)
+    contrasted = bool((rows.predicted != rows.true).any())
+    tiles = 4 if contrasted else 2
+    columns = max(1, min(EXPLAINED_WIDTH // tiles, len(rows)))
+    key = [f"Colour: evidence for the class, in a grid of {predicted.shape[1]} × "
+           f"{predicted.shape[2]}."] * bool(len(rows))  # fmt: skip
+    if contrasted:
+        key[0] += " The maps of the two classes share one scale."
+        key.append("Their difference: purple speaks for the predicted class, orange for the true.")
+    heading = "\n".join([title, *key])
+    figure, axes, places = _tiles(len(rows), columns, tiles, TILE, heading)
+    if len(rows):
+        _colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
+    if contrasted:
+        _colour_bar(figure, CONTRAST_COLOURS, ["true", "predicted"], 1)
     for number, (row, (x, y)) in enumerate(zip(rows.to_dict("records"), places, strict=True)):
-        _place(axes, pictures[number], x, y, TILE)
+        lefts = [x + column * (TILE + GAP / 2) for column in range(tiles)]
+        picture = pictures[number]
+        _place(axes, picture, x, y, TILE)
         _caption(axes, x, y, f"#{row['index']}\ntrue: {_short(row['true'])}")
-        top = max(predicted[number].max(), true[number].max())
-        shown = (
-            ("predicted", predicted[number], row["confidence"]),
-            ("true", true[number], row["true_probability"]),
-        )
-        for column, (which, evidence, probability) in enumerate(shown, start=1):
-            left = x + column * (TILE + GAP / 2)
-            _overlay(axes, pictures[number], evidence / max(top, 1e-30), left, y, opacity)
-            caption = f"{which}:\n{_short(row[which])} ({probability:.2f})"
-            _caption(axes, left, y, caption)
+        top = max(predicted[number].max(), true[number].max(), 1e-30)
+        _evidence(axes, picture, predicted[number] / top, lefts[1], y, opacity)
+        taken = f"predicted:\n{_short(row['predicted'])} ({row['confidence']:.2f})"
+        _caption(axes, lefts[1], y, taken)
+        if contrasted:
+            _evidence(axes, picture, true[number] / top, lefts[2], y, opacity)
+            _caption(
+                axes, lefts[2], y, f"true:\n{_short(row['true'])} ({row['true_probability']:.2f})"
+            )
+            _difference(axes, picture, predicted[number] - true[number], lefts[3], y, opacity)
+            _caption(axes, lefts[3], y, "predicted − true")
     return figure
 
 
@@ -158,9 +170,9 @@ def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _tiles(
-    count: int, columns: int, pictures: int, side: float, title: str, *, bar: bool = False
+    count: int, columns: int, pictures: int, side: float, title: str
 ) -> tuple[Figure, Axes, list[tuple[float, float]]]:
-    """Lay out `count` tiles of some `pictures` each, under a title, beside a colour bar.
+    """Lay out `count` tiles of some `pictures` each, under a title, with room for colour bars.
 
     Returns:
         The figure, its axes in inches, and the top left corner of each tile's first picture.
@@ -169,21 +181,26 @@ def _tiles(
     wide = pictures * side + (pictures - 1) * GAP / 2 + GAP
     tall = side + CAPTION + GAP
     lines = max(1, -(-count // columns))
-    width = max(columns * wide + GAP + (BAR if bar else 0), LEAST_WIDTH)
+    width = max(columns * wide + GAP + (BAR if pictures > 1 else 0), LEAST_WIDTH)
     height = head + lines * tall
     figure, axes = _sheet(width, height)
     axes.text(GAP, 0.1, title, va="top", size=10)
     if not count:
         axes.text(GAP, head + 0.1, "There are none.", va="top")
-    elif bar:
-        left, bottom = columns * wide + 2 * GAP, height - head - CAPTION - side
-        room = figure.add_axes((left / width, bottom / height, GAP / width, (side - GAP) / height))
-        colours = figure.colorbar(ScalarMappable(cmap=MAP_COLOURS), cax=room, ticks=[0, 1])
-        colours.ax.set_yticklabels(["none", "most"], size=7)
     places = [
         (GAP + (i % columns) * wide, head + CAPTION + (i // columns) * tall) for i in range(count)
     ]
     return figure, axes, places
+
+
+def _colour_bar(figure: Figure, colours: str, ends: list[str], number: int) -> None:
+    """Put a bar at the right edge, the first one at the top and the next ones under it."""
+    width, height = figure.get_size_inches()
+    tall = min(TILE, (height - 0.2) / 2) - 2 * GAP
+    bottom = height - (number + 1) * (tall + 3 * GAP)
+    place = ((width - BAR + 2 * GAP) / width, bottom / height, GAP / width, tall / height)
+    bar = figure.colorbar(ScalarMappable(cmap=colours), cax=figure.add_axes(place), ticks=[0, 1])
+    bar.ax.set_yticklabels(ends, size=7)
 
 
 def _place(axes: Axes, picture: NDArray[np.uint8], x: float, y: float, side: float) -> None:
@@ -194,7 +211,7 @@ def _caption(axes: Axes, x: float, y: float, text: str) -> None:
     axes.text(x, y - 0.05, text, va="bottom", size=7.5, linespacing=1.15)
 
 
-def _overlay(
+def _evidence(
     axes: Axes,
     picture: NDArray[np.uint8],
     strength: NDArray[np.float32],
@@ -203,7 +220,7 @@ def _overlay(
     opacity: float,
 ) -> None:
     """Lay a map, 1 at its strongest, over its picture in grey."""
-    grey = np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
+    grey = _grey(picture)
     if strength.max() <= 0:
         _place(axes, grey // 2, x, y, TILE)
         axes.text(
@@ -211,17 +228,49 @@ def _overlay(
             ha="center", va="center",
         )  # fmt: skip
         return
+    strength = np.clip(strength, 0, 1)
+    _overlay(axes, grey, strength, opacity * strength, MAP_COLOURS, (0, 1), x, y)
+
+
+def _difference(
+    axes: Axes,
+    picture: NDArray[np.uint8],
+    difference: NDArray[np.float32],
+    x: float,
+    y: float,
+    opacity: float,
+) -> None:
+    """Lay a signed map over its picture in grey, its largest absolute value in full colour."""
+    strength = difference / max(np.abs(difference).max(), 1e-30)
+    shown = opacity * np.abs(strength)
+    _overlay(axes, _grey(picture), strength, shown, CONTRAST_COLOURS, (-1, 1), x, y)
+
+
+def _overlay(
+    axes: Axes,
+    grey: NDArray[np.uint8],
+    strength: NDArray[np.float32],
+    opacity: NDArray[np.float32],
+    colours: str,
+    limits: tuple[float, float],
+    x: float,
+    y: float,
+) -> None:
     _place(axes, grey, x, y, TILE)
     axes.imshow(
-        np.clip(strength, 0, 1),
-        cmap=MAP_COLOURS,
-        vmin=0,
-        vmax=1,
-        alpha=opacity * np.clip(strength, 0, 1),
+        strength,
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        alpha=opacity,
         extent=(x, x + TILE, y + TILE, y),
         interpolation="bilinear",
         aspect="auto",
     )
+
+
+def _grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)
 
 
 def _short(name: str) -> str:

@@ -1,13 +1,12 @@
 """Class activation maps that can be compared: raw, signed, one per class asked about.
 
-The weights and sums are grad-cam's (Grad-CAM, arXiv:1610.02391); what that package does to its maps
+The weights and sums are grad-cam's; what that package does to its maps
 afterwards is left out, since it scales each to its own maximum, so that a map of next to nothing
 and a map of strong evidence look alike.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -26,26 +25,48 @@ _UNUSED = (
     "torchvision.transforms.functional",
 )
 with left_out(*_UNUSED):
-    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam import (
+        EigenCAM,
+        GradCAM,
+        GradCAMPlusPlus,
+        HiResCAM,
+        LayerCAM,
+        XGradCAM,
+    )
+    from pytorch_grad_cam.base_cam import BaseCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
 Maps = NDArray[np.float32]
 
 
-class _RawGradCAM(GradCAM):
-    """Grad-CAM of one layer without ReLU, scaling and enlarging."""
+class _Raw(BaseCAM):
+    """A method's map of one layer without ReLU, scaling and enlarging."""
 
     def compute_cam_per_layer(
         self, input_tensor: Tensor, targets: list[nn.Module], eigen_smooth: bool
     ) -> list[Maps]:
         (activations,) = self.activations_and_grads.activations
-        (gradients,) = self.activations_and_grads.gradients
+        gradients = self.activations_and_grads.gradients
         layer = self.target_layers[0]
-        arrays = activations.numpy(), gradients.numpy()
+        arrays = activations.numpy(), gradients[0].numpy() if gradients else None
         return [self.get_cam_image(input_tensor, layer, targets, *arrays, eigen_smooth)]
 
     def aggregate_multi_layers(self, cam_per_target_layer: list[Maps]) -> Maps:
         return cam_per_target_layer[0]
+
+
+# By the names that params.yaml uses.
+METHODS: dict[str, type[BaseCAM]] = {
+    name: type(f"Raw{method.__name__}", (_Raw, method), {})
+    for name, method in {
+        "gradcam": GradCAM,  # arXiv:1610.02391
+        "gradcam++": GradCAMPlusPlus,  # arXiv:1710.11063
+        "xgradcam": XGradCAM,  # arXiv:2008.02312
+        "hirescam": HiResCAM,  # arXiv:2011.08891
+        "layercam": LayerCAM,  # doi:10.1109/TIP.2021.3089943
+        "eigencam": EigenCAM,  # arXiv:2008.00299; the same map for every class
+    }.items()
+}
 
 
 def class_activation_maps(
@@ -54,6 +75,8 @@ def class_activation_maps(
     to_map: Callable[[Tensor], Tensor],
     batch: Tensor,
     classes: Tensor,
+    *,
+    method: str = "gradcam",
 ) -> Maps:
     """Return where `layer` holds evidence for (above 0) and against (below 0) a class.
 
@@ -66,6 +89,7 @@ def class_activation_maps(
         to_map: Lays the layer's output out as `[N, C, h, w]`.
         batch: `[N, 3, H, W]`, normalised, on the model's device.
         classes: `[N]` the label asked about for each image.
+        method: A name in `METHODS`.
 
     Returns:
         `[N, h, w]` in the layer's own grid, raw: comparable between classes of one image.
@@ -79,7 +103,7 @@ def class_activation_maps(
         raise ValueError("activation maps are computed in fp32: call model.float() first")
     targets = [ClassifierOutputTarget(label) for label in classes.tolist()]
     with _left_as_found(model), _gradients_on(batch.device):
-        cam = _RawGradCAM(model, [layer], reshape_transform=to_map)
+        cam = METHODS[method](model, [layer], reshape_transform=to_map)
         try:
             # Not as a context manager: that one swallows an IndexError.
             maps: Maps = cam(batch.detach().clone().requires_grad_(), targets)
@@ -127,41 +151,3 @@ def enlarge(maps: Maps, size: int) -> Maps:
 def without_evidence(maps: Maps) -> NDArray[np.bool_]:
     """Say of each map of `[N, h, w]` whether nothing in it speaks for its class."""
     return maps.max(axis=(1, 2)) <= 0
-
-
-@dataclass(frozen=True)
-class Pointing:
-    """How often a map's highest point lies on the object (doi:10.1007/s11263-017-1059-x)."""
-
-    hits: int
-    images: int
-    """Of which those without evidence are misses."""
-    centre: float
-    """What a map would score that always points at the middle."""
-    random: float
-    """What one would score that points anywhere: the objects' mean share of the picture."""
-
-
-def pointing_game(maps: Maps, masks: NDArray[np.bool_]) -> Pointing:
-    """Compare maps with the objects' masks, no tolerance around the mask.
-
-    The centre's score is that of a Gaussian in the middle, or of any map highest there.
-
-    Args:
-        maps: `[N, h, w]` raw.
-        masks: `[N, H, W]`, true on the object.
-    """
-    if not len(maps):
-        return Pointing(hits=0, images=0, centre=0.0, random=0.0)
-    size = masks.shape[1]
-    big = enlarge(maps, size)
-    rows, columns = np.unravel_index(big.reshape(len(big), -1).argmax(axis=1), (size, size))
-    hits = masks[np.arange(len(big)), rows, columns] & ~without_evidence(maps)
-    # The middle of an even size is the corner of four pixels.
-    middle = slice((size - 1) // 2, size // 2 + 1)
-    return Pointing(
-        hits=int(hits.sum()),
-        images=len(maps),
-        centre=float(masks[:, middle, middle].mean()),
-        random=float(masks.mean()),
-    )

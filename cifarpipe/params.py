@@ -315,14 +315,31 @@ class Misclassified(Section):
     seed: NonNegativeInt
 
 
-class GradCam(Section):
-    """How the gathered images are explained."""
+CamMethod: TypeAlias = Literal[
+    "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigencam"
+]
+AttentionMethod: TypeAlias = Literal["gradient_attention", "attention_rollout"]
 
+
+class Methods(Section):
+    """What makes the maps of each architecture; docs/explanations.md compares them."""
+
+    vit: CamMethod | AttentionMethod
+    convmixer: CamMethod
+    resnet18_ln: CamMethod
+
+
+class GradCam(Section):
+    """How test images are explained, and how far the explanations are put to the test."""
+
+    method: Methods
     batch_size: PositiveInt
     opacity: Annotated[float, Field(gt=0, le=1)]
     """Of the map where it is strongest, laid over the picture."""
-    mask_images: NonNegativeInt
-    """Correct test images whose maps are compared with the object's mask, where masks exist."""
+    removal_images: NonNegativeInt
+    """Test images from which pixels are removed to see whether the maps know what matters."""
+    seed: NonNegativeInt
+    """Of the choice of those, of what fills them and of the maps that know nothing."""
 
 
 class Report(Section):

@@ -1,14 +1,18 @@
 """Measure one trained model on the test split, which no earlier stage looks at.
 
 Reads data/prepared/ and artifacts/M/model.safetensors; writes artifacts/M/predictions.csv and, in
-reports/models/M/, metrics.json, confusion.csv and classes.csv.
+reports/models/M/, metrics.json, confusion.csv, classes.csv, calibration.csv and slices.csv.
 """
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stages.command import run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
@@ -21,8 +25,9 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     import numpy as np
     import torch
 
+    from cifarpipe.calibration import fit_temperature, reliability_table
     from cifarpipe.checkpoint import load_model
-    from cifarpipe.data.prepared import load_prepared
+    from cifarpipe.data.prepared import Split, load_prepared
     from cifarpipe.data.store import ImageStore
     from cifarpipe.devices import pick_device
     from cifarpipe.evaluation import (
@@ -31,33 +36,44 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         confusion_table,
         measure,
         predictions_table,
+        softmax,
     )
     from cifarpipe.inference import compute_logits
     from cifarpipe.outputs import write_csv, write_json
+    from cifarpipe.slices import picture_properties, slice_table
     from stages.paths import artifact, model_report
 
     data = load_prepared()
     device = pick_device()
     network, origin = load_model(artifact(model, "model.safetensors"), device)
-    logits = (
-        compute_logits(
+
+    def answers(split: Split, name: str) -> "NDArray[np.float32]":
+        logits = compute_logits(
             network,
-            ImageStore(data.test.images, device),
+            ImageStore(split.images, device),
             mean=torch.tensor(origin.mean, device=device),
             std=torch.tensor(origin.std, device=device),
             batch_size=params.evaluate.batch_size,
-            progress=f"{model} on test",
+            progress=f"{model} on {name}",
         )
-        .cpu()
-        .numpy()
-    )
-    labels = np.asarray(data.test.labels)
-    figures = measure(logits, labels, calibration_bins=params.evaluate.calibration_bins)
+        return logits.cpu().numpy()
+
+    # How sure it is to be is learnt from images that chose nothing but the epoch.
+    temperature = fit_temperature(answers(data.val, "validation"), np.asarray(data.val.labels))
+    logits, labels = answers(data.test, "test"), np.asarray(data.test.labels)
+    bins = params.evaluate.calibration_bins
+    figures = measure(logits, labels, calibration_bins=bins, temperature=temperature)
     matrix = confusion_matrix(labels, logits.argmax(axis=1), len(data.classes))
     table = predictions_table(logits, labels, data.test.index, data.classes, data.test_files)
     write_csv(artifact(model, "predictions.csv"), table)
     write_csv(model_report(model, "confusion.csv"), confusion_table(matrix, data.classes))
     write_csv(model_report(model, "classes.csv"), class_table(matrix, data.classes))
+    write_csv(
+        model_report(model, "calibration.csv"), reliability_table(softmax(logits), labels, bins)
+    )
+    right = logits.argmax(axis=1) == labels
+    slices = slice_table(picture_properties(np.asarray(data.test.images)), right)
+    write_csv(model_report(model, "slices.csv"), slices)
     kept = {"kept_epoch": origin.kept_epoch, "val_accuracy": origin.val_accuracy}
     write_json(model_report(model, "metrics.json"), {model: figures | kept})
     print(

@@ -1,4 +1,4 @@
-"""Explain the gathered images of one model: these very ones, in this very order.
+"""Explain every test image of one model, show the gathered ones, and put the maps to the test.
 
 Reads data/prepared/, artifacts/M/model.safetensors, artifacts/M/predictions.csv and, in
 reports/models/M/, misclassified.csv and correct.csv; writes artifacts/M/cams.npz and, in
@@ -17,45 +17,72 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.params_file import load_params
 
     params = load_params()
-    params.model(model)
+    entry = params.model(model)
     options = params.gradcam
+
+    import numpy as np
+    import torch
 
     from cifarpipe.checkpoint import load_model
     from cifarpipe.data.prepared import load_prepared
     from cifarpipe.devices import pick_device
-    from cifarpipe.evaluation import read_table
-    from cifarpipe.explain import evidence_figures, explain, pointing_figures, save_maps
+    from cifarpipe.explain import Explainer, save_maps
+    from cifarpipe.explanation_quality import (
+        evidence_figures,
+        mask_figures,
+        randomisation_figures,
+        removal_figures,
+        with_random_weights,
+    )
     from cifarpipe.figures import draw_explanations, save_figure
     from cifarpipe.outputs import write_json
+    from cifarpipe.tables import read_table
     from stages.paths import artifact, model_report
 
     data = load_prepared()
-    network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
-    explained = {}
-    for name, picture in (("misclassified", "gradcam.png"), ("correct", "gradcam_correct.png")):
-        rows = read_table(model_report(model, f"{name}.csv"))
-        explained[name] = explain(network, origin, data.test, rows, options.batch_size)
-        figure = draw_explanations(
-            data.test.images[data.test.positions(rows["index"].to_numpy())],
-            rows,
-            explained[name].predicted,
-            explained[name].true,
-            opacity=options.opacity,
-            title=f"{model}: Grad-CAM of {name} test images",
-        )
-        save_figure(figure, model_report(model, picture))
+    test = data.test
+    device = pick_device()
+    network, origin = load_model(artifact(model, "model.safetensors"), device)
+    method = getattr(options.method, entry.arch)
+    explainer = Explainer(network, origin, method, options.batch_size)
+    predictions = read_table(artifact(model, "predictions.csv"))
+    explained = explainer.explain(test, predictions, progress=f"{model}: {method}")
     save_maps(artifact(model, "cams.npz"), explained)
 
-    figures = evidence_figures(explained)
-    if data.test_masks is not None:
-        predictions = read_table(artifact(model, "predictions.csv"))
-        correct = predictions[predictions.true == predictions.predicted][: options.mask_images]
-        maps = explain(network, origin, data.test, correct, options.batch_size).predicted
-        figures |= pointing_figures(
-            maps, data.test_masks[data.test.positions(correct["index"].to_numpy())]
+    for name, picture in (("misclassified", "gradcam.png"), ("correct", "gradcam_correct.png")):
+        rows = read_table(model_report(model, f"{name}.csv"))
+        shown = explained.of(rows["index"].to_numpy())
+        figure = draw_explanations(
+            test.images[test.positions(shown.index)],
+            rows,
+            shown.predicted,
+            shown.true,
+            opacity=options.opacity,
+            title=f"{model}: {method} of {name} test images",
         )
+        save_figure(figure, model_report(model, picture))
+
+    right = (predictions.true == predictions.predicted).to_numpy()
+    figures = evidence_figures(explained.predicted, right)
+    if data.test_masks is not None:
+        masks = data.test_masks[test.positions(explained.index[right])]
+        figures |= mask_figures(explained.predicted[right], masks)
+    # Those from which pixels are removed; right or wrong, since both kinds are explained.
+    chosen = np.random.default_rng(options.seed).permutation(len(test))[: options.removal_images]
+    rows = predictions.iloc[chosen]
+    shown = explained.of(rows["index"].to_numpy())
+    images, classes = test.images[test.positions(shown.index)], explainer.labels(rows.predicted)
+    batch = explainer.normalized(images)
+    figures |= removal_figures(
+        network, batch, shown.predicted, torch.tensor(classes), seed=options.seed
+    )
+    ignorant = with_random_weights(origin, device, options.seed)
+    forgotten = Explainer(ignorant, origin, method, options.batch_size).maps(images, classes)
+    figures |= randomisation_figures(shown.predicted, forgotten)
     write_json(model_report(model, "gradcam.json"), {model: {"gradcam": figures}})
-    print(f"{model}: " + ", ".join(f"{name} {value}" for name, value in figures.items()))
+    said = [f"{key} {figures[key]}" for key in ("pointing_game", "road", "road_over_random",
+            "randomisation_correlation") if key in figures]  # fmt: skip
+    print(f"{model}: {method} of {len(explained.index)} test images; {', '.join(said)}")
 
 
 if __name__ == "__main__":

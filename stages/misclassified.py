@@ -20,10 +20,10 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     wanted = params.misclassified
 
     from cifarpipe.data.prepared import load_prepared
-    from cifarpipe.evaluation import read_table
     from cifarpipe.figures import draw_gallery, save_figure
     from cifarpipe.outputs import write_csv
     from cifarpipe.selection import choose_correct, choose_errors
+    from cifarpipe.tables import read_table
     from stages.paths import artifact, model_report
 
     data = load_prepared()

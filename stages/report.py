@@ -52,8 +52,8 @@ def read_results(name: str, params: "Params") -> "ModelResults":
     """Read what the stages wrote about one model."""
     import pandas as pd
 
-    from cifarpipe.evaluation import read_table
     from cifarpipe.report import ModelResults
+    from cifarpipe.tables import read_table
     from stages.paths import model_report
 
     def read_json(file: str) -> dict[str, Any]:

@@ -193,6 +193,12 @@ CHANGES = [
     ("params.yaml", "calibration_bins: 15", "calibration_bins: 10", every("evaluate")),
     ("params.yaml", "count: 20", "count: 30", every("misclassified")),
     ("params.yaml", "opacity: 0.6", "opacity: 0.5", every("gradcam")),
+    (
+        "params.yaml",
+        "method: {vit: gradient_attention",
+        "method: {vit: layercam",
+        {"gradcam@vit", "gradcam@vit_t2t", "report"},
+    ),
     ("params.yaml", "title: CIFAR-10", "title: Our CIFAR-10", {"report"}),
     ("params.yaml", "# base rate", "# the base rate", set()),
     ("params.yaml", "models:\n", NEW_ENTRY, of("new")),

@@ -17,7 +17,6 @@ from cifarpipe.evaluation import (
     Floats,
     Labels,
     brier_score,
-    calibration_error,
     class_scores,
     class_table,
     confusion_matrix,
@@ -25,12 +24,12 @@ from cifarpipe.evaluation import (
     log_softmax,
     measure,
     predictions_table,
-    read_table,
     softmax,
     top_k_accuracy,
-    wilson_interval,
 )
 from cifarpipe.outputs import write_csv
+from cifarpipe.tables import read_table
+from tests.test_calibration import naive_calibration_error, naive_equal_mass_error
 
 ODD_NAMES = ["007", "NA", "a,b", "true", "1e3", 'say "hi"', " space ", "", "null", "<b>"]
 
@@ -55,20 +54,6 @@ def answers(draw_one: st.DrawFn) -> tuple[np.ndarray, Labels]:
     return np.array(logits, np.float32), np.array(labels, np.int64)
 
 
-def naive_calibration_error(probabilities: Floats, labels: Labels, bins: int) -> float:
-    error = 0.0
-    for i in range(bins):
-        inside = [
-            (row.max(), row.argmax() == label)
-            for row, label in zip(probabilities, labels, strict=True)
-            if i / bins < row.max() <= (i + 1) / bins
-        ]
-        if inside:
-            confidence, accuracy = np.mean(inside, axis=0)
-            error += len(inside) / len(labels) * abs(accuracy - confidence)
-    return error
-
-
 def naive_top_k(scores: Floats, labels: Labels, k: int) -> float:
     """Equal scores rank in the order of their labels, as argmax takes them."""
     ranked = [sorted(range(len(row)), key=lambda label: (-row[label], label)) for row in scores]
@@ -80,7 +65,8 @@ def test_figures_are_scikit_learns(seed: int) -> None:
     logits, labels = draw(seed=seed)
     probabilities = scipy.special.softmax(logits.astype(np.float64), axis=1)
     predicted = logits.argmax(axis=1)
-    figures = measure(logits, labels, calibration_bins=15)
+    figures = measure(logits, labels, calibration_bins=15, temperature=2.0)
+    cooler = scipy.special.softmax(logits.astype(np.float64) / 2, axis=1)
     correct = int(sklearn.metrics.accuracy_score(labels, predicted, normalize=False))
     interval = scipy.stats.binomtest(correct, len(labels)).proportion_ci(method="wilson")
     expected = {
@@ -92,7 +78,11 @@ def test_figures_are_scikit_learns(seed: int) -> None:
         "top2": sklearn.metrics.top_k_accuracy_score(labels, probabilities, k=2, labels=range(10)),
         "macro_f1": sklearn.metrics.f1_score(labels, predicted, average="macro"),
         "ece": naive_calibration_error(probabilities, labels, 15),
+        "ece_equal_mass": naive_equal_mass_error(probabilities, labels, 15),
         "brier": 10 * sklearn.metrics.mean_squared_error(np.eye(10)[labels], probabilities),
+        "temperature": 2.0,
+        "scaled_loss": sklearn.metrics.log_loss(labels, cooler, labels=range(10)),
+        "scaled_ece": naive_calibration_error(cooler, labels, 15),
     }
     assert figures == {name: round(float(value), 4) for name, value in expected.items()}
     assert 0 < figures["errors"] < len(labels)  # else the comparison would say little
@@ -104,7 +94,7 @@ def test_any_answers_add_up(case: tuple[np.ndarray, Labels]) -> None:
     logits, labels = case
     n, k = logits.shape
     predicted = logits.argmax(axis=1)
-    figures = measure(logits, labels, calibration_bins=7)
+    figures = measure(logits, labels, calibration_bins=7, temperature=1.0)
     matrix = confusion_matrix(labels, predicted, k)
     np.testing.assert_array_equal(
         matrix, sklearn.metrics.confusion_matrix(labels, predicted, labels=range(k))
@@ -127,7 +117,7 @@ def test_any_answers_add_up(case: tuple[np.ndarray, Labels]) -> None:
 
 
 def test_figures_are_plain_numbers_of_four_places() -> None:
-    figures = measure(*draw(), calibration_bins=15)
+    figures = measure(*draw(), calibration_bins=15, temperature=1.0)
     assert json.loads(json.dumps(figures)) == figures
     assert all(value == round(value, 4) for value in figures.values())
 
@@ -187,45 +177,6 @@ def test_confusion_table_has_a_row_per_cell() -> None:
     ]
 
 
-@settings(deadline=None, max_examples=200)
-@given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_is_scipys(case: tuple[int, int]) -> None:
-    hits, n = case
-    expected = scipy.stats.binomtest(hits, n).proportion_ci(method="wilson")
-    low, high = wilson_interval(hits, n)
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert 0 <= low <= high <= 1
-    assert low - 1e-12 <= hits / n <= high + 1e-12
-
-
-def test_wilson_interval_of_nothing_says_nothing() -> None:
-    assert wilson_interval(0, 0) == (0.0, 1.0)
-
-
-def test_calibration_error_of_four_images_by_hand() -> None:
-    """Bins of 0.2, closed above: 0.6 lies alone, 0.7 lies alone, 0.9 and 0.95 lie together."""
-    probabilities = np.array([[0.6, 0.4], [0.7, 0.3], [0.1, 0.9], [0.05, 0.95]])
-    labels = np.array([0, 1, 1, 0])  # right, wrong, right, wrong
-    by_hand = (abs(1 - 0.6) + abs(0 - 0.7) + abs(1 + 0 - 0.9 - 0.95)) / 4
-    assert by_hand == pytest.approx(0.4875)
-    assert calibration_error(probabilities, labels, 5) == pytest.approx(by_hand)
-    # In one bin over- and underconfidence cancel out.
-    assert calibration_error(probabilities, labels, 1) == pytest.approx(abs(2 - 3.15) / 4)
-
-
-@pytest.mark.parametrize("bins", [1, 2, 10, 15, 100])
-def test_calibration_error_is_the_naive_loops(bins: int) -> None:
-    logits, labels = draw(n=300)
-    ours = calibration_error(softmax(logits), labels, bins)
-    assert ours == pytest.approx(naive_calibration_error(softmax(logits), labels, bins))
-
-
-def test_the_certain_are_calibrated_only_if_right() -> None:
-    certain = np.eye(3)
-    assert calibration_error(certain, np.array([0, 1, 2]), 15) == 0
-    assert calibration_error(certain, np.array([1, 2, 0]), 15) == 1
-
-
 def test_brier_score_by_hand() -> None:
     probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
     first, second = 0.3**2 + 0.2**2 + 0.1**2, 0.1**2 + 0.7**2 + 0.6**2
@@ -239,7 +190,7 @@ def test_equal_scores_count_once() -> None:
     """A network that says the same of all classes knows nothing: top-2 is 2 of 5, not all."""
     scores, labels = np.full((5, 5), 0.2), np.arange(5)
     assert [top_k_accuracy(scores, labels, k) for k in range(1, 6)] == [0.2, 0.4, 0.6, 0.8, 1.0]
-    figures = measure(np.zeros((5, 5), np.float32), labels, calibration_bins=15)
+    figures = measure(np.zeros((5, 5), np.float32), labels, calibration_bins=15, temperature=1.0)
     assert figures["accuracy"] == 0.2
     assert figures["top2"] == 0.4
     assert figures["loss"] == round(math.log(5), 4)
@@ -313,9 +264,9 @@ def test_the_written_table_gives_the_same_figures(tmp_path: Path) -> None:
     again = measure(
         table[[f"logit_{label}" for label in range(10)]].to_numpy(np.float32),
         table.true.map(number).to_numpy(),
-        calibration_bins=15,
-    )
-    figures = measure(logits, labels, calibration_bins=15)
+        calibration_bins=15, temperature=1.0,
+    )  # fmt: skip
+    figures = measure(logits, labels, calibration_bins=15, temperature=1.0)
     assert again == pytest.approx(figures, abs=1.01e-4)  # a last place may round the other way
     assert (table.true != table.predicted).sum() == again["errors"] == figures["errors"]
     true_probability = table.true_probability.to_numpy()

@@ -7,27 +7,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 import torch
 from torch import nn
 
 from cifarpipe.checkpoint import Origin
 from cifarpipe.data.prepared import Split
 from cifarpipe.data.store import ImageStore
-from cifarpipe.evaluation import predictions_table, read_table
-from cifarpipe.explain import (
-    Explained,
-    evidence_figures,
-    explain,
-    pointing_figures,
-    save_maps,
-)
+from cifarpipe.evaluation import predictions_table
+from cifarpipe.explain import Explained, Explainer, map_maker, save_maps
 from cifarpipe.gradcam import class_activation_maps
 from cifarpipe.inference import compute_logits
 from cifarpipe.models.build import as_classifier, build_model
 from cifarpipe.normalize import normalize
 from cifarpipe.outputs import write_csv
 from cifarpipe.params import Params
+from cifarpipe.tables import read_table
 
 CLASSES = ["zebra", "007", "ant", "true", "<b>"]
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -82,8 +76,11 @@ def convmixer(demo_params: Params) -> Setting:
     return make_setting("convmixer", demo_params)
 
 
-def run(setting: Setting, rows: pd.DataFrame, batch_size: int = 7) -> Explained:
-    return explain(setting.model, setting.origin, setting.split, rows, batch_size)
+def run(
+    setting: Setting, rows: pd.DataFrame, batch_size: int = 7, method: str = "gradcam"
+) -> Explained:
+    explainer = Explainer(setting.model, setting.origin, method, batch_size)
+    return explainer.explain(setting.split, rows)
 
 
 def assert_maps_close(first: Explained, second: Explained) -> None:
@@ -154,9 +151,6 @@ def test_no_rows_give_no_maps(setting: Setting, from_file: bool, tmp_path: Path)
     assert found.index.dtype == np.int64
     assert len(found.index) == len(found.predicted) == len(found.true) == 0
     assert found.predicted.ndim == found.true.ndim == 3
-    assert evidence_figures({"misclassified": found}) == {"without_evidence_misclassified": 0}
-    figures = pointing_figures(found.predicted, np.empty((0, 32, 32), bool))
-    assert figures["pointing_game_images"] == 0
 
 
 def test_a_table_of_another_run_is_refused(setting: Setting) -> None:
@@ -224,48 +218,64 @@ def make_explained(seed: int = 0) -> Explained:
 
 
 def test_maps_are_read_back_as_they_were_saved(tmp_path: Path) -> None:
-    explained = {"misclassified": make_explained(0), "correct": make_explained(1)}
-    save_maps(tmp_path / "maps.npz", explained)
+    maps = make_explained()
+    save_maps(tmp_path / "maps.npz", maps)
     assert [path.name for path in tmp_path.iterdir()] == ["maps.npz"]
     with np.load(tmp_path / "maps.npz") as file:  # which refuses pickles
-        assert set(file) == {
-            f"{name}_{field}" for name in explained for field in ("index", "predicted", "true")
-        }
-        for name, maps in explained.items():
-            assert file[f"{name}_index"].tolist() == [5, 2, 9, 4]
-            np.testing.assert_array_equal(file[f"{name}_predicted"], maps.predicted)
-            np.testing.assert_array_equal(file[f"{name}_true"], maps.true)
-            assert file[f"{name}_true"].dtype == np.float32
+        assert set(file) == {"index", "predicted", "true"}
+        assert file["index"].tolist() == [5, 2, 9, 4]
+        np.testing.assert_array_equal(file["predicted"], maps.predicted)
+        np.testing.assert_array_equal(file["true"], maps.true)
+        assert file["true"].dtype == np.float32
 
 
 def test_equal_maps_give_equal_bytes_at_any_time(tmp_path: Path) -> None:
     for name in ("first", "again"):
-        save_maps(tmp_path / f"{name}.npz", {"correct": make_explained()})
+        save_maps(tmp_path / f"{name}.npz", make_explained())
     assert (tmp_path / "first.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
     with zipfile.ZipFile(tmp_path / "first.npz") as file:
         assert {entry.date_time[0] for entry in file.infolist()} == {1980}  # not today
 
 
-def test_maps_without_evidence_are_counted_by_set() -> None:
-    some, none = make_explained(), make_explained()
-    some.predicted[[0, 2]] = -1
-    some.true[1] = -1  # the true class is not what is counted
-    figures = evidence_figures({"misclassified": some, "correct": none})
-    assert figures == {"without_evidence_misclassified": 2, "without_evidence_correct": 0}
+def test_some_images_get_their_own_maps_in_the_order_asked() -> None:
+    maps = make_explained()
+    some = maps.of(np.array([9, 5, 9]))
+    assert some.index.tolist() == [9, 5, 9]
+    np.testing.assert_array_equal(some.predicted, maps.predicted[[2, 0, 2]])
+    np.testing.assert_array_equal(some.true, maps.true[[2, 0, 2]])
+    np.testing.assert_array_equal(some.contrast, (maps.predicted - maps.true)[[2, 0, 2]])
+    assert len(maps.of(np.empty(0, np.int64)).index) == 0
+    for unknown in (0, 3, 10):
+        with pytest.raises(KeyError):
+            maps.of(np.array([5, unknown]))
 
 
-def test_pointing_figures_by_hand() -> None:
-    maps = np.zeros((3, 2, 2), np.float32)
-    maps[:, 0, 0] = 1
-    masks = np.zeros((3, 4, 4), bool)
-    masks[:2, :2, :2] = True
-    masks[2, 2:, 2:] = True
-    interval = scipy.stats.binomtest(2, 3).proportion_ci(method="wilson")
-    assert pointing_figures(maps, masks) == {
-        "pointing_game_images": 3,
-        "pointing_game": 0.6667,
-        "pointing_game_low": round(interval.low, 4),
-        "pointing_game_high": round(interval.high, 4),
-        "pointing_game_centre": 0.25,
-        "pointing_game_random": 0.25,
-    }
+def test_the_difference_is_what_speaks_for_the_predicted_class_rather_than_the_true(
+    convmixer: Setting,
+) -> None:
+    """Behind the last block, a mean and a linear layer: the map adds up to the logit less bias."""
+    found = run(convmixer, convmixer.table)
+    bias = convmixer.model.head.bias.detach().numpy()
+    for number, row in enumerate(convmixer.table.to_dict("records")):
+        p, t = CLASSES.index(row["predicted"]), CLASSES.index(row["true"])
+        apart = row[f"logit_{p}"] - bias[p] - (row[f"logit_{t}"] - bias[t])
+        assert found.contrast[number].sum() == pytest.approx(apart, abs=2e-3)
+
+
+@pytest.mark.parametrize("method", ["gradient_attention", "attention_rollout", "layercam"])
+def test_a_vit_can_be_explained_by_other_methods(demo_params: Params, method: str) -> None:
+    setting = make_setting("vit", demo_params)
+    found = run(setting, setting.table, method=method)
+    assert found.predicted.shape == (N, 8, 8)
+    wrong = (setting.table.true != setting.table.predicted).to_numpy()
+    differs = (found.predicted != found.true).any(axis=(1, 2))
+    if method == "attention_rollout":  # which knows no class
+        assert not differs.any()
+    else:
+        assert differs.tolist() == wrong.tolist()
+    assert not np.allclose(found.predicted, run(setting, setting.table).predicted)
+
+
+def test_attention_is_not_asked_of_a_network_without(convmixer: Setting) -> None:
+    with pytest.raises(ValueError, match="needs a network with attention"):
+        map_maker(convmixer.model, "attention_rollout")

@@ -226,7 +226,42 @@ def test_explanations_name_both_classes_their_probabilities_and_the_grid() -> No
     maps = np.ones((1, 8, 9), np.float32)
     shown = texts(draw_explanations(make_pictures(1), rows, maps, maps, opacity=0.5, title="title"))
     assert "grid of 8 × 9" in shown[0]
-    assert shown[1:] == ["#0\ntrue: cat", "predicted:\ndog (0.50)", "true:\ncat (0.30)"]
+    assert shown[1:] == [
+        "#0\ntrue: cat", "predicted:\ndog (0.50)", "true:\ncat (0.30)", "predicted − true",
+    ]  # fmt: skip
+
+
+def test_correct_images_have_one_map() -> None:
+    rows = make_rows(2, ["cat", "dog"]).assign(predicted=["cat", "dog"])
+    maps = np.ones((2, 8, 8), np.float32)
+    figure = draw_explanations(make_pictures(2), rows, maps, maps, opacity=0.5, title="title")
+    shown = texts(figure)
+    assert "Their difference" not in shown[0]
+    assert len([text for text in shown if text.startswith("predicted:")]) == 2
+    assert not [text for text in shown if text.startswith(("true:", "predicted −"))]
+
+
+def test_the_difference_has_a_colour_for_either_class_and_none_where_they_agree(
+    tmp_path: Path,
+) -> None:
+    maps = np.ones((2, 1, 2, 3), np.float32)
+    maps[0, :, :, 0] = 3.0  # the left third speaks for the predicted class
+    maps[1, :, :, 2] = 2.0  # the right third for the true one, half as much
+    figure = draw_explanations(
+        plain((120, 120, 120)), make_rows(1), maps[0], maps[1], opacity=1.0, title="title"
+    )
+    pixels = decode(figure, tmp_path)
+    lefts = []
+    for strength in (1.0, -0.5):
+        colour = np.array(mpl.colormaps["PuOr"]((strength + 1) / 2)[:3]) * 255
+        expected = colour * abs(strength) + 120 * (1 - abs(strength))
+        found = np.argwhere((np.abs(pixels - expected) <= 2).all(axis=2))
+        assert len(found) > 15 * 130
+        lefts.append(np.median(found[:, 1]))
+    assert lefts[0] < lefts[1]
+    purple, orange = (mpl.colormaps["PuOr"](end) for end in (1.0, 0.0))
+    assert purple[2] > purple[1]
+    assert orange[0] > orange[2]
 
 
 def test_samples_are_the_first_of_each_class(tmp_path: Path) -> None:

@@ -20,10 +20,8 @@ from torch import Tensor, nn
 
 from cifarpipe.gradcam import (
     Maps,
-    Pointing,
     class_activation_maps,
     enlarge,
-    pointing_game,
     without_evidence,
 )
 from cifarpipe.models.build import as_classifier, build_model
@@ -485,41 +483,3 @@ def test_enlarging_is_torchs_and_keeps_magnitude() -> None:
     assert big.shape == (5, 32, 32)
     np.testing.assert_allclose(big, upsample(torch.from_numpy(maps)[None])[0].numpy(), atol=1e-6)
     np.testing.assert_array_equal(enlarge(maps[:, ::-1].transpose(0, 2, 1), 8).mT, maps[:, ::-1])
-
-
-def test_pointing_game_by_hand() -> None:
-    maps = np.array(
-        [[[3, 0], [0, 0]], [[0, 0], [0, 2]], [[0, 1], [0, -9]], [[-1, -2], [-2, -2]]], np.float32
-    )
-    masks = np.zeros((4, 4, 4), bool)
-    masks[0, :2, :2] = True  # hit at (0, 0); holds one of the four middle pixels
-    masks[1, :3, :3] = True  # missed at (3, 3); holds all four
-    masks[2, 0, 3] = True  # hit at (0, 3), which is not (3, 0)
-    masks[3] = True  # everything is object, but nothing speaks for the class: a miss
-    found = pointing_game(maps, masks)
-    assert (found.hits, found.images) == (2, 4)
-    assert found.centre == (1 / 4 + 1 + 0 + 1) / 4
-    assert found.random == (4 + 9 + 1 + 16) / 64
-
-
-def test_the_middle_of_an_odd_size_is_one_pixel() -> None:
-    masks = np.zeros((2, 5, 5), bool)
-    masks[0, 2, 2] = True
-    masks[1] = True
-    masks[1, 2, 2] = False
-    found = pointing_game(np.ones((2, 1, 1), np.float32), masks)
-    assert found.centre == 0.5
-    assert found.random == 0.5
-
-
-def test_pointing_anywhere_scores_what_random_maps_score() -> None:
-    rng = np.random.default_rng(0)
-    masks = rng.random((4000, 8, 8)) < 0.3
-    maps = rng.normal(size=(4000, 8, 8)).astype(np.float32)
-    found = pointing_game(maps, masks)
-    assert found.hits / found.images == pytest.approx(found.random, abs=0.03)  # four deviations
-
-
-def test_pointing_game_of_nothing() -> None:
-    found = pointing_game(np.empty((0, 1, 1), np.float32), np.empty((0, 8, 8), bool))
-    assert found == Pointing(hits=0, images=0, centre=0.0, random=0.0)

@@ -64,10 +64,12 @@ def make_results(
         arch="convmixer",
         folder=folder / "models" / name,
         metrics={
-            **measure(logits, labels, calibration_bins=15), "val_accuracy": 0.5, "kept_epoch": 2,
+            **measure(logits, labels, calibration_bins=15, temperature=1.0),
+            "val_accuracy": 0.5,
+            "kept_epoch": 2,
         },
         cost={"parameters": 1_234_567, "macs": 2_500_000},
-        gradcam={"without_evidence_misclassified": 1, "without_evidence_correct": 0},
+        gradcam={"without_evidence_errors": 1, "without_evidence_correct": 0},
         history=pd.DataFrame({"epoch": [1, 2, 3], "seconds": [2.0, 1.0, 1.0]}),
         layers=pd.DataFrame(
             {
@@ -388,9 +390,9 @@ def test_a_run_without_validation_images_shows_a_dash(report: Report) -> None:
 
 def test_maps_without_evidence_are_told(report: Report, page: Page) -> None:
     text = page.all("main")[0]["text"]
-    assert text.count("For 1 of them it found no evidence for the class predicted.") == 3
+    assert text.count("For 1 of all its errors it found no evidence for the class predicted.") == 3
     for model in report.results:
-        model.gradcam["without_evidence_misclassified"] = 0
+        model.gradcam["without_evidence_errors"] = 0
     assert "it found no evidence" not in report.html()
 
 

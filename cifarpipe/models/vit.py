@@ -27,6 +27,8 @@ class Attention(nn.Module):
         self.dropout = dropout
         self.to_qkv = nn.Conv2d(dim, 3 * heads * head_dim, 1)
         self.to_out = nn.Conv2d(heads * head_dim, dim, 1)
+        self.kept: list[Tensor] | None = None
+        """Where it puts its attention `[B, heads, N, N]` while somebody asks for it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix tokens: `[B, C, 1, N]` → `[B, C, 1, N]`."""
@@ -34,10 +36,12 @@ class Attention(nn.Module):
             self.to_qkv(x), "b (three h d) 1 n -> three b h n d", three=3, h=self.heads
         )
         dropout = self.dropout if self.training else 0.0
-        if x.is_cuda:
+        if x.is_cuda and self.kept is None:
             mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         else:  # in bf16 on a CPU, the fused kernel takes several times as long as this
             attend = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
+            if self.kept is not None:
+                self.kept.append(attend)
             mixed = F.dropout(attend, dropout) @ v
         out: Tensor = self.to_out(rearrange(mixed, "b h n d -> b (h d) 1 n"))
         return out
@@ -137,3 +141,8 @@ class ViT(nn.Module):
     def cam_map(self, activation: Tensor) -> Tensor:
         """Lay that layer's output out as a picture: `[B, C, 1, 1 + grid²]` → `[B, C, h, w]`."""
         return rearrange(activation[..., 1:], "b c 1 (h w) -> b c h w", h=self.grid)
+
+    @property
+    def attentions(self) -> list[Attention]:
+        """Return what mixes the tokens, in order of use."""
+        return [block.attention for block in self.blocks if isinstance(block, Block)]

@@ -1,0 +1,104 @@
+"""Where a vision transformer looked, from its attention: maps beside the class activation maps."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from cifarpipe.gradcam import Maps
+
+
+class Attention(Protocol):
+    """A part that mixes tokens."""
+
+    kept: list[Tensor] | None
+    """Where it puts its attention `[B, heads, N, N]` while somebody asks for it."""
+
+
+class Attentive(Protocol):
+    """A network with a class token first and a square of patches behind it."""
+
+    grid: int
+    """Patches of a side."""
+
+    @property
+    def attentions(self) -> Sequence[Attention]:
+        """What mixes the tokens, in order of use."""
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Return logits `[B, classes]`."""
+        ...
+
+
+def attention_rollout(model: Attentive, batch: Tensor) -> Maps:
+    """Follow the mean attention of the class token back through all blocks (arXiv:2005.00928).
+
+    It knows no class: the same map for each.
+
+    Args:
+        model: In evaluation mode.
+        batch: `[N, 3, H, W]`, normalised, on the model's device.
+
+    Returns:
+        `[N, h, w]` on the grid of patches, above 0.
+    """
+    with torch.no_grad(), _kept(model.attentions) as kept:
+        model(batch)
+    flow = _no_flow(kept[0])
+    for attention in kept:
+        flow = (attention.mean(dim=1) + _no_flow(attention)) / 2 @ flow
+    return _of_patches(model, flow)
+
+
+def gradient_attention(model: Attentive, batch: Tensor, classes: Tensor) -> Maps:
+    """Follow attention back as far as it spoke for a class (arXiv:2103.15679, self-attention).
+
+    Args:
+        model: In evaluation mode.
+        batch: `[N, 3, H, W]`, normalised, on the model's device.
+        classes: `[N]` the label asked about for each image.
+
+    Returns:
+        `[N, h, w]` on the grid of patches, 0 or above.
+    """
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(batch.device.type, enabled=False),
+        _kept(model.attentions) as kept,
+    ):
+        # Attention needs a gradient even where all weights are frozen.
+        logits = model(batch.detach().clone().requires_grad_())
+        asked = logits.gather(1, classes.to(logits.device)[:, None]).sum()
+        gradients = torch.autograd.grad(asked, kept)
+    flow = _no_flow(kept[0])
+    for attention, gradient in zip(kept, gradients, strict=True):
+        spoke_for = (attention.detach() * gradient).clamp(min=0).mean(dim=1)
+        flow = flow + spoke_for @ flow
+    return _of_patches(model, flow)
+
+
+@contextmanager
+def _kept(attentions: Sequence[Attention]) -> Iterator[list[Tensor]]:
+    """Collect what these compute within this context."""
+    kept: list[Tensor] = []
+    for attention in attentions:
+        attention.kept = kept
+    try:
+        yield kept
+    finally:
+        for attention in attentions:
+            attention.kept = None
+
+
+def _no_flow(attention: Tensor) -> Tensor:
+    """Return `[N, tokens, tokens]`: every token stays its own."""
+    return torch.eye(attention.shape[-1], device=attention.device).expand(len(attention), -1, -1)
+
+
+def _of_patches(model: Attentive, flow: Tensor) -> Maps:
+    """Return what the class token got from each patch."""
+    maps: Maps = flow[:, 0, 1:].reshape(-1, model.grid, model.grid).float().cpu().numpy()
+    return maps

@@ -1,0 +1,13 @@
+"""Tables on disk whose names stay text, whatever they look like."""
+
+from pathlib import Path
+
+import pandas as pd
+
+# Columns that hold text: a class may be called 007.
+TEXT = dict.fromkeys(("true", "predicted", "file", "class"), str)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a predictions table, a choice of its rows or a table per class."""
+    return pd.read_csv(path, dtype=TEXT, keep_default_na=False)

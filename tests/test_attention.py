@@ -1,0 +1,109 @@
+"""Maps from attention against a transformer written out with plain matrices."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifarpipe.attention import attention_rollout, gradient_attention
+from cifarpipe.models.vit import Block, ViT
+
+TOKENS, DIM, HEADS, HEAD_DIM = 17, 12, 3, 5
+
+
+@pytest.fixture
+def model() -> ViT:
+    torch.manual_seed(0)
+    vit = ViT(
+        image_size=16, num_classes=4, patch=4, dim=DIM, depth=3, heads=HEADS, head_dim=HEAD_DIM,
+        mlp_dim=20, dropout=0.3,
+    )  # fmt: skip
+    for parameter in vit.parameters():
+        nn.init.normal_(parameter, 0.05, 0.4)
+    return vit.eval()
+
+
+@pytest.fixture
+def batch() -> Tensor:
+    return torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def plain(model: ViT, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return logits `[classes]` of one image, and each block's attention `[heads, N, N]`."""
+
+    def matrix(convolution: nn.Module) -> tuple[Tensor, Tensor]:
+        assert isinstance(convolution, nn.Conv2d)
+        assert convolution.bias is not None
+        return convolution.weight[:, :, 0, 0], convolution.bias
+
+    patches = F.conv2d(image[None], model.patch_embedding.weight, model.patch_embedding.bias, 4)
+    tokens = torch.cat([model.class_token[0, :, 0].T, patches[0].flatten(1).T])
+    tokens = tokens + model.positions[0, :, 0].T
+    attentions = []
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        norm = block.attention_norm
+        x = F.layer_norm(tokens, (DIM,), norm.weight, norm.bias)
+        queries, keys, values = F.linear(x, *matrix(block.attention.to_qkv)).chunk(3, dim=1)
+        heads = []
+        attend = []
+        for head in range(HEADS):
+            part = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
+            weights = (queries[:, part] @ keys[:, part].T / HEAD_DIM**0.5).softmax(dim=1)
+            weights.retain_grad()
+            attend.append(weights)
+            heads.append(weights @ values[:, part])
+        attentions.append(attend)
+        tokens = tokens + F.linear(torch.cat(heads, dim=1), *matrix(block.attention.to_out))
+        x = F.layer_norm(tokens, (DIM,), block.mlp_norm.weight, block.mlp_norm.bias)
+        hidden = F.gelu(F.linear(x, *matrix(block.mlp[0])))
+        tokens = tokens + F.linear(hidden, *matrix(block.mlp[3]))
+    x = F.layer_norm(tokens[:1], (DIM,), model.norm.weight, model.norm.bias)
+    return F.linear(x, *matrix(model.head))[0], attentions
+
+
+def test_rollout_is_the_papers(model: ViT, batch: Tensor) -> None:
+    maps = attention_rollout(model, batch)
+    assert maps.shape == (3, 4, 4)
+    for number, image in enumerate(batch):
+        _, attentions = plain(model, image)
+        flow = np.eye(TOKENS)
+        for heads in attentions:
+            mean = np.mean([head.detach().numpy() for head in heads], axis=0)
+            flow = (0.5 * mean + 0.5 * np.eye(TOKENS)) @ flow
+        np.testing.assert_allclose(maps[number].ravel(), flow[0, 1:], rtol=1e-4)
+
+
+def test_gradient_attention_is_the_papers_for_the_class_asked_about(
+    model: ViT, batch: Tensor
+) -> None:
+    classes = torch.tensor([2, 0, 3])
+    maps = gradient_attention(model, batch, classes)
+    for number, image in enumerate(batch):
+        logits, attentions = plain(model, image)
+        logits[classes[number]].backward()
+        relevance = np.eye(TOKENS)
+        for heads in attentions:
+            terms = [np.maximum(head.grad.numpy() * head.detach().numpy(), 0) for head in heads]
+            relevance = relevance + np.mean(terms, axis=0) @ relevance
+        np.testing.assert_allclose(maps[number].ravel(), relevance[0, 1:], rtol=1e-3, atol=1e-6)
+    assert not np.allclose(maps, gradient_attention(model, batch, (classes + 1) % 4))
+
+
+def test_the_model_is_left_as_it_was(model: ViT, batch: Tensor) -> None:
+    before = model(batch)
+    model.requires_grad_(False)
+    with torch.no_grad():
+        maps = gradient_attention(model, batch, torch.zeros(3, dtype=torch.int64))
+    attention_rollout(model, batch)
+    assert (maps > 0).any()
+    assert all(attention.kept is None for attention in model.attentions)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert torch.equal(model(batch), before)
+
+
+def test_attention_is_forgotten_after_a_fault(model: ViT, batch: Tensor) -> None:
+    with pytest.raises(RuntimeError):
+        gradient_attention(model, batch, torch.tensor([0, 1, 99]))
+    assert all(attention.kept is None for attention in model.attentions)

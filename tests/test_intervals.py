@@ -1,0 +1,23 @@
+"""Wilson's interval against SciPy's."""
+
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cifarpipe.intervals import wilson_interval
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_is_scipys(case: tuple[int, int]) -> None:
+    hits, n = case
+    expected = scipy.stats.binomtest(hits, n).proportion_ci(method="wilson")
+    low, high = wilson_interval(hits, n)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= low <= high <= 1
+    assert low - 1e-12 <= hits / n <= high + 1e-12
+
+
+def test_wilson_interval_of_nothing_says_nothing() -> None:
+    assert wilson_interval(0, 0) == (0.0, 1.0)
