@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from stages.command import run
+from cifarpipe.command import run
 
 
 def leave(*_arguments: Any, **_named: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.command import run
+from cifarpipe.command import run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,8 +40,8 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     )
     from cifarpipe.inference import compute_logits
     from cifarpipe.outputs import write_csv, write_json
+    from cifarpipe.paths import artifact, model_report
     from cifarpipe.slices import picture_properties, slice_table
-    from stages.paths import artifact, model_report
 
     data = load_prepared()
     device = pick_device()

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stages.command import run
+from cifarpipe.command import run
 
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
@@ -36,8 +36,8 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     )
     from cifarpipe.figures import draw_explanations, save_figure
     from cifarpipe.outputs import write_json
+    from cifarpipe.paths import artifact, model_report
     from cifarpipe.tables import read_table
-    from stages.paths import artifact, model_report
 
     data = load_prepared()
     test = data.test

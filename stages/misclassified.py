@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stages.command import run
+from cifarpipe.command import run
 
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
@@ -22,9 +22,9 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.data.prepared import load_prepared
     from cifarpipe.figures import draw_gallery, save_figure
     from cifarpipe.outputs import write_csv
+    from cifarpipe.paths import artifact, model_report
     from cifarpipe.selection import choose_correct, choose_errors
     from cifarpipe.tables import read_table
-    from stages.paths import artifact, model_report
 
     data = load_prepared()
     predictions = read_table(artifact(model, "predictions.csv"))

@@ -3,7 +3,7 @@
 Reads raw data; writes data/prepared/, reports/dataset.json and reports/dataset.png.
 """
 
-from stages.command import run
+from cifarpipe.command import run
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     from cifarpipe.data.sources import read_source
     from cifarpipe.figures import draw_samples, save_figure
     from cifarpipe.outputs import write_json
-    from stages.paths import DATASET_CARD, DATASET_PICTURE
+    from cifarpipe.paths import DATASET_CARD, DATASET_PICTURE
 
     prepared = prepare(read_source(params.data, params.seed), params.data, params.seed)
     write_json(DATASET_CARD, public_card(prepared))

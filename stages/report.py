@@ -7,7 +7,7 @@ reports/index.html, reports/summary.md, reports/leaderboard.csv and reports/curv
 import json
 from typing import TYPE_CHECKING, Any
 
-from stages.command import run
+from cifarpipe.command import run
 
 if TYPE_CHECKING:
     from cifarpipe.params import Params
@@ -22,9 +22,9 @@ def main() -> None:
 
     from cifarpipe.figures import draw_curves, save_figure
     from cifarpipe.outputs import write_csv, write_text
+    from cifarpipe.paths import DATASET_CARD, DATASET_PICTURE, REPORTS
     from cifarpipe.provenance import provenance
     from cifarpipe.report import earlier_curves, leaderboard, render_html, render_markdown
-    from stages.paths import DATASET_CARD, DATASET_PICTURE, REPORTS
 
     dataset = json.loads(DATASET_CARD.read_text(encoding="utf-8"))["dataset"]
     results = [read_results(name, params) for name in params.models]
@@ -52,9 +52,9 @@ def read_results(name: str, params: "Params") -> "ModelResults":
     """Read what the stages wrote about one model."""
     import pandas as pd
 
+    from cifarpipe.paths import model_report
     from cifarpipe.report import ModelResults
     from cifarpipe.tables import read_table
-    from stages.paths import model_report
 
     def read_json(file: str) -> dict[str, Any]:
         return json.loads(model_report(name, file).read_text(encoding="utf-8"))[name]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stages.command import run
+from cifarpipe.command import run
 
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
@@ -29,9 +29,9 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.models.build import build_model
     from cifarpipe.models.cost import count_macs, layer_table
     from cifarpipe.outputs import write_csv, write_json
+    from cifarpipe.paths import artifact, model_report, resume_folder
     from cifarpipe.resume import ResumeStore, fingerprint, locked
     from cifarpipe.training import train
-    from stages.paths import artifact, model_report, resume_folder
 
     data = load_prepared()
     check_strengths(model, entry.augment, data.image_size)

@@ -318,7 +318,7 @@ def test_the_stage_refuses_it_too_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from stages.command import run
+    from cifarpipe.command import run
     from stages.prepare import main
 
     wanted = spoil(pictures)
