@@ -1,7 +1,9 @@
 """Pictures of arrays and tables: galleries, activation maps, curves, confusion matrices."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +21,7 @@ GALLERY_COLUMNS = 5
 EXPLAINED_WIDTH = 8  # tiles
 TILE = 1.45  # side of an explained picture, inches
 LARGE_TILE = 1.95  # side of a picture in a gallery
+ANSWER_TILE = 2.2  # side of the one picture of an answer
 GAP = 0.1
 CAPTION = 0.36  # room for two lines above a picture, inches
 LONGEST_NAME = 18
@@ -33,7 +36,8 @@ mpl.rcParams.update({"font.size": 9, "text.parse_math": False})  # a class may h
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG whose bytes depend on the picture alone."""
-    with atomic_path(path) as partial:
+    with atomic_path(path) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for it
         figure.savefig(partial, dpi=DPI, metadata={"Software": None})
 
 
@@ -131,6 +135,65 @@ def draw_explanations(
     return figure
 
 
+def draw_answer(
+    picture: NDArray[np.uint8],
+    name: str,
+    classes: Sequence[str],
+    probabilities: NDArray[np.float64],
+    maps: NDArray[np.float32],
+    *,
+    opacity: float,
+    title: str,
+) -> Figure:
+    """Show one picture beside the maps of its most probable classes, and how the first two differ.
+
+    All maps share one scale, from 0 to the strongest evidence in any. Lines part the cells of the
+    maps' own grid. A single map is of no class: the same for each.
+
+    Args:
+        picture: `[H, W, 3]`, as the network sees it.
+        name: Of its file.
+        classes: The most probable first; at least as many as maps.
+        probabilities: Of these.
+        maps: `[N, h, w]` raw.
+        opacity: Of a map where it is strongest, 0 … 1.
+        title: Stands above.
+    """
+    count, (rows, columns) = len(maps), maps.shape[1:]
+    contrasted = count > 1
+    key = f"Colour: what mattered, whatever the class; the map's own grid is {rows} × {columns}."
+    if contrasted:
+        key = (
+            f"Colour: evidence for the class, on one scale for all; the maps' own grid is {rows} × "
+            f"{columns}.\nRight: the first two maps' difference, on its own scale; purple "
+            f"speaks for the first class, orange for the second."
+        )
+    tiles = 1 + count + contrasted
+    figure, axes, ((x, y),) = _tiles(1, 1, tiles, ANSWER_TILE, f"{title}\n{key}")
+    lefts = [x + tile * (ANSWER_TILE + GAP / 2) for tile in range(tiles)]
+    _place(axes, picture, x, y, ANSWER_TILE)
+    size = f"{picture.shape[1]} × {picture.shape[0]}"
+    _caption(axes, x, y, f"{_short(name)}\nas the network sees it: {size}")
+    _colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
+    top = max(maps.max(), 1e-30)
+    for number, left in enumerate(lefts[1 : count + 1]):
+        _evidence(axes, picture, maps[number] / top, left, y, opacity, ANSWER_TILE)
+        said = f"{number + 1}. {_short(classes[number])}\nprobability {probabilities[number]:.4f}"
+        _caption(axes, left, y, said if contrasted else "any class")
+    if contrasted:
+        _colour_bar(figure, CONTRAST_COLOURS, ["second", "first"], 1)
+        difference = maps[0] - maps[1]
+        strength = difference / max(np.abs(difference).max(), 1e-30)
+        # An even veil: both ends of these colours would be lost on a dark picture.
+        veil = np.full_like(strength, opacity)
+        place = (lefts[-1], y, ANSWER_TILE)
+        _overlay(axes, _grey(picture), strength, veil, CONTRAST_COLOURS, (-1, 1), *place)
+        _caption(axes, lefts[-1], y, f"{_short(classes[0])} −\n{_short(classes[1])}")
+    for left in lefts[1:]:
+        _grid(axes, rows, columns, left, y, ANSWER_TILE)
+    return figure
+
+
 def draw_curves(curves: Mapping[str, pd.DataFrame], earlier: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw accuracy and loss, in training and validation, of all models over the epochs.
 
@@ -218,18 +281,19 @@ def _evidence(
     x: float,
     y: float,
     opacity: float,
+    side: float = TILE,
 ) -> None:
     """Lay a map, 1 at its strongest, over its picture in grey."""
     grey = _grey(picture)
     if strength.max() <= 0:
-        _place(axes, grey // 2, x, y, TILE)
+        _place(axes, grey // 2, x, y, side)
         axes.text(
-            x + TILE / 2, y + TILE / 2, "no positive\nevidence", color="white", size=8,
+            x + side / 2, y + side / 2, "no positive\nevidence", color="white", size=8,
             ha="center", va="center",
         )  # fmt: skip
         return
     strength = np.clip(strength, 0, 1)
-    _overlay(axes, grey, strength, opacity * strength, MAP_COLOURS, (0, 1), x, y)
+    _overlay(axes, grey, strength, opacity * strength, MAP_COLOURS, (0, 1), x, y, side)
 
 
 def _difference(
@@ -243,7 +307,7 @@ def _difference(
     """Lay a signed map over its picture in grey, its largest absolute value in full colour."""
     strength = difference / max(np.abs(difference).max(), 1e-30)
     shown = opacity * np.abs(strength)
-    _overlay(axes, _grey(picture), strength, shown, CONTRAST_COLOURS, (-1, 1), x, y)
+    _overlay(axes, _grey(picture), strength, shown, CONTRAST_COLOURS, (-1, 1), x, y, TILE)
 
 
 def _overlay(
@@ -255,18 +319,26 @@ def _overlay(
     limits: tuple[float, float],
     x: float,
     y: float,
+    side: float,
 ) -> None:
-    _place(axes, grey, x, y, TILE)
+    _place(axes, grey, x, y, side)
     axes.imshow(
         strength,
         cmap=colours,
         vmin=limits[0],
         vmax=limits[1],
         alpha=opacity,
-        extent=(x, x + TILE, y + TILE, y),
+        extent=(x, x + side, y + side, y),
         interpolation="bilinear",
         aspect="auto",
     )
+
+
+def _grid(axes: Axes, rows: int, columns: int, x: float, y: float, side: float) -> None:
+    """Part a map's cells by fine lines."""
+    style: dict[str, Any] = {"colors": "0.6", "linewidth": 0.5, "alpha": 0.4}
+    axes.hlines(y + side * np.arange(1, rows) / rows, x, x + side, **style)
+    axes.vlines(x + side * np.arange(1, columns) / columns, y, y + side, **style)
 
 
 def _grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

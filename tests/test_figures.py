@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cifarpipe.figures import (
+    draw_answer,
     draw_curves,
     draw_explanations,
     draw_gallery,
@@ -69,6 +70,20 @@ def explanations(count: int = 4) -> Figure:
     )
 
 
+def drawn_answer(
+    maps: np.ndarray, picture: np.ndarray | None = None, opacity: float = 0.6
+) -> Figure:
+    shown = make_pictures(1)[0] if picture is None else picture
+    return draw_answer(
+        shown, "photo.png", ["cat", "dog", *NASTY], np.array([0.7, 0.2, 0.05, 0.03, 0.01, 0.01]),
+        maps, opacity=opacity, title="a title",
+    )  # fmt: skip
+
+
+def answered() -> Figure:
+    return drawn_answer(np.random.default_rng(1).normal(size=(3, 8, 8)).astype(np.float32))
+
+
 def make_history(epochs: int = 3) -> pd.DataFrame:
     rising = np.linspace(0.1, 0.9, epochs)
     return pd.DataFrame(
@@ -91,7 +106,7 @@ def samples() -> Figure:
     return draw_samples(make_pictures(30), np.arange(30) % 4, NASTY)
 
 
-@pytest.mark.parametrize("draw", [gallery, explanations, curves, samples])
+@pytest.mark.parametrize("draw", [gallery, explanations, answered, curves, samples])
 def test_equal_content_gives_equal_bytes(draw: Callable[[], Figure], tmp_path: Path) -> None:
     for name in ("first", "again"):
         save_figure(draw(), tmp_path / name / "figure.png")
@@ -262,6 +277,66 @@ def test_the_difference_has_a_colour_for_either_class_and_none_where_they_agree(
     purple, orange = (mpl.colormaps["PuOr"](end) for end in (1.0, 0.0))
     assert purple[2] > purple[1]
     assert orange[0] > orange[2]
+
+
+def test_an_answer_has_one_scale_for_all_classes_and_shows_what_parts_the_first_two(
+    tmp_path: Path,
+) -> None:
+    """Evidence of 3, 1.5 and 0, each in a lower left quarter of 4 × 4 cells."""
+    maps = np.zeros((3, 4, 4), np.float32)
+    maps[:, 2:, :2] = np.array([3.0, 1.5, 0.0])[:, None, None]
+    grey = 120
+    colour = (grey + 10, grey, grey - 10)
+    figure = drawn_answer(maps, plain(colour)[0], opacity=0.8)
+    pixels = decode(figure, tmp_path).astype(int)
+    original = places(pixels, colour)
+    top, left = original.min(axis=0)
+    side, step = 220, 225  # 2.2 and 2.25 inches
+    assert (pixels[top + 5 : top + side - 5, left + 5 : left + side - 5] == colour).all()
+
+    def found(tile: int) -> np.ndarray:
+        return pixels[top + 190, left + tile * step + 40]  # within the outermost cell
+
+    for tile, strength in ((1, 1.0), (2, 0.5)):
+        colour = np.array(mpl.colormaps["inferno"](strength)[:3]) * 255
+        expected = colour * (0.8 * strength) + grey * (1 - 0.8 * strength)
+        np.testing.assert_allclose(found(tile), expected, atol=2)
+    purple = np.array(mpl.colormaps["PuOr"](1.0)[:3]) * 255
+    np.testing.assert_allclose(found(4), 0.8 * purple + 0.2 * grey, atol=2)
+    shown = texts(figure)
+    assert shown.count("no positive\nevidence") == 1  # of the third
+    captions = [text for text in shown[1:] if "evidence" not in text]
+    assert captions == [
+        "photo.png\nas the network sees it: 8 × 8", "1. cat\nprobability 0.7000",
+        "2. dog\nprobability 0.2000", "3. $\\frac{\nprobability 0.0500", "cat −\ndog",
+    ]  # fmt: skip
+    assert "one scale for all; the maps' own grid is 4 × 4" in shown[0]
+    assert [bar.get_yticklabels()[1].get_text() for bar in figure.axes[1:]] == ["most", "first"]
+
+
+def test_the_cells_of_an_answers_maps_are_parted_by_lines(tmp_path: Path) -> None:
+    maps = np.zeros((2, 3, 4), np.float32)
+    maps[0, 0, 0] = 1
+    with_lines = drawn_answer(maps, plain((0, 0, 0))[0])
+    lines = with_lines.axes[0].collections
+    assert sorted(len(part.get_segments()) for part in lines) == [2, 2, 2, 3, 3, 3]
+
+
+def test_an_answer_without_evidence_says_so_for_every_class(tmp_path: Path) -> None:
+    figure = drawn_answer(np.full((3, 2, 2), -1, np.float32))
+    assert texts(figure).count("no positive\nevidence") == 3
+    decode(figure, tmp_path)
+
+
+def test_a_map_of_no_class_stands_alone() -> None:
+    figure = drawn_answer(np.ones((1, 8, 8), np.float32))
+    assert texts(figure)[1:] == ["photo.png\nas the network sees it: 32 × 32", "any class"]
+    assert "whatever the class" in texts(figure)[0]
+    assert len(figure.axes) == 2  # one colour bar
+
+
+def test_letters_that_the_font_lacks_are_no_warning(tmp_path: Path) -> None:
+    decode(draw_gallery(make_pictures(1), make_rows(1, ["猫", "犬"]), "title"), tmp_path)
 
 
 def test_samples_are_the_first_of_each_class(tmp_path: Path) -> None:

@@ -1,0 +1,5 @@
+"""The command `cifarpipe` as `python -m cifarpipe`."""
+
+from cifarpipe.cli import main
+
+main()

@@ -1,0 +1,116 @@
+"""The command `cifarpipe`: what people ask of trained models beside the pipeline."""
+
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cifarpipe.command import new_app, run_app
+from cifarpipe.errors import UserError
+
+if TYPE_CHECKING:
+    from cifarpipe.answer import Answer
+
+MAPPED = 3  # classes whose evidence is drawn
+BAR = 25  # characters of a probability of 1
+
+app = new_app()
+
+
+def main() -> None:
+    """Run the command on the command line's arguments."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a file's name may be no text, a terminal ASCII
+    run_app(app)
+
+
+@app.callback(no_args_is_help=True)
+def root() -> None:
+    """Look into the trained models of params.yaml. Run it in the project's root folder."""
+
+
+@app.command()
+def explain(
+    picture: Annotated[Path, typer.Argument(help="Any picture file that Pillow reads.")],
+    model: Annotated[str, typer.Option(help="Name of an entry of `models`, trained.")],
+    method: Annotated[
+        str | None, typer.Option(help="What makes the maps; by default as in `gradcam.method`.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The PNG to write; by default PICTURE_MODEL.png, here.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Predictions to print.")] = 5,
+) -> None:
+    """Say what a trained model takes a picture for, and draw where it sees that."""
+    from cifarpipe.params_file import load_params
+
+    params = load_params()
+    params.model(model)
+    out = out or Path(f"{picture.stem}_{model}.png")
+    check_out(out, picture)
+
+    from cifarpipe.answer import KNOW_NO_CLASS, answer, methods_for
+    from cifarpipe.checkpoint import load_model
+    from cifarpipe.devices import pick_device
+    from cifarpipe.explain import Explainer
+    from cifarpipe.figures import draw_answer, save_figure
+    from cifarpipe.paths import artifact
+    from cifarpipe.picture import read_picture
+
+    network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
+    arch = origin.entry["arch"]
+    method = method or getattr(params.gradcam.method, arch)
+    if method not in (allowed := methods_for(network)):
+        raise UserError(
+            f"--method is {method!r}; allowed for {model}, a {arch}: {', '.join(allowed)}.\n"
+            f"Name one of these, or leave it out for that of params.yaml."
+        )
+    read = read_picture(picture, origin.image_size)
+    explainer = Explainer(network, origin, method, params.gradcam.batch_size)
+    found = answer(explainer, read.pixels, 1 if method in KNOW_NO_CLASS else MAPPED)
+    print(f"{picture}: {read.found};\n{', '.join(read.steps) or 'taken as it is'}.\n")
+    print(prediction_table(found, top))
+
+    figure = draw_answer(
+        read.pixels,
+        picture.name.encode(errors="replace").decode(),  # it need not be text
+        found.classes,
+        found.probabilities,
+        found.maps,
+        opacity=params.gradcam.opacity,
+        title=f"What {model} sees, by {method}",
+    )
+    try:
+        save_figure(figure, out)
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{out} can't be written: {why}.\nName another --out.") from None
+    print(f"\nWhere {model} sees that, by {method}: {out}")
+
+
+def check_out(out: Path, picture: Path) -> None:
+    """Refuse, by `UserError`, to write what is no PNG, or over the picture itself."""
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out is {out}; allowed: a name that ends in .png.")
+    try:
+        same = out.samefile(picture)
+    except OSError:  # one of them is not there
+        return
+    if same:
+        raise UserError(f"{out} is the picture itself, which stays as it is.\nName another --out.")
+
+
+def prediction_table(found: "Answer", top: int) -> str:
+    """Return the `top` most probable classes and their probabilities, as lines of text."""
+    rows = list(zip(found.classes, found.probabilities, strict=True))
+    if rest := rows[top:]:
+        name = "1 other" if len(rest) == 1 else f"{len(rest)} others"
+        rows = [*rows[:top], (name, sum(probability for _, probability in rest))]
+    width = max(len("class"), *(len(name) for name, _ in rows))
+    lines = [f"{'class':{width}}  probability"]
+    for name, probability in rows:
+        bar = "█" * round(BAR * probability)
+        lines.append(f"{name:{width}}  {probability:11.4f}  {bar}".rstrip())
+    return "\n".join(lines)

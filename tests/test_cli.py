@@ -1,0 +1,236 @@
+"""The command `cifarpipe`, as people run it: what it prints, writes and refuses."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cifarpipe.checkpoint import Origin, load_model, save_model
+from cifarpipe.cli import main
+from cifarpipe.models.build import build_model
+from cifarpipe.params import Params
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ["cat", "a longer name", "dog", "<b>"]
+MODELS = ("vit", "convmixer")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, demo_params: Params) -> Path:
+    """A project with parameters and two networks that were never trained."""
+    folder = tmp_path_factory.mktemp("study")
+    shutil.copy(ROOT / "params.demo.yaml", folder / "params.yaml")
+    for name in MODELS:
+        torch.manual_seed(0)
+        entry = demo_params.models[name]
+        network = build_model(entry, num_classes=len(CLASSES), image_size=32)
+        with torch.no_grad():  # not nearly the same for all classes
+            network.head.bias.copy_(torch.tensor([0.0, 2.0, 1.0, -1.0]))
+        origin = Origin(
+            name=name, entry=entry.model_dump(mode="json"), classes=CLASSES, image_size=32,
+            mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3], data_fingerprint="", seed=0, peak_lr=0.1,
+            kept_epoch=1, val_accuracy=None, execution={},
+        )  # fmt: skip
+        save_model(folder / f"artifacts/{name}/model.safetensors", network.state_dict(), origin)
+    return folder
+
+
+@pytest.fixture
+def folder(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder to run in: the study's files and a picture."""
+    (tmp_path / "params.yaml").symlink_to(study / "params.yaml")
+    (tmp_path / "artifacts").symlink_to(study / "artifacts")
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Return what runs the command and gives exit code, stdout and stderr."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cifarpipe", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return run
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+GIVEN = {"params.yaml", "artifacts", "photo.png"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_prints_the_predictions_and_writes_a_png(folder: Path, run, name: str) -> None:
+    code, out, err = run("explain", "photo.png", "--model", name)
+    assert (code, err) == (0, "")
+    head, table, tail = out.split("\n\n")
+    assert head == (
+        "photo.png: PNG, 64 × 48 pixels;\ncropped to the middle 48 × 48, reduced to 32 × 32."
+    )
+    network, origin = load_model(Path(f"artifacts/{name}/model.safetensors"), torch.device("cpu"))
+    with Image.open("photo.png") as image:
+        image = image.crop((8, 0, 56, 48)).resize((32, 32), Image.Resampling.LANCZOS)
+    batch = (np.array(image) / 255 - origin.mean) / origin.std
+    with torch.no_grad():
+        logits = network(torch.tensor(batch.transpose(2, 0, 1)[None], dtype=torch.float32))
+    expected = np.exp(logits[0].double().numpy())
+    expected /= expected.sum()
+    order = np.argsort(-expected)
+    lines = table.splitlines()
+    assert lines[0].split() == ["class", "probability"]
+    assert len(lines) == 1 + len(CLASSES)
+    for line, label in zip(lines[1:], order, strict=True):
+        shown, probability = re.fullmatch(r"(.+?)  +(0\.\d{4})(?:  █+)?", line).groups()
+        assert shown == CLASSES[label]
+        assert float(probability) == pytest.approx(expected[label], abs=2e-4)
+    assert lines[1].count("█") == round(25 * expected[order[0]])
+    assert tail.endswith(f": photo_{name}.png\n")
+    assert files(folder) == GIVEN | {f"photo_{name}.png"}
+    with Image.open(f"photo_{name}.png") as written:
+        assert written.format == "PNG"
+
+
+def test_fewer_predictions_are_printed_with_the_rest_in_one_line(folder: Path, run) -> None:
+    table = run("explain", "photo.png", "--model", "vit", "--top", "1")[1].split("\n\n")[1]
+    first, rest = table.splitlines()[1:]
+    assert rest.startswith("3 others ")
+    assert sum(float(line.split()[-2]) for line in (first, rest)) == pytest.approx(1, abs=1e-4)
+    table = run("explain", "photo.png", "--model", "vit", "--top", "3")[1].split("\n\n")[1]
+    assert table.splitlines()[-1].startswith("1 other ")
+    code, _, err = run("explain", "photo.png", "--model", "vit", "--top", "0")
+    assert code == 2
+    assert "Traceback" not in err
+
+
+def test_the_method_is_that_of_the_parameters_or_the_one_asked_for(
+    folder: Path, run, demo_params: Params
+) -> None:
+    for arch in MODELS:
+        method = getattr(demo_params.gradcam.method, arch)
+        assert f", by {method}: " in run("explain", "photo.png", "--model", arch)[1]
+    arguments = ("--method", "layercam", "--out", "new/asked.PNG")
+    code, out, _ = run("explain", "photo.png", "--model", "vit", *arguments)
+    assert (code, out.splitlines()[-1]) == (0, "Where vit sees that, by layercam: new/asked.PNG")
+    assert files(folder / "new") == {"asked.PNG"}
+    default, asked = (Path(name).read_bytes() for name in ("photo_vit.png", "new/asked.PNG"))
+    assert default != asked
+
+
+def test_a_method_without_classes_gives_one_map(folder: Path, run) -> None:
+    arguments = ("--method", "attention_rollout", "--out", "one.png")
+    run("explain", "photo.png", "--model", "vit")
+    assert run("explain", "photo.png", "--model", "vit", *arguments)[0] == 0
+    with Image.open("one.png") as one, Image.open("photo_vit.png") as three:
+        assert one.width < three.width * 0.6
+
+
+@pytest.mark.parametrize("name", ["猫 $x^.png", "no text \udcff.png"])
+def test_a_file_may_be_called_anything(folder: Path, run, name: str) -> None:
+    shutil.copy("photo.png", name)
+    code, out, err = run("explain", name, "--model", "convmixer")
+    assert (code, err) == (0, "")
+    assert name.replace("\udcff", "?") in out
+
+
+TEXT = "This is no picture.\n"
+REFUSED = [
+    (["photo.png", "--model", "nosuch"], "unknown model 'nosuch'; params.yaml has: vit, "),
+    (["photo.png", "--model", "resnet18_ln"], "model.safetensors does not exist. Run `dvc repro`"),
+    (["absent.png", "--model", "vit"], "absent.png does not exist"),
+    ([".", "--model", "vit"], ". is a folder"),
+    (["empty.png", "--model", "vit"], "empty.png is empty"),
+    (["text.png", "--model", "vit"], "text.png is no picture"),
+    (["half.jpg", "--model", "vit"], "half.jpg can't be read: "),
+    (
+        ["photo.png", "--model", "convmixer", "--method", "attention_rollout"],
+        "'attention_rollout'; allowed for convmixer, a convmixer: gradcam, gradcam++, xgradcam, "
+        "hirescam, layercam, eigencam.\n",
+    ),
+    (
+        ["photo.png", "--model", "vit", "--method", "camgrad"],
+        "--method is 'camgrad'; allowed for vit, a vit: gradcam, gradcam++, xgradcam, hirescam, "
+        "layercam, eigencam, gradient_attention, attention_rollout.\n",
+    ),
+    (["photo.png", "--model", "vit", "--out", "photo.png"], "photo.png is the picture itself"),
+    (["photo.png", "--model", "vit", "--out", "linked.png"], "linked.png is the picture itself"),
+    (["photo.png", "--model", "vit", "--out", "out.jpg"], "allowed: a name that ends in .png"),
+    (["photo.png", "--model", "vit", "--out", "taken.png"], "taken.png can't be written: "),
+    (["photo.png", "--model", "vit", "--out", "text.png/a.png"], "text.png/a.png can't be written"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "wanted"), REFUSED, ids=[" ".join(c[0]) for c in REFUSED])
+def test_a_mistake_ends_with_2_one_message_and_nothing_written(
+    folder: Path, run, arguments: list[str], wanted: str
+) -> None:
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text(TEXT)
+    (folder / "linked.png").hardlink_to("photo.png")
+    (folder / "taken.png").mkdir()
+    (folder / "taken.png/file").touch()
+    Image.open("photo.png").save("whole.jpg")
+    whole = (folder / "whole.jpg").read_bytes()
+    (folder / "half.jpg").write_bytes(whole[: len(whole) // 2])
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    code, _, err = run("explain", *arguments)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("error: ") == 1
+    assert wanted in err
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_nothing_half_written_is_left_when_drawing_fails(
+    folder: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_figure: object, path: Path, **_options: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    code, _, err = run("explain", "photo.png", "--model", "vit")
+    assert code == 2
+    assert "photo_vit.png can't be written: No space left on device.\n" in err
+    assert files(folder) == GIVEN
+
+
+def test_outside_a_project_it_says_where_to_run(
+    tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("explain", "photo.png", "--model", "vit")
+    assert code == 2
+    assert "Run from the project's root folder." in err
+
+
+def test_help_comes_without_loading_what_computes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "cifarpipe", "explain", "--help"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "--method" in done.stdout
+    loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "cifarpipe.cli" in loaded
+    assert not loaded & {"torch", "numpy", "pandas", "matplotlib", "PIL", "cifarpipe.params"}
+
+
+def test_the_installed_command_is_this_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, function = project["scripts"]["cifarpipe"].split(":")
+    assert getattr(import_module(module), function) is main
