@@ -50,7 +50,7 @@ demo-%:
 		train@$* evaluate@$* misclassified@$* gradcam@$*
 
 test: check ## Everything that CI runs
-	pytest -q -n 2 --dist loadfile -m dvc
+	pytest -q -n 2 --dist loadfile -m "dvc or browser"
 
 check: lint ## Lint, types and fast tests
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target types fast-tests
@@ -63,7 +63,7 @@ types: $(READY)
 	mypy
 
 fast-tests: $(READY)
-	pytest -q -n 2 --dist loadfile -m "not dvc"
+	pytest -q -n 2 --dist loadfile -m "not dvc and not browser"
 
 repro: $(READY) ## Run what has changed of the real pipeline (dvc repro)
 	dvc repro

@@ -1,12 +1,13 @@
 """Which layer and method explains a model best: `python -m benchmarks.explanations MODEL …`.
 
 Run it in a folder where `make demo` has run, or any study with models in artifacts/: it measures
-every candidate on the test images there and prints a table for docs/explanations.md.
+every candidate on the test images there and prints a table for docs/explanations.md. `alike` is the
+rank correlation with the maps of random weights.
 """
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from cifarpipe.attention import attention_rollout, gradient_attention
 from cifarpipe.checkpoint import Origin, load_model
 from cifarpipe.data.prepared import Split, load_prepared
 from cifarpipe.devices import pick_device
+from cifarpipe.explanation_quality import with_random_weights
 from cifarpipe.faithfulness import (
     centre_maps,
     deletion_insertion,
@@ -28,6 +30,7 @@ from cifarpipe.faithfulness import (
     mean_interval,
     pointing_game,
     random_maps,
+    rank_correlation,
     road,
 )
 from cifarpipe.gradcam import METHODS, Maps, class_activation_maps
@@ -61,21 +64,19 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
             raise TypeError(type(model))
 
 
-def candidates(model: nn.Module, last: int) -> Iterator[tuple[str, str, Explain]]:
-    """Yield method, layer (the `last` ones) and what makes the maps."""
+def candidates(model: nn.Module, last: int, methods: list[str]) -> dict[tuple[str, str], Explain]:
+    """Return what makes the maps, by method and layer (the `last` ones)."""
     layout = as_classifier(model)
+    found: dict[tuple[str, str], Explain] = {}
     for name, layer in list(layers(model).items())[-last:]:
-        for method in METHODS:
-            yield (
-                method,
-                name,
-                lambda batch, classes, layer=layer, method=method: class_activation_maps(
-                    model, layer, layout.cam_map, batch, classes, method=method
-                ),
+        for method in methods:
+            found[method, name] = lambda batch, classes, layer=layer, method=method: (
+                class_activation_maps(model, layer, layout.cam_map, batch, classes, method=method)
             )
     if isinstance(model, ViT):
-        yield "attention_rollout", "all", lambda batch, _classes: attention_rollout(model, batch)
-        yield "gradient_attention", "all", lambda b, classes: gradient_attention(model, b, classes)
+        found["attention_rollout", "all"] = lambda batch, _classes: attention_rollout(model, batch)
+        found["gradient_attention", "all"] = lambda *asked: gradient_attention(model, *asked)
+    return found
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,22 @@ class Question:
     masks: NDArray[np.bool_] | None
     """`[N, S, S]` where the object is, if that is known."""
 
+    def maps(self, explain: Explain, count: int | None = None) -> Maps:
+        """Explain the first `count` images, or all."""
+        parts = zip(
+            self.batch[:count].split(AT_ONCE), self.classes[:count].split(AT_ONCE), strict=True
+        )
+        return np.concatenate([explain(*part) for part in parts])
+
 
 def ask(
     model: nn.Module, origin: Origin, split: Split, masks: NDArray[np.bool_] | None, count: int
 ) -> Question:
-    """Choose the first images that the network gets right."""
+    """Draw images that the network gets right."""
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in (origin.mean, origin.std))
-    some = slice(0, 3 * count)
+    # Not the first ones: a test split may stand in the order of its classes.
+    some = np.random.default_rng(0).permutation(len(split))[: 4 * count]
     images = torch.from_numpy(np.array(split.images[some])).to(device)
     labels = torch.from_numpy(np.array(split.labels[some]))
     batch = normalize(images, mean, std)
@@ -125,6 +134,7 @@ def main() -> None:
     parser.add_argument("model", nargs="+")
     parser.add_argument("--study", default=".demo", help="folder with artifacts/")
     parser.add_argument("--images", type=int, default=300, help="correct images")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--last", type=int, default=99, help="how many of the last layers")
     parser.add_argument("--removed", type=int, default=60, help="of them for ROAD and deletion")
     options = parser.parse_args()
@@ -133,13 +143,18 @@ def main() -> None:
     for name in options.model:
         model, origin = load_model(Path(f"artifacts/{name}/model.safetensors"), device)
         question = ask(model, origin, data.test, data.test_masks, options.images)
+        forgetful = candidates(
+            with_random_weights(origin, device, seed=0), options.last, options.methods
+        )
         rows = []
-        for method, layer, explain in tqdm(
-            list(candidates(model, options.last)), disable=None, leave=False
+        for (method, layer), explain in tqdm(
+            candidates(model, options.last, options.methods).items(), disable=None, leave=False
         ):
-            parts = zip(question.batch.split(AT_ONCE), question.classes.split(AT_ONCE), strict=True)
-            maps = np.concatenate([explain(*part) for part in parts])
+            maps = question.maps(explain)
             figures = scores(model, question, maps, options.removed)
+            forgotten = question.maps(forgetful[method, layer], options.removed)
+            alike = rank_correlation(maps[: options.removed], forgotten)
+            figures["alike"] = float(alike.mean())
             rows.append({"method": method, "layer": layer, "grid": maps.shape[-1]} | figures)
         plain = np.zeros((len(question.batch), GRID, GRID), np.float32)
         ignorant = {

@@ -1,7 +1,8 @@
 """Put everything that the other stages found into one report.
 
-Reads reports/models/, the dataset's card and picture and data/baselines/; writes
-reports/index.html, reports/summary.md, reports/leaderboard.csv and reports/curves.png.
+Reads reports/models/, artifacts/ (predictions and maps), data/prepared/, the dataset's card and
+picture and data/baselines/; writes, in reports/, index.html, summary.md, leaderboard.csv, pairs.csv
+and curves.png.
 """
 
 import json
@@ -11,7 +12,7 @@ from cifarpipe.command import run
 
 if TYPE_CHECKING:
     from cifarpipe.params import Params
-    from cifarpipe.report import ModelResults
+    from cifarpipe.report.results import ModelResults
 
 
 def main() -> None:
@@ -20,12 +21,15 @@ def main() -> None:
 
     params = load_params()
 
+    from cifarpipe.data.prepared import load_prepared
     from cifarpipe.figures import draw_curves, save_figure
     from cifarpipe.outputs import write_csv, write_text
     from cifarpipe.paths import DATASET_CARD, DATASET_PICTURE, REPORTS
     from cifarpipe.provenance import provenance
-    from cifarpipe.report import earlier_curves, leaderboard, render_html, render_markdown
+    from cifarpipe.report.pages import earlier_curves, pairs_table, render_html, render_markdown
+    from cifarpipe.report.results import leaderboard
 
+    images = load_prepared().test.images
     dataset = json.loads(DATASET_CARD.read_text(encoding="utf-8"))["dataset"]
     results = [read_results(name, params) for name in params.models]
     board = leaderboard(results, dataset["images"]["train"])
@@ -35,6 +39,7 @@ def main() -> None:
     )
     save_figure(curves, REPORTS / "curves.png")
     write_csv(REPORTS / "leaderboard.csv", board)
+    write_csv(REPORTS / "pairs.csv", pairs_table(results, board))
     shared = {
         "params": params,
         "dataset": dataset,
@@ -44,34 +49,46 @@ def main() -> None:
     }
     write_text(REPORTS / "summary.md", render_markdown(**shared))
     pictures = {"curves": REPORTS / "curves.png", "dataset": DATASET_PICTURE}
-    write_text(REPORTS / "index.html", render_html(**shared, pictures=pictures))
+    write_text(
+        REPORTS / "index.html",
+        render_html(**shared, pictures=pictures, images=lambda positions: images[positions]),
+    )
     print(f"the report: {(REPORTS / 'index.html').resolve()}")
 
 
 def read_results(name: str, params: "Params") -> "ModelResults":
     """Read what the stages wrote about one model."""
+    import numpy as np
     import pandas as pd
 
-    from cifarpipe.paths import model_report
-    from cifarpipe.report import ModelResults
+    from cifarpipe.paths import artifact, model_report
+    from cifarpipe.report.results import ModelResults
     from cifarpipe.tables import read_table
 
     def read_json(file: str) -> dict[str, Any]:
         return json.loads(model_report(name, file).read_text(encoding="utf-8"))[name]
 
+    arch = params.models[name].arch
+    with np.load(artifact(name, "cams.npz")) as maps:
+        predicted_maps, true_maps = maps["predicted"], maps["true"]
     return ModelResults(
         name=name,
-        arch=params.models[name].arch,
-        folder=model_report(name, "misclassified.png").parent,
+        arch=arch,
+        method=getattr(params.gradcam.method, arch),
         metrics=read_json("metrics.json"),
         cost=read_json("cost.json"),
         gradcam=read_json("gradcam.json")["gradcam"],
         history=pd.read_csv(model_report(name, "history.csv")),
         layers=pd.read_csv(model_report(name, "layers.csv"), keep_default_na=False),
         per_class=read_table(model_report(name, "classes.csv")),
+        calibration=pd.read_csv(model_report(name, "calibration.csv")),
+        slices=pd.read_csv(model_report(name, "slices.csv")),
         confusion=read_table(model_report(name, "confusion.csv")),
         misclassified=read_table(model_report(name, "misclassified.csv")),
         correct=read_table(model_report(name, "correct.csv")),
+        predictions=read_table(artifact(name, "predictions.csv")),
+        predicted_maps=predicted_maps,
+        true_maps=true_maps,
     )
 
 

@@ -1,0 +1,1 @@
+"""The summary report: what all models got right and wrong; sees tables, never a model."""

@@ -1,0 +1,382 @@
+"use strict";
+// The report's explorer. Reads one JSON block, #data (see explorer.py): all predictions of all
+// models, and pictures with maps of some images. Positions count the test images from 0.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const SIDE = 128; // pixels of an enlarged picture
+  const AT_ONCE = 60; // tiles that are added at a time
+
+  // ---- What is known ----
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const wide = (text) => new Uint16Array(bytes(text).buffer);
+  const labels = data.classes.length <= 256 ? bytes : wide;
+  const evidencePalette = bytes(data.evidence);
+  const contrastPalette = bytes(data.contrast);
+  const truth = labels(data.true);
+  const count = truth.length;
+  const slot = new Map(data.shown.map((position, number) => [position, number]));
+  const models = data.models.map((model) => {
+    const known = {
+      ...model,
+      predicted: labels(model.predicted),
+      confidence: wide(model.confidence),
+      trueProbability: wide(model.trueProbability),
+      maps: new Int8Array(bytes(model.maps).buffer),
+      starts: [],
+    };
+    let start = 0;
+    const cells = model.grid[0] * model.grid[1];
+    for (const position of data.shown) {
+      known.starts.push(start);
+      start += cells * (known.predicted[position] === truth[position] ? 1 : 2);
+    }
+    check(start === known.maps.length, `${model.name}: maps are missing`);
+    const wrong = truth.reduce((n, label, p) => n + (known.predicted[p] !== label), 0);
+    check(wrong === model.errors, `${model.name}: errors do not add up`);
+    return known;
+  });
+  const byName = new Map(models.map((model) => [model.name, model]));
+  const wrongModels = Array.from(truth, (label, p) =>
+    models.reduce((n, model) => n + (model.predicted[p] !== label), 0));
+
+  function check(holds, what) {
+    if (holds) return;
+    const banner = document.getElementById("fault");
+    banner.hidden = false;
+    banner.textContent = `This page contradicts itself: ${what}.`;
+    throw new Error(what);
+  }
+
+  const share = (value) => (value / 10000).toFixed(2);
+  const className = (label) => data.classes[label] || "(no name)";
+  const sprite = new Image();
+
+  // ---- Pictures ----
+  function canvas(side, label) {
+    const made = document.createElement("canvas");
+    made.width = made.height = side;
+    if (label) {
+      made.setAttribute("role", "img");
+      made.setAttribute("aria-label", label);
+    } else {
+      made.setAttribute("aria-hidden", "true");
+    }
+    return made;
+  }
+
+  function drawPicture(target, number) {
+    const size = data.size;
+    const context = target.getContext("2d", { willReadFrequently: true });
+    context.imageSmoothingEnabled = false;
+    const left = (number % data.columns) * size;
+    const top = Math.floor(number / data.columns) * size;
+    context.drawImage(sprite, left, top, size, size, 0, 0, target.width, target.height);
+  }
+
+  // Bilinear between the middles of the cells, as when the picture files were made.
+  function enlarge(map, [rows, columns], side) {
+    const big = new Float32Array(side * side);
+    const place = (i, length) => Math.min(Math.max(((i + 0.5) * length) / side - 0.5, 0), length - 1);
+    for (let y = 0; y < side; y++) {
+      const v = place(y, rows), y0 = Math.floor(v), y1 = Math.min(y0 + 1, rows - 1), b = v - y0;
+      for (let x = 0; x < side; x++) {
+        const u = place(x, columns), x0 = Math.floor(u), x1 = Math.min(x0 + 1, columns - 1), a = u - x0;
+        big[y * side + x] =
+          (1 - b) * ((1 - a) * map[y0 * columns + x0] + a * map[y0 * columns + x1]) +
+          b * ((1 - a) * map[y1 * columns + x0] + a * map[y1 * columns + x1]);
+      }
+    }
+    return big;
+  }
+
+  // Strengths in -1 … 1 over the picture in grey: the stronger, the more colour.
+  function drawMap(target, number, map, grid, palette, signed) {
+    drawPicture(target, number);
+    const side = target.width;
+    const context = target.getContext("2d");
+    const pixels = context.getImageData(0, 0, side, side);
+    const strength = enlarge(map, grid, side);
+    for (let i = 0; i < strength.length; i++) {
+      const at = 4 * i;
+      const grey = (pixels.data[at] + pixels.data[at + 1] + pixels.data[at + 2]) / 3;
+      const s = signed ? strength[i] : Math.max(strength[i], 0);
+      const colour = 3 * Math.round(255 * Math.min(signed ? (s + 1) / 2 : s, 1));
+      const alpha = data.opacity * Math.min(Math.abs(s), 1);
+      for (let c = 0; c < 3; c++) {
+        pixels.data[at + c] = alpha * palette[colour + c] + (1 - alpha) * grey;
+      }
+    }
+    context.putImageData(pixels, 0, 0);
+  }
+
+  function mapsOf(model, position) {
+    const number = slot.get(position);
+    const cells = model.grid[0] * model.grid[1];
+    const start = model.starts[number];
+    const predicted = Float32Array.from(model.maps.subarray(start, start + cells), (v) => v / 127);
+    if (model.predicted[position] === truth[position]) return { predicted };
+    const after = model.maps.subarray(start + cells, start + 2 * cells);
+    const wanted = Float32Array.from(after, (v) => v / 127);
+    const difference = predicted.map((value, i) => value - wanted[i]);
+    const most = difference.reduce((top, value) => Math.max(top, Math.abs(value)), 1e-9);
+    return { predicted, wanted, difference: difference.map((value) => value / most) };
+  }
+
+  // ---- Filters ----
+  const form = document.getElementById("filters");
+  const field = (name) => form.elements.namedItem(name);
+  const status = document.getElementById("matches");
+  const list = document.getElementById("tiles");
+  const more = document.getElementById("more");
+  let found = []; // positions with a picture that match, in order
+  let expected = null; // how many must match, where a count was clicked
+
+  function option(value, text) {
+    const made = document.createElement("option");
+    made.value = value;
+    made.textContent = text;
+    return made;
+  }
+
+  function fill() {
+    field("model").append(...models.map((model) => option(model.name, model.name)));
+    for (const name of ["true", "predicted"]) {
+      field(name).append(...data.classes.map((_, label) => option(String(label), className(label))));
+    }
+    for (let n = 0; n <= models.length; n++) {
+      const text = n === 0 ? "no model wrong" : n === models.length ? `all ${n} models wrong`
+        : `${n} of ${models.length} models wrong`;
+      field("shared").append(option(String(n), text));
+    }
+  }
+
+  function matching() {
+    const model = byName.get(field("model").value);
+    const value = (name) => field(name).value;
+    const label = (name) => (value(name) === "" ? null : Number(value(name)));
+    const [isTrue, isPredicted, shared] = ["true", "predicted", "shared"].map(label);
+    const low = Math.round(Number(value("low")) * 10000);
+    const high = Math.round(Number(value("high")) * 10000);
+    const answers = value("answers");
+    const chosen = new Set(model.chosen[answers]);
+    const positions = [];
+    for (let p = 0; p < count; p++) {
+      const wrong = model.predicted[p] !== truth[p];
+      const wanted = { all: true, errors: wrong, correct: !wrong, alone: wrong && wrongModels[p] === 1 };
+      if (!(wanted[answers] ?? chosen.has(data.index[p]))) continue;
+      if (isTrue !== null && truth[p] !== isTrue) continue;
+      if (isPredicted !== null && model.predicted[p] !== isPredicted) continue;
+      if (shared !== null && wrongModels[p] !== shared) continue;
+      if (model.confidence[p] < low || model.confidence[p] > high) continue;
+      positions.push(p);
+    }
+    const order = value("order");
+    if (order !== "index") {
+      const sign = order === "surest" ? -1 : 1;
+      positions.sort((a, b) => sign * (model.confidence[a] - model.confidence[b]) || a - b);
+    }
+    return positions;
+  }
+
+  const plural = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
+
+  function update() {
+    const all = matching();
+    if (expected !== null) check(all.length === expected, `${expected} images counted, ${all.length} found`);
+    expected = null;
+    found = all.filter((position) => slot.has(position));
+    const rest = all.length - found.length;
+    status.textContent = `${plural(all.length, "test image")} of ${count.toLocaleString("en")} ` +
+      (all.length === 1 ? "matches" : "match") +
+      (rest ? `; ${found.length.toLocaleString("en")} of them shown here, to keep this page small.` : ".");
+    list.replaceChildren();
+    addTiles();
+  }
+
+  function addTiles() {
+    const model = byName.get(field("model").value);
+    const start = list.children.length;
+    for (const position of found.slice(start, start + AT_ONCE)) {
+      const item = document.createElement("li");
+      const button = document.createElement("button");
+      button.type = "button";
+      button.dataset.position = position;
+      const picture = canvas(data.size, null);
+      drawPicture(picture, slot.get(position));
+      const is = document.createElement("span");
+      is.textContent = `true: ${className(truth[position])}`;
+      const taken = document.createElement("span");
+      taken.textContent =
+        `→ predicted: ${className(model.predicted[position])} (${share(model.confidence[position])})`;
+      taken.className = model.predicted[position] === truth[position] ? "right" : "wrong";
+      const number = document.createElement("small");
+      number.textContent = `#${data.index[position]}`;
+      button.append(picture, number, is, " ", taken);
+      item.append(button);
+      list.append(item);
+    }
+    more.hidden = list.children.length >= found.length;
+    more.textContent = `Show more (${(found.length - list.children.length).toLocaleString("en")} left)`;
+  }
+
+  function ask(values, matches) {
+    form.reset();
+    for (const [name, value] of Object.entries(values)) field(name).value = value;
+    expected = matches;
+    update();
+    document.getElementById("explore").scrollIntoView();
+    status.focus({ preventScroll: true });
+  }
+
+  // ---- One image in all models ----
+  const dialog = document.getElementById("image");
+  let current = 0; // place in `found`
+
+  function figure(picture, text) {
+    const made = document.createElement("figure");
+    const caption = document.createElement("figcaption");
+    caption.textContent = text;
+    made.append(picture, caption);
+    return made;
+  }
+
+  function evidenceFigure(model, position, map, label, probability, which) {
+    const picture = canvas(SIDE, `Evidence of ${model.name} for ${className(label)}, #${data.index[position]}`);
+    const caption = `${which}: ${className(label)} (${share(probability)})`;
+    if (Math.max(...map) <= 0) {
+      const none = document.createElement("div");
+      none.className = "none";
+      none.textContent = "no positive evidence";
+      return figure(none, caption);
+    }
+    drawMap(picture, slot.get(position), map, model.grid, evidencePalette, false);
+    return figure(picture, caption);
+  }
+
+  function rowOf(model, position) {
+    const row = document.createElement("section");
+    const wrong = model.predicted[position] !== truth[position];
+    const number = slot.get(position);
+    const heading = document.createElement("h3");
+    const answer = document.createElement("span");
+    answer.className = wrong ? "wrong" : "right";
+    answer.textContent = `${className(model.predicted[position])} ` +
+      `(${share(model.confidence[position])}), ${wrong ? "wrong" : "right"}`;
+    heading.append(`${model.name}: `, answer);
+    const note = document.createElement("p");
+    note.className = "soft";
+    note.textContent = `${model.method}, grid of ${model.grid[0]} × ${model.grid[1]}, ` +
+      `strongest value ${model.peaks[number]}`;
+    const maps = mapsOf(model, position);
+    const strip = document.createElement("div");
+    strip.className = "strip";
+    strip.append(evidenceFigure(
+      model, position, maps.predicted, model.predicted[position], model.confidence[position], "predicted"));
+    if (wrong) {
+      strip.append(evidenceFigure(
+        model, position, maps.wanted, truth[position], model.trueProbability[number], "true"));
+      const picture = canvas(SIDE, `Difference of the two maps of ${model.name}, #${data.index[position]}`);
+      drawMap(picture, number, maps.difference, model.grid, contrastPalette, true);
+      strip.append(figure(picture, "predicted − true"));
+    }
+    row.append(heading, note, strip);
+    return row;
+  }
+
+  function show(place) {
+    current = place;
+    const position = found[place];
+    const number = slot.get(position);
+    document.getElementById("image-title").textContent =
+      `#${data.index[position]}, true: ${className(truth[position])}`;
+    const file = data.files ? data.files[number] : "";
+    document.getElementById("image-place").textContent =
+      `${place + 1} of ${found.length} shown; ${plural(wrongModels[position], "model")} of ` +
+      `${models.length} wrong${file ? `; ${file}` : ""}`;
+    const picture = canvas(SIDE, `Test image ${data.index[position]}: ${className(truth[position])}`);
+    drawPicture(picture, number);
+    const own = document.getElementById("image-picture");
+    own.replaceChildren(picture);
+    const rows = document.getElementById("image-models");
+    rows.replaceChildren(...models.map((model) => rowOf(model, position)));
+    document.getElementById("previous").disabled = place === 0;
+    document.getElementById("next").disabled = place === found.length - 1;
+    if (!dialog.open) dialog.showModal();
+    dialog.scrollTop = 0;
+  }
+
+  const step = (by) => {
+    if (found[current + by] !== undefined) show(current + by);
+  };
+
+  function drawBar(id, palette) {
+    const bar = document.getElementById(id);
+    const context = bar.getContext("2d");
+    for (let x = 0; x < bar.width; x++) {
+      const at = 3 * Math.round((255 * x) / (bar.width - 1));
+      context.fillStyle = `rgb(${palette[at]} ${palette[at + 1]} ${palette[at + 2]})`;
+      context.fillRect(x, 0, 1, bar.height);
+    }
+  }
+
+  // ---- Tables ----
+  function sortable(table) {
+    const body = table.tBodies[0];
+    table.querySelectorAll("thead th").forEach((head, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        table.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const key = (row) => {
+          const cell = row.cells[column];
+          return cell.dataset.value ?? cell.textContent.trim();
+        };
+        const numbers = Array.from(body.rows, key).every((text) => text === "" || !Number.isNaN(Number(text)));
+        const compare = numbers ? (a, b) => (a === "" ? -Infinity : a) - (b === "" ? -Infinity : b)
+          : (a, b) => a.localeCompare(b, "en", { numeric: true });
+        const sorted = Array.from(body.rows).sort((a, b) => (down ? -1 : 1) * compare(key(a), key(b)));
+        body.append(...sorted);
+      });
+    });
+  }
+
+  // ---- Everything together ----
+  fill();
+  document.querySelectorAll("table.sortable").forEach(sortable);
+  form.addEventListener("input", update);
+  form.addEventListener("reset", () => setTimeout(update));
+  form.addEventListener("submit", (event) => event.preventDefault());
+  more.addEventListener("click", () => {
+    const next = list.children.length;
+    addTiles();
+    list.children[next].firstChild.focus();
+  });
+  list.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (button) show(found.indexOf(Number(button.dataset.position)));
+  });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button[data-ask]");
+    if (button) ask(JSON.parse(button.dataset.ask), Number(button.dataset.matches));
+  });
+  document.getElementById("previous").addEventListener("click", () => step(-1));
+  document.getElementById("next").addEventListener("click", () => step(1));
+  document.getElementById("close").addEventListener("click", () => dialog.close());
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowLeft") step(-1);
+    if (event.key === "ArrowRight") step(1);
+  });
+  drawBar("evidence-bar", evidencePalette);
+  drawBar("contrast-bar", contrastPalette);
+  sprite.addEventListener("load", () => {
+    update();
+    document.documentElement.dataset.ready = "";
+  });
+  sprite.src = data.sprite;
+  document.querySelectorAll(".needs-script").forEach((part) => { part.hidden = false; });
+})();

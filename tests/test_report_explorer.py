@@ -1,0 +1,135 @@
+"""What the page's script is given: every prediction, and the right picture and maps."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cifarpipe.report.explorer import SPRITE_COLUMNS, STEPS, pack, rank_images
+from cifarpipe.report.results import ModelResults
+from tests.report_setting import CLASSES, make_images, make_results
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> list[ModelResults]:
+    return [
+        make_results(tmp_path, f"m{i}", right=right, seed=i) for i, right in enumerate((0.9, 0.5))
+    ]
+
+
+def decode(text: str, kind: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text, validate=True), kind)
+
+
+def packed(results: list[ModelResults], shown: np.ndarray) -> dict:
+    images = make_images(80)
+    return pack(results, CLASSES, lambda which: images[which], shown, opacity=0.6)
+
+
+def test_every_image_is_ranked_once_and_those_chosen_by_the_stages_first(
+    results: list[ModelResults],
+) -> None:
+    ranked = rank_images(results)
+    chosen = {
+        index // 2  # the index of an image in this setting is twice its place
+        for model in results
+        for rows in (model.misclassified, model.correct)
+        for index in rows["index"]
+    }
+    assert set(ranked[: len(chosen)]) == chosen
+    assert len(set(ranked.tolist())) == len(ranked) == 80
+    errors = np.flatnonzero(~results[1].right)
+    later = ranked[len(chosen) :].tolist()
+    # Kinds take turns: among the next errors of a model are all of its kinds.
+    found = [place for place in later if place in set(errors)][:8]
+    table = results[1].predictions.iloc[found]
+    assert len(set(zip(table.true, table.predicted, strict=True))) == 4
+    assert np.array_equal(ranked, rank_images(results))
+
+
+def test_all_predictions_are_there(results: list[ModelResults]) -> None:
+    data = packed(results, np.array([3, 70]))
+    labels = {name: label for label, name in enumerate(CLASSES)}
+    table = results[1].predictions
+    assert decode(data["true"], "u1").tolist() == table.true.map(labels).tolist()
+    model = data["models"][1]
+    assert decode(model["predicted"], "u1").tolist() == table.predicted.map(labels).tolist()
+    np.testing.assert_allclose(
+        decode(model["confidence"], "<u2") / 1e4, table.confidence, atol=5e-5
+    )
+    some = table.true_probability.iloc[[3, 70]]
+    np.testing.assert_allclose(decode(model["trueProbability"], "<u2") / 1e4, some, atol=5e-5)
+    assert data["index"] == table["index"].tolist()
+    assert data["files"] is None
+    assert model["errors"] == 40
+
+
+def test_many_classes_have_labels_of_two_bytes(tmp_path: Path) -> None:
+    classes = [f"c{i}" for i in range(300)]
+    model = make_results(tmp_path, "m", n=300, right=1.0, classes=classes)
+    images = make_images(300)
+    data = pack([model], classes, lambda which: images[which], np.array([7]), opacity=0.6)
+    assert decode(data["true"], "<u2").tolist() == list(range(300))
+
+
+def test_pictures_lie_in_the_sheet_in_order_to_the_bit(results: list[ModelResults]) -> None:
+    shown = np.arange(0, 80, 2)
+    data = packed(results, shown)
+    head, content = data["sprite"].split(",")
+    assert head == "data:image/webp;base64"
+    sheet = np.array(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"))
+    assert sheet.shape == (2 * 32, SPRITE_COLUMNS * 32, 3)
+    images = make_images(80)
+    for number, place in enumerate(shown):
+        row, column = divmod(number, SPRITE_COLUMNS)
+        tile = sheet[row * 32 : (row + 1) * 32, column * 32 : (column + 1) * 32]
+        assert np.array_equal(tile, images[place])
+
+
+def test_maps_keep_sign_and_share_one_scale_per_image(results: list[ModelResults]) -> None:
+    shown = np.array([2, 60, 79])
+    model = results[1]
+    assert model.right[shown].tolist() == [True, False, False]
+    entry = packed(results, shown)["models"][1]
+    maps = decode(entry["maps"], "i1").reshape(-1, 8, 8)
+    assert len(maps) == 1 + 2 + 2
+    kept = iter(maps)
+    for number, place in enumerate(shown):
+        expected = [model.predicted_maps[place]]
+        expected += [] if model.right[place] else [model.true_maps[place]]
+        top = max(abs(one).max() for one in expected)
+        assert entry["peaks"][number] == pytest.approx(top, rel=5e-3)
+        for one in expected:
+            np.testing.assert_allclose(next(kept) / STEPS * top, one, atol=1.01 * top / STEPS)
+
+
+def test_weak_evidence_is_not_taken_for_none(tmp_path: Path) -> None:
+    model = make_results(tmp_path, "m", right=0.5)
+    place = int(np.flatnonzero(~model.right)[0])
+    model.predicted_maps[place] = -1.0
+    model.predicted_maps[place, 0, 0] = 1e-4
+    model.true_maps[place] = -1.0
+    maps = decode(packed([model], np.array([place]))["models"][0]["maps"], "i1").reshape(2, 8, 8)
+    assert maps[0].max() == 1
+    assert maps[1].max() < 0
+
+
+def test_nothing_shown_is_no_fault(results: list[ModelResults]) -> None:
+    data = packed(results, np.empty(0, np.int64))
+    assert data["shown"] == []
+    assert data["models"][0]["maps"] == ""
+
+
+def test_predictions_that_are_not_those_of_the_confusions_are_refused(
+    results: list[ModelResults],
+) -> None:
+    table = results[0].predictions
+    # As many errors, of another kind.
+    wrong = np.flatnonzero(~results[0].right)[0]
+    other = next(c for c in CLASSES if c not in (table.true[wrong], table.predicted[wrong]))
+    table.loc[wrong, "predicted"] = other
+    with pytest.raises(AssertionError, match="confusions must add up"):
+        packed(results, np.array([1]))

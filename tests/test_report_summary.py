@@ -1,0 +1,102 @@
+"""The short form, and what is known of earlier runs."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cifarpipe.outputs import write_text
+from cifarpipe.params import Params
+from cifarpipe.params_file import load_params
+from cifarpipe.report.pages import CIFAR10_CLASSES, earlier_curves
+from tests.report_setting import CLASSES, Report, make_dataset, make_report, make_results
+
+
+@pytest.fixture
+def report(demo_params: Params, tmp_path: Path) -> Report:
+    return make_report(demo_params, tmp_path)
+
+
+# The short form.
+
+
+def test_markdown_escapes_names(report: Report) -> None:
+    text = report.markdown()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; → 007" in text
+    assert "<b " not in text
+    assert "<img" not in text
+    table = [line for line in text.splitlines() if line.startswith("| high |")]
+    # Leaderboard, errors, explanations and two pairs; a piped name makes no column of its own.
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [12, 3, 6, 7, 7]
+    assert r"\| piped" in table[1]
+
+
+def test_markdown_links_are_relative_and_there(report: Report) -> None:
+    text = report.markdown()
+    write_text(report.folder / "summary.md", text)
+    links = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert links == ["curves.png", "models/high/gradcam.png"]
+    assert all((report.folder / link).is_file() for link in links)
+    assert "data:" not in text  # a review comment strips it
+
+
+def test_markdown_fits_a_review_comment(report: Report) -> None:
+    classes = [f"{i}{'x' * 250}" for i in range(12)]  # as long as a folder's name may be
+    report.dataset = make_dataset(classes)
+    report.results = [
+        make_results(report.folder, f"m{i}" + "y" * 57, n=120, classes=classes) for i in range(10)
+    ]
+    assert len(report.markdown()) < 60_000
+
+
+def test_markdown_ends_with_its_provenance_and_one_line_end(report: Report) -> None:
+    text = report.markdown()
+    assert text.startswith("# ")
+    assert "Python 3.11.9" in text.splitlines()[-1] or "Python 3.11.9" in text.splitlines()[-2]
+    assert text.endswith("\n")
+    assert "\n\n\n" not in text
+    assert "4000 train, 100 validation, 80 test images" in text
+    assert "(chosen on validation)" in text
+
+
+# The runs before.
+
+
+@pytest.fixture
+def study() -> Params:
+    return load_params("params.yaml")
+
+
+def test_earlier_curves_are_of_cifar10_alone(study: Params) -> None:
+    assert earlier_curves(study, CIFAR10_CLASSES)
+    assert earlier_curves(study, CIFAR10_CLASSES[::-1]) == {}
+    assert earlier_curves(study, CIFAR10_CLASSES[:9]) == {}
+    assert earlier_curves(study, CLASSES) == {}
+
+
+def test_earlier_curves_have_our_columns_and_count_from_one(study: Params) -> None:
+    curves = earlier_curves(study, CIFAR10_CLASSES)
+    assert list(curves) == list(study.report.baselines)
+    for name, curve in curves.items():
+        raw = pd.read_csv(study.report.baselines[name])
+        assert {"epoch", "train_acc", "val_acc"} <= set(curve)
+        assert not {"test_acc", "test_loss"} & set(curve)
+        assert curve.val_acc.tolist() == raw.test_acc.tolist()
+        assert (curve.epoch.diff().dropna() == 1).all()
+    assert curves["vit"].epoch.tolist() == curves["vit_t2t"].epoch.tolist() == list(range(1, 26))
+    # Counted from 1 already, or begun late in the run: left as it is.
+    assert curves["resnet18_ln_plateau"].epoch.min() == 1
+    assert curves["resnet18_ln_plateau"].val_loss[0] == 2.156
+    assert curves["resnet18_ln"].epoch.min() == 32
+
+
+def test_the_page_speaks_of_earlier_runs_only_where_they_are_drawn(
+    report: Report, study: Params
+) -> None:
+    report.params = study
+    assert "Dashed: the runs" not in report.html()
+    report.dataset = make_dataset(CIFAR10_CLASSES)
+    report.results = [make_results(report.folder, "vit", n=100, classes=CIFAR10_CLASSES)]
+    assert "Dashed: the runs" in report.html()
