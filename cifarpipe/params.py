@@ -342,12 +342,24 @@ class GradCam(Section):
     """Of the choice of those, of what fills them and of the maps that know nothing."""
 
 
+class PublicLabelFiles(Section):
+    """Files that others published about CIFAR-10's test images, where the user has them."""
+
+    contested: str | None
+    """`mturk/cifar10_mturk.json` of the repository cleanlab/label-errors."""
+    duplicates: str | None
+    """`meta/duplicates_cifar10.csv` of the repository cvjena/cifair."""
+    human: str | None
+    """`data/cifar10h-counts.npy` of the repository jcpeterson/cifar-10h."""
+
+
 class Report(Section):
     """What the summary report shows."""
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
     baselines: dict[ModelName, str]
     """Per model: a csv of an earlier run's curve, drawn behind ours on CIFAR-10."""
+    labels: PublicLabelFiles
 
 
 class Params(Section):
@@ -398,6 +410,13 @@ def disagreements(
             f"models.{name}.schedule: plateau needs a validation split, and data.val_size is 0"
             for name, model in (models or {}).items()
             if model.schedule == "plateau"
+        ]
+    if report and data and data.source != "cifar10":
+        faults += [
+            f"report.labels.{key} is about CIFAR-10's own test images, and data.source is "
+            f"{data.source}"
+            for key, path in report.labels
+            if path is not None
         ]
     if report and models:
         faults += [

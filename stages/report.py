@@ -27,8 +27,10 @@ def main() -> None:
     from cifarpipe.paths import DATASET_CARD, DATASET_PICTURE, REPORTS
     from cifarpipe.provenance import provenance
     from cifarpipe.report.pages import earlier_curves, pairs_table, render_html, render_markdown
+    from cifarpipe.report.public_labels import load_public_labels
     from cifarpipe.report.results import leaderboard
 
+    labels = load_public_labels(params.report.labels)
     images = load_prepared().test.images
     dataset = json.loads(DATASET_CARD.read_text(encoding="utf-8"))["dataset"]
     results = [read_results(name, params) for name in params.models]
@@ -49,10 +51,10 @@ def main() -> None:
     }
     write_text(REPORTS / "summary.md", render_markdown(**shared))
     pictures = {"curves": REPORTS / "curves.png", "dataset": DATASET_PICTURE}
-    write_text(
-        REPORTS / "index.html",
-        render_html(**shared, pictures=pictures, images=lambda positions: images[positions]),
+    page = render_html(
+        **shared, pictures=pictures, labels=labels, images=lambda positions: images[positions]
     )
+    write_text(REPORTS / "index.html", page)
     print(f"the report: {(REPORTS / 'index.html').resolve()}")
 
 

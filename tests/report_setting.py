@@ -21,10 +21,12 @@ from cifarpipe.evaluation import (
 )
 from cifarpipe.params import Params
 from cifarpipe.report.pages import render_html, render_markdown
+from cifarpipe.report.public_labels import PublicLabels
 from cifarpipe.report.results import ModelResults, leaderboard
 from cifarpipe.selection import choose_correct, choose_errors
 from cifarpipe.slices import picture_properties, slice_table
 
+NO_LABELS = PublicLabels(contested=None, duplicates=None, human=None)
 SCRIPT = "<script>alert(1)</script>"
 CLASSES = [SCRIPT, "007", 'a "quoted" | piped', "<img src=http://evil>"]
 TITLE = '<b onclick="x()">Bold</b> & [link](#)'
@@ -143,6 +145,7 @@ class Report:
     params: Params
     dataset: dict[str, Any]
     results: list[ModelResults]
+    labels: PublicLabels = NO_LABELS
 
     def shared(self) -> dict[str, Any]:
         return {
@@ -157,7 +160,12 @@ class Report:
         pictures = {"curves": self.folder / "curves.png", "dataset": self.folder / "dataset.png"}
         if images is None:
             images = make_images(self.results[0].images)
-        return render_html(**self.shared(), pictures=pictures, images=lambda which: images[which])
+        return render_html(
+            **self.shared(),
+            pictures=pictures,
+            labels=self.labels,
+            images=lambda which: images[which],
+        )
 
     def markdown(self) -> str:
         return render_markdown(**self.shared())

@@ -274,6 +274,17 @@ def test_synthetic_images_need_both_sizes(file: Path, missing: str) -> None:
     assert "give `train_size` and `test_size`" in fault
 
 
+def test_public_labels_are_those_of_cifar10_alone(file: Path) -> None:
+    file.write_text(dump(changed(report__labels__human="h.npy")))
+    assert load_params(file).report.labels.human == "h.npy"
+    (fault,) = refusal(
+        file, report__labels__human="h.npy", data__source="folder", data__folder="pictures"
+    )
+    assert fault == (
+        "report.labels.human is about CIFAR-10's own test images, and data.source is folder"
+    )
+
+
 def test_without_validation_nothing_may_ask_for_it(file: Path) -> None:
     keep, fault = refusal(file, data__val_size=0)
     assert keep == "train.keep: best needs a validation split, and data.val_size is 0"

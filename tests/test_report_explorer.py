@@ -26,7 +26,7 @@ def decode(text: str, kind: str) -> np.ndarray:
 
 def packed(results: list[ModelResults], shown: np.ndarray) -> dict:
     images = make_images(80)
-    return pack(results, CLASSES, lambda which: images[which], shown, opacity=0.6)
+    return pack(results, CLASSES, lambda which: images[which], shown, flags={}, opacity=0.6)
 
 
 def test_every_image_is_ranked_once_and_those_chosen_by_the_stages_first(
@@ -71,7 +71,7 @@ def test_many_classes_have_labels_of_two_bytes(tmp_path: Path) -> None:
     classes = [f"c{i}" for i in range(300)]
     model = make_results(tmp_path, "m", n=300, right=1.0, classes=classes)
     images = make_images(300)
-    data = pack([model], classes, lambda which: images[which], np.array([7]), opacity=0.6)
+    data = pack([model], classes, lambda which: images[which], np.array([7]), flags={}, opacity=0.6)
     assert decode(data["true"], "<u2").tolist() == list(range(300))
 
 

@@ -55,8 +55,12 @@ class ConvMixer(nn.Module):
 
     @property
     def cam_layer(self) -> nn.Module:
-        """Where a class activation map is taken: the last block."""
-        return self.blocks[-1]
+        """Where a class activation map is taken: the block a quarter of the way up.
+
+        Later ones see the whole picture from each place, and their maps name the pixels that matter
+        less well (docs/explanations.md).
+        """
+        return self.blocks[max(len(self.blocks) // 4, 1) - 1]
 
     def cam_map(self, activation: Tensor) -> Tensor:
         """Return that layer's output, which is a picture `[B, C, h, w]` already."""

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -81,6 +81,7 @@ def pack(
     images: Callable[[Positions], NDArray[np.uint8]],
     shown: Positions,
     *,
+    flags: Mapping[str, NDArray[np.bool_]],
     opacity: float,
 ) -> dict[str, Any]:
     """Return all that the page's script needs, as values for JSON; arrays are base64.
@@ -90,6 +91,7 @@ def pack(
         classes: Names, by label.
         images: Returns pictures `[n, S, S, 3]` of the test split by their positions.
         shown: Positions of the images with a picture, rising.
+        flags: `[N]` which images each name is true of.
         opacity: Of a map where it is strongest, 0 … 1.
 
     Returns:
@@ -105,6 +107,7 @@ def pack(
         "index": first["index"].tolist(),
         "files": first.file.iloc[shown].tolist() if (first.file != "").any() else None,
         "true": _encode(true),
+        "flags": {name: np.flatnonzero(some).tolist() for name, some in flags.items()},
         "shown": shown.tolist(),
         "size": pictures.shape[1],
         "columns": SPRITE_COLUMNS,

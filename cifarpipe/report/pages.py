@@ -18,6 +18,7 @@ from PIL import Image
 from cifarpipe.params import Params
 from cifarpipe.report.comparison import compare_pairs, lone_errors, shared_errors
 from cifarpipe.report.explorer import Positions, pack, rank_images
+from cifarpipe.report.public_labels import PublicLabels, image_flags, label_table
 from cifarpipe.report.results import ModelResults, judge_explanations, verdict
 
 CIFAR10_CLASSES = [
@@ -63,6 +64,7 @@ def render_html(
     results: list[ModelResults],
     board: pd.DataFrame,
     images: Callable[[Positions], NDArray[np.uint8]],
+    labels: PublicLabels,
     pictures: Mapping[str, Path],
     provenance: Mapping[str, str],
 ) -> str:
@@ -76,6 +78,7 @@ def render_html(
         results: Of each model.
         board: The leaderboard.
         images: Returns pictures `[n, S, S, 3]` of the test split by their positions.
+        labels: What others found out about the test labels.
         pictures: `curves` and `dataset`.
         provenance: What stands in the footer.
     """
@@ -94,6 +97,7 @@ def render_html(
         "judged": {model.name: judge_explanations(model.gradcam) for model in ordered},
         "shared_errors": shared_errors(right).to_dict("records"),
         "lone_errors": lone_errors(right),
+        "label_rows": label_table(ordered, labels, dataset["classes"]).to_dict("records"),
         "most_classes": MOST_CLASSES,
         "pictures": pictures,
         "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704
@@ -102,9 +106,17 @@ def render_html(
         "parameters": yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, width=100),
     }
 
+    flags = image_flags(labels, ordered[0], dataset["classes"])
+
     def render(shown: Positions) -> str:
-        opacity = params.gradcam.opacity
-        data = pack(ordered, dataset["classes"], images, np.sort(shown), opacity=opacity)
+        data = pack(
+            ordered,
+            dataset["classes"],
+            images,
+            np.sort(shown),
+            flags=flags,
+            opacity=params.gradcam.opacity,
+        )
         return template.render(**content, data=data, shown=len(shown))
 
     ranked = rank_images(ordered)[:MOST_PICTURES]

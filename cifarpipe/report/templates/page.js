@@ -143,6 +143,7 @@
     for (const name of ["true", "predicted"]) {
       field(name).append(...data.classes.map((_, label) => option(String(label), className(label))));
     }
+    field("flag")?.append(...Object.keys(data.flags).map((name) => option(name, name)));
     for (let n = 0; n <= models.length; n++) {
       const text = n === 0 ? "no model wrong" : n === models.length ? `all ${n} models wrong`
         : `${n} of ${models.length} models wrong`;
@@ -154,6 +155,7 @@
     const model = byName.get(field("model").value);
     const value = (name) => field(name).value;
     const label = (name) => (value(name) === "" ? null : Number(value(name)));
+    const flagged = field("flag")?.value ? new Set(data.flags[value("flag")]) : null;
     const [isTrue, isPredicted, shared] = ["true", "predicted", "shared"].map(label);
     const low = Math.round(Number(value("low")) * 10000);
     const high = Math.round(Number(value("high")) * 10000);
@@ -166,6 +168,7 @@
       if (!(wanted[answers] ?? chosen.has(data.index[p]))) continue;
       if (isTrue !== null && truth[p] !== isTrue) continue;
       if (isPredicted !== null && model.predicted[p] !== isPredicted) continue;
+      if (flagged && !flagged.has(p)) continue;
       if (shared !== null && wrongModels[p] !== shared) continue;
       if (model.confidence[p] < low || model.confidence[p] > high) continue;
       positions.push(p);

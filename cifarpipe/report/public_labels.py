@@ -1,0 +1,143 @@
+"""What others found out about CIFAR-10's test labels, from files that the user has.
+
+The original labels stay what accuracy is measured by; this says how much of the rest is theirs.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+
+from cifarpipe.data.raw import raw_root
+from cifarpipe.errors import UserError
+from cifarpipe.params import PublicLabelFiles
+from cifarpipe.report.results import ModelResults
+
+TEST_IMAGES, CLASSES = 10_000, 10  # of CIFAR-10
+MAJORITY = 3  # of five workers
+DISAGREEMENT = 0.8  # part of the people that name the label, below which they disagree
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PublicLabels:
+    """Test images of note by original index, and what people see in each; none where not known."""
+
+    contested: Index | None
+    """Most of five workers do not see the label (arXiv:2103.14749)."""
+    duplicates: Index | None
+    """Have an exact or near duplicate, or a very similar image, in train (arXiv:1902.00423)."""
+    human: NDArray[np.float64] | None
+    """`[10000, 10]` shares of the people that name each class (CIFAR-10H, arXiv:1908.07086)."""
+
+
+def load_public_labels(files: PublicLabelFiles) -> PublicLabels:
+    """Read the files that are named; relative paths are looked up under the raw data's folder.
+
+    Raises:
+        UserError: One is not there, or not what it is taken for.
+    """
+    return PublicLabels(
+        contested=_read(files.contested, "contested", _contested),
+        duplicates=_read(files.duplicates, "duplicates", _duplicates),
+        human=_read(files.human, "human", _human),
+    )
+
+
+def _read(path: str | None, key: str, reader: Any) -> Any:
+    if path is None:
+        return None
+    try:
+        return reader(raw_root() / path)  # a path of its own stays what it is
+    except FileNotFoundError:
+        raise UserError(f"report.labels.{key}: {path} does not exist.") from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"report.labels.{key}: {path} is not the file that is wanted there "
+            f"({type(error).__name__}: {error}); params.yaml says which."
+        ) from None
+
+
+def _contested(path: Path) -> Index:
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    index = [entry["id"] for entry in entries if entry["mturk"]["given"] < MAJORITY]
+    return _checked(np.array(index, np.int64))
+
+
+def _duplicates(path: Path) -> Index:
+    return _checked(np.unique(pd.read_csv(path)["TestID"].to_numpy(np.int64)))
+
+
+def _human(path: Path) -> NDArray[np.float64]:
+    counts = np.load(path, allow_pickle=False).astype(np.float64)
+    if counts.shape != (TEST_IMAGES, CLASSES) or not (counts >= 0).all():
+        raise ValueError(f"its shape is {counts.shape}, wanted is {(TEST_IMAGES, CLASSES)}")
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def _checked(index: Index) -> Index:
+    if len(index) and not (index.min() >= 0 and index.max() < TEST_IMAGES):
+        raise ValueError(f"an index outside 0 … {TEST_IMAGES - 1}")
+    return np.sort(index)
+
+
+def image_flags(
+    labels: PublicLabels, model: ModelResults, classes: Sequence[str]
+) -> dict[str, NDArray[np.bool_]]:
+    """Say of each test image what is known of it, by the names that the page uses.
+
+    Args:
+        labels: Of all test images.
+        model: Any; all have the same images.
+        classes: Names, by label.
+    """
+    numbers = {name: label for label, name in enumerate(classes)}
+    index = model.predictions["index"].to_numpy(np.int64)
+    true = model.predictions.true.map(numbers).to_numpy(np.int64)
+    found = {}
+    if labels.contested is not None:
+        found["contested label"] = np.isin(index, labels.contested)
+    if labels.human is not None:
+        found["people disagree"] = labels.human[index, true] < DISAGREEMENT
+    if labels.duplicates is not None:
+        found["duplicate in train"] = np.isin(index, labels.duplicates)
+    return found
+
+
+def label_table(
+    results: Sequence[ModelResults], labels: PublicLabels, classes: Sequence[str]
+) -> pd.DataFrame:
+    """Return a row per model and kind of image.
+
+    Returns:
+        Columns `model`, `kind`, `images`, `errors`, `accuracy` (on them), `accuracy_without` (on
+        all others), and `human_loss`: the mean cross-entropy of what people see in all images, NaN
+        where that is not known.
+    """
+    rows = []
+    for model in results:
+        table = model.predictions
+        index = table["index"].to_numpy(np.int64)
+        loss = np.nan
+        if labels.human is not None:
+            logits = table[[f"logit_{label}" for label in range(len(classes))]].to_numpy(np.float64)
+            loss = float(-(labels.human[index] * log_softmax(logits, axis=1)).sum(axis=1).mean())
+        for kind, some in image_flags(labels, model, classes).items():
+            rows.append(
+                {
+                    "model": model.name,
+                    "kind": kind,
+                    "images": int(some.sum()),
+                    "errors": int((~model.right[some]).sum()),
+                    "accuracy": model.right[some].mean() if some.any() else np.nan,
+                    "accuracy_without": model.right[~some].mean() if (~some).any() else np.nan,
+                    "human_loss": loss,
+                }
+            )
+    return pd.DataFrame(rows).round(4)
