@@ -64,8 +64,7 @@ def gradient_attention(model: Attentive, batch: Tensor, classes: Tensor) -> Maps
         `[N, h, w]` on the grid of patches, 0 or above.
     """
     with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
+        torch.inference_mode(False),  # turns gradients on again after `no_grad` too
         torch.autocast(batch.device.type, enabled=False),
         _kept(model.attentions) as kept,
     ):

@@ -38,11 +38,6 @@ class Explained:
     true: Maps
     """`[N, h, w]` evidence for the true class; comparable with `predicted` of the same image."""
 
-    @property
-    def contrast(self) -> Maps:
-        """Return `[N, h, w]` why the predicted class rather than the true one; 0 where both are."""
-        return self.predicted - self.true
-
     def of(self, index: NDArray[np.int64]) -> "Explained":
         """Return the maps of these images, in this order.
 

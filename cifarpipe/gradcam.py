@@ -119,11 +119,8 @@ def class_activation_maps(
 
 @contextmanager
 def _gradients_on(device: torch.device) -> Iterator[None]:
-    with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.autocast(device.type, enabled=False),
-    ):
+    # The first turns gradients on again after `no_grad` too.
+    with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
         yield
 
 
