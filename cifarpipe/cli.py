@@ -55,9 +55,10 @@ def explain(
     from cifarpipe.checkpoint import load_model
     from cifarpipe.devices import pick_device
     from cifarpipe.explain import Explainer
-    from cifarpipe.figures import draw_answer, save_figure
+    from cifarpipe.map_figures import draw_answer
     from cifarpipe.paths import artifact
     from cifarpipe.picture import read_picture
+    from cifarpipe.sheets import save_figure
 
     network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
     arch = origin.entry["arch"]

@@ -34,9 +34,10 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         removal_figures,
         with_random_weights,
     )
-    from cifarpipe.figures import draw_explanations, save_figure
+    from cifarpipe.map_figures import draw_explanations
     from cifarpipe.outputs import write_json
     from cifarpipe.paths import artifact, model_report
+    from cifarpipe.sheets import save_figure
     from cifarpipe.tables import read_table
 
     data = load_prepared()

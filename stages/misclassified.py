@@ -20,10 +20,11 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     wanted = params.misclassified
 
     from cifarpipe.data.prepared import load_prepared
-    from cifarpipe.figures import draw_gallery, save_figure
+    from cifarpipe.figures import draw_gallery
     from cifarpipe.outputs import write_csv
     from cifarpipe.paths import artifact, model_report
     from cifarpipe.selection import choose_correct, choose_errors
+    from cifarpipe.sheets import save_figure
     from cifarpipe.tables import read_table
 
     data = load_prepared()

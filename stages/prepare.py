@@ -14,9 +14,10 @@ def main() -> None:
 
     from cifarpipe.data.prepare import prepare, public_card
     from cifarpipe.data.sources import read_source
-    from cifarpipe.figures import draw_samples, save_figure
+    from cifarpipe.figures import draw_samples
     from cifarpipe.outputs import write_json
     from cifarpipe.paths import DATASET_CARD, DATASET_PICTURE
+    from cifarpipe.sheets import save_figure
 
     prepared = prepare(read_source(params.data, params.seed), params.data, params.seed)
     write_json(DATASET_CARD, public_card(prepared))

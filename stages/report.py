@@ -22,13 +22,14 @@ def main() -> None:
     params = load_params()
 
     from cifarpipe.data.prepared import load_prepared
-    from cifarpipe.figures import draw_curves, save_figure
+    from cifarpipe.figures import draw_curves
     from cifarpipe.outputs import write_csv, write_text
     from cifarpipe.paths import DATASET_CARD, DATASET_PICTURE, REPORTS
     from cifarpipe.provenance import provenance
     from cifarpipe.report.pages import earlier_curves, pairs_table, render_html, render_markdown
     from cifarpipe.report.public_labels import load_public_labels
     from cifarpipe.report.results import leaderboard
+    from cifarpipe.sheets import save_figure
 
     labels = load_public_labels(params.report.labels)
     images = load_prepared().test.images

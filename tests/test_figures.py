@@ -11,14 +11,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cifarpipe.figures import (
-    draw_answer,
-    draw_curves,
-    draw_explanations,
-    draw_gallery,
-    draw_samples,
-    save_figure,
-)
+from cifarpipe.figures import draw_curves, draw_gallery, draw_samples
+from cifarpipe.map_figures import draw_answer, draw_explanations
+from cifarpipe.sheets import save_figure
 
 NASTY = ["$\\frac{", "<script>", "a_b^c", "a name that is too long to stand above a picture"]
 

@@ -87,6 +87,18 @@ def test_a_second_run_runs_nothing(study: Path) -> None:
     assert succeed(study, "git", "status", "--porcelain") == ""
 
 
+def test_the_report_is_the_same_to_the_byte_when_it_is_made_again(study: Path) -> None:
+    outs = ("index.html", "summary.md", "leaderboard.csv", "pairs.csv", "curves.png")
+    made = []
+    for _ in range(2):
+        assert "Running stage 'report'" in succeed(study, "dvc", "repro", "-f", "-s", "report")
+        made.append([(study / "reports" / name).read_bytes() for name in outs])
+    assert made[0] == made[1]
+    assert len(made[0][0]) < 3_000_000
+    assert len(made[0][1]) < 60_000
+    succeed(study, "git", "checkout", "-q", ".")
+
+
 @pytest.mark.parametrize(
     ("stage", "unused"),
     [

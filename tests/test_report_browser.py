@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
-from cifarpipe.figures import MAP_COLOURS
+from cifarpipe.map_figures import MAP_COLOURS
 from cifarpipe.outputs import write_text
 from cifarpipe.params import Params
 from tests.report_setting import make_images, make_report

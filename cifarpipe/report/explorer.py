@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cifarpipe.figures import CONTRAST_COLOURS, MAP_COLOURS
+from cifarpipe.map_figures import CONTRAST_COLOURS, MAP_COLOURS
 from cifarpipe.report.results import ModelResults
 
 SPRITE_COLUMNS = 25
