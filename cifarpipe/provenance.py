@@ -20,8 +20,9 @@ def git_revision() -> str:
     """Return the short commit, marked where files differ from it; `none` outside a repository."""
     try:
         revision = _git("rev-parse", "--short=12", "HEAD")
-        # reports/ is what is being written, so it does not count.
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports")
+        # reports/ and dvc.lock are what is being written, so they do not count.
+        where = ("--", ".", ":!reports", ":!dvc.lock")
+        changed = _git("status", "--porcelain", "--untracked-files=no", *where)
     except (OSError, subprocess.CalledProcessError):
         return "none"
     return f"{revision} with changes" if changed else revision

@@ -16,7 +16,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # set inside git's hooks
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "reports").mkdir()
-    for name in ("code.py", "reports/index.html"):
+    for name in ("code.py", "dvc.lock", "reports/index.html"):
         (tmp_path / name).write_text("first")
     git("init", "-q")
     git("add", ".")
@@ -37,7 +37,8 @@ def test_the_revision_is_gits(repository: Path) -> None:
 
 def test_changes_are_told_but_not_those_of_the_report_itself(repository: Path) -> None:
     clean = git_revision()
-    (repository / "reports/index.html").write_text("second")
+    for written in ("reports/index.html", "dvc.lock"):
+        (repository / written).write_text("second")
     (repository / "new.txt").write_text("not tracked")
     assert git_revision() == clean
     (repository / "code.py").write_text("second")
