@@ -7,6 +7,7 @@ and a map of strong evidence look alike.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ with left_out(*_UNUSED):
     )
     from pytorch_grad_cam.base_cam import BaseCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sign_correction
 
 Maps = NDArray[np.float32]
 
@@ -55,6 +57,15 @@ class _Raw(BaseCAM):
         return cam_per_target_layer[0]
 
 
+class _UprightEigenCAM(EigenCAM):
+    """EigenCAM whose sign is not left to chance: a first component may point either way."""
+
+    def get_cam_image(self, *arguments: Any) -> Maps:
+        activations = arguments[3]
+        maps: Maps = get_2d_projection_with_sign_correction(activations)
+        return maps
+
+
 # By the names that params.yaml uses.
 METHODS: dict[str, type[BaseCAM]] = {
     name: type(f"Raw{method.__name__}", (_Raw, method), {})
@@ -64,7 +75,7 @@ METHODS: dict[str, type[BaseCAM]] = {
         "xgradcam": XGradCAM,  # arXiv:2008.02312
         "hirescam": HiResCAM,  # arXiv:2011.08891
         "layercam": LayerCAM,  # doi:10.1109/TIP.2021.3089943
-        "eigencam": EigenCAM,  # arXiv:2008.00299; the same map for every class
+        "eigencam": _UprightEigenCAM,  # arXiv:2008.00299; the same map for every class
     }.items()
 }
 

@@ -290,8 +290,12 @@ class ResNet18LN(Recipe):
     """ResNet-18 with layer norm, GroupNorm(1, C), in place of every batch norm."""
 
     arch: Literal["resnet18_ln"]
-    width: PositiveInt
-    """Channels of the first stage; each further one has twice as many."""
+    width: Annotated[int, Field(ge=16)]
+    """Channels of the first stage; each further one has twice as many.
+
+    Below 16, PyTorch 2.15 on a CPU writes past the weight gradient of a strided 1 × 1 convolution
+    (channels last, threads that do not divide the batch), and the process dies.
+    """
     strides: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = Field(strict=False)
     """Of the four stages."""
 

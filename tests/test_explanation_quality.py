@@ -63,6 +63,7 @@ def test_no_images_leave_figures_that_can_be_written() -> None:
     )
     json.dumps(figures, allow_nan=False)
     assert figures["pointing_game_images"] == figures["explained"] == 0
+    assert not {"pointing_game", "road", "randomisation_passed"} & set(figures)
 
 
 def test_an_interval_without_ends_is_left_out() -> None:
@@ -102,6 +103,8 @@ def test_the_randomisation_check_fails_for_maps_that_do_not_ask_the_weights() ->
     rng = np.random.default_rng(0)
     maps, others = rng.normal(size=(2, 20, 8, 8)).astype(np.float32)
     assert randomisation_figures(maps, maps * 3 + 1)["randomisation_passed"] == 0
+    assert randomisation_figures(maps, -maps)["randomisation_passed"] == 0
+    assert "randomisation_passed" not in randomisation_figures(maps[:1], others[:1])
     passed = randomisation_figures(maps, others)
     assert passed["randomisation_passed"] == 1
     assert abs(passed["randomisation_correlation"]) < 0.1
@@ -127,3 +130,5 @@ def test_random_weights_are_a_function_of_their_seed_and_leave_chance_alone(
     weights, same, differ = (next(net.parameters()) for net in (first, again, other))
     assert torch.equal(weights, same)
     assert not torch.equal(weights, differ)
+    torch.manual_seed(0)  # as training sets out
+    assert not torch.equal(weights, next(origin.build().parameters()))

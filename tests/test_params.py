@@ -274,6 +274,11 @@ def test_synthetic_images_need_both_sizes(file: Path, missing: str) -> None:
     assert "give `train_size` and `test_size`" in fault
 
 
+def test_a_narrow_resnet_is_refused(file: Path) -> None:
+    (fault,) = refusal(file, models__resnet18_ln__width=12)
+    assert fault.startswith("models.resnet18_ln.width is 12: Input should be greater than or equal")
+
+
 def test_public_labels_are_those_of_cifar10_alone(file: Path) -> None:
     file.write_text(dump(changed(report__labels__human="h.npy")))
     assert load_params(file).report.labels.human == "h.npy"

@@ -134,6 +134,8 @@ def test_filters_narrow_what_is_shown(page: Page) -> None:
     page.fill("[name=low]", "0")
     page.fill("[name=high]", "0.4999")
     assert count(page) == whole - errors - sure
+    page.fill("[name=high]", "")  # as if it were 1
+    assert count(page) == whole - errors
     page.click("button[type=reset]")
     expect(page.locator("#matches")).to_contain_text(f"{errors:,} test image")
 
@@ -278,8 +280,9 @@ def test_a_map_lies_where_it_belongs_in_its_colour(page: Page) -> None:
     middle = ((HOT[0] + 0.5) * cell, (HOT[1] + 0.5) * cell)
     assert (rows.mean(), columns.mean()) == pytest.approx(middle, abs=1)
     assert np.ptp(rows) < 2 * cell
-    # Half the peak (0.5) at most: both maps share the scale of the stronger one, here -2.
-    strength = 0.5
+    # In full: what speaks against the true class is twice as strong, and not on this scale.
+    away = 0.5 / cell  # of the pixel from the cell's middle; around it the map is at -1
+    strength = 2 * (1 - away) ** 2 - 1
     colour = np.array(mpl.colormaps[MAP_COLOURS](strength)[:3]) * 255
     opacity = 0.6 * strength
     expected = opacity * colour + (1 - opacity) * grey

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import matplotlib as mpl
@@ -38,9 +39,12 @@ def rank_images(results: Sequence[ModelResults]) -> Positions:
     order: dict[int, None] = {}
     first = results[0].predictions
     place = {index: position for position, index in enumerate(first["index"].tolist())}
-    for model in results:
-        for rows in (model.misclassified, model.correct):
-            order.update(dict.fromkeys(place[index] for index in rows["index"].tolist()))
+    chosen = [
+        [place[index] for index in rows["index"].tolist()]
+        for rows in (*(m.misclassified for m in results), *(m.correct for m in results))
+    ]
+    for turn in zip_longest(*chosen):
+        order.update(dict.fromkeys(position for position in turn if position is not None))
     queues = [queue for model in results for queue in _queues(model)]
     queues.append(_wrong_in_all(results))
     iterators = [iter(queue.tolist()) for queue in queues]
@@ -152,7 +156,7 @@ def _pack_model(
 def _pack_maps(
     predicted: NDArray[np.float32], true: NDArray[np.float32], wrong: NDArray[np.bool_]
 ) -> tuple[str, list[float]]:
-    """Return maps as whole steps of the strongest in either of an image, and that strongest value.
+    """Return maps as whole steps of the largest number in an image's two, and their most evidence.
 
     The map of the predicted class of each image; after it, of an error, that of the true class.
     """
@@ -162,9 +166,10 @@ def _pack_maps(
     for one, two, is_wrong in zip(predicted * scale, true * scale, wrong, strict=True):
         parts += [one, two] if is_wrong else [one]
     steps = np.rint(np.stack(parts)) if parts else np.empty((0, 1, 1))
+    most = np.maximum(predicted.max(axis=(1, 2)), true.max(axis=(1, 2)))
     # However weak, evidence stays evidence.
     weak = (steps == 0) & (np.stack(parts) > 0) if parts else False
-    return _encode(np.where(weak, 1, steps).astype(np.int8)), [float(f"{top:.3g}") for top in tops]
+    return _encode(np.where(weak, 1, steps).astype(np.int8)), [float(f"{top:.3g}") for top in most]
 
 
 def _share(values: NDArray[np.float64]) -> NDArray[np.uint16]:

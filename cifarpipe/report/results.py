@@ -147,7 +147,7 @@ def judge_explanations(gradcam: Mapping[str, Any]) -> str:
         ignorant = max(gradcam["pointing_game_centre"], gradcam["pointing_game_random"])
         finds = "points" if gradcam["pointing_game_low"] > ignorant else "does not point"
         said.append(f"{finds} at the object more often than chance or the middle")
-    if "randomisation_correlation" in gradcam:
+    if "randomisation_passed" in gradcam:
         if gradcam["randomisation_passed"]:
             said.append("other weights give other maps")
         else:

@@ -113,13 +113,19 @@
     const number = slot.get(position);
     const cells = model.grid[0] * model.grid[1];
     const start = model.starts[number];
-    const predicted = Float32Array.from(model.maps.subarray(start, start + cells), (v) => v / 127);
-    if (model.predicted[position] === truth[position]) return { predicted };
-    const after = model.maps.subarray(start + cells, start + 2 * cells);
-    const wanted = Float32Array.from(after, (v) => v / 127);
-    const difference = predicted.map((value, i) => value - wanted[i]);
+    const wrong = model.predicted[position] !== truth[position];
+    const both = Float32Array.from(model.maps.subarray(start, start + cells * (wrong ? 2 : 1)));
+    // Evidence is scaled by the most in either map; what speaks against a class is not drawn.
+    const evidence = both.map((value) => value / Math.max(...both, 1e-9));
+    const predicted = evidence.subarray(0, cells);
+    if (!wrong) return { predicted };
+    const difference = both.subarray(0, cells).map((value, i) => value - both[cells + i]);
     const most = difference.reduce((top, value) => Math.max(top, Math.abs(value)), 1e-9);
-    return { predicted, wanted, difference: difference.map((value) => value / most) };
+    return {
+      predicted,
+      wanted: evidence.subarray(cells),
+      difference: difference.map((value) => value / most),
+    };
   }
 
   // ---- Filters ----
@@ -158,7 +164,7 @@
     const flagged = field("flag")?.value ? new Set(data.flags[value("flag")]) : null;
     const [isTrue, isPredicted, shared] = ["true", "predicted", "shared"].map(label);
     const low = Math.round(Number(value("low")) * 10000);
-    const high = Math.round(Number(value("high")) * 10000);
+    const high = Math.round(Number(value("high") || 1) * 10000);
     const answers = value("answers");
     const chosen = new Set(model.chosen[answers]);
     const positions = [];
