@@ -1,13 +1,17 @@
 """The figures that say whether a model's explanations can be trusted, for its metrics file."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cifarpipe.checkpoint import Origin
+from cifarpipe.data.prepared import Split
+from cifarpipe.explain import Explained, Explainer
 from cifarpipe.faithfulness import (
     Predict,
     centre_maps,
@@ -24,6 +28,49 @@ from cifarpipe.intervals import wilson_interval
 
 Figures = dict[str, float | int]
 MOST_ALIKE = 0.5  # rank correlation, of either sign, up to which maps count as other maps
+
+
+def quality_figures(
+    explainer: Explainer,
+    split: Split,
+    predictions: pd.DataFrame,
+    explained: Explained,
+    masks: NDArray[np.bool_] | None,
+    *,
+    removal_images: int,
+    seed: int,
+) -> Figures:
+    """Return all figures of a model's explanations.
+
+    Args:
+        explainer: Made `explained`.
+        split: The test images.
+        predictions: The predictions table.
+        explained: Its maps, row by row.
+        masks: `[N, H, W]`, true on each test image's object, where it is known.
+        removal_images: Images from which pixels are removed, drawn by chance; right or wrong, since
+            both kinds are explained.
+        seed: Of their choice and of all that knows nothing.
+    """
+    right = (predictions.true == predictions.predicted).to_numpy()
+    figures = evidence_figures(explained.predicted, right)
+    if masks is not None:
+        places = split.positions(explained.index[right])
+        figures |= mask_figures(explained.predicted[right], masks[places])
+    chosen = np.random.default_rng(seed).permutation(len(split))[:removal_images]
+    rows = predictions.iloc[chosen]
+    some = explained.of(rows["index"].to_numpy())
+    images, classes = split.images[split.positions(some.index)], explainer.labels(rows.predicted)
+    figures |= removal_figures(
+        explainer.model,
+        explainer.normalized(images),
+        some.predicted,
+        torch.tensor(classes),
+        seed=seed,
+    )
+    device = next(explainer.model.parameters()).device
+    ignorant = replace(explainer, model=with_random_weights(explainer.origin, device, seed))
+    return figures | randomisation_figures(some.predicted, ignorant.maps(images, classes))
 
 
 def evidence_figures(maps: Maps, right: NDArray[np.bool_]) -> Figures:

@@ -394,6 +394,10 @@ class Params(Section):
             )
         return self.models[name]
 
+    def cam_method(self, name: str) -> str:
+        """Return what explains model `name`, as `gradcam.method` says for its architecture."""
+        return str(getattr(self.gradcam.method, self.model(name).arch))
+
     def peak_lr(self, name: str) -> float:
         """Return the highest learning rate that model `name` reaches: `lr` × its `lr_scale`."""
         return self.lr * self.model(name).lr_scale

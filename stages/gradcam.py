@@ -17,23 +17,14 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.params_file import load_params
 
     params = load_params()
-    entry = params.model(model)
+    method = params.cam_method(model)
     options = params.gradcam
-
-    import numpy as np
-    import torch
 
     from cifarpipe.checkpoint import load_model
     from cifarpipe.data.prepared import load_prepared
     from cifarpipe.devices import pick_device
     from cifarpipe.explain import Explainer, save_maps
-    from cifarpipe.explanation_quality import (
-        evidence_figures,
-        mask_figures,
-        randomisation_figures,
-        removal_figures,
-        with_random_weights,
-    )
+    from cifarpipe.explanation_quality import quality_figures
     from cifarpipe.map_figures import draw_explanations
     from cifarpipe.outputs import write_json
     from cifarpipe.paths import artifact, model_report
@@ -42,9 +33,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
 
     data = load_prepared()
     test = data.test
-    device = pick_device()
-    network, origin = load_model(artifact(model, "model.safetensors"), device)
-    method = getattr(options.method, entry.arch)
+    network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
     explainer = Explainer(network, origin, method, options.batch_size)
     predictions = read_table(artifact(model, "predictions.csv"))
     explained = explainer.explain(test, predictions, progress=f"{model}: {method}")
@@ -63,23 +52,15 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         )
         save_figure(figure, model_report(model, picture))
 
-    right = (predictions.true == predictions.predicted).to_numpy()
-    figures = evidence_figures(explained.predicted, right)
-    if data.test_masks is not None:
-        masks = data.test_masks[test.positions(explained.index[right])]
-        figures |= mask_figures(explained.predicted[right], masks)
-    # Those from which pixels are removed; right or wrong, since both kinds are explained.
-    chosen = np.random.default_rng(options.seed).permutation(len(test))[: options.removal_images]
-    rows = predictions.iloc[chosen]
-    shown = explained.of(rows["index"].to_numpy())
-    images, classes = test.images[test.positions(shown.index)], explainer.labels(rows.predicted)
-    batch = explainer.normalized(images)
-    figures |= removal_figures(
-        network, batch, shown.predicted, torch.tensor(classes), seed=options.seed
+    figures = quality_figures(
+        explainer,
+        test,
+        predictions,
+        explained,
+        data.test_masks,
+        removal_images=options.removal_images,
+        seed=options.seed,
     )
-    ignorant = with_random_weights(origin, device, options.seed)
-    forgotten = Explainer(ignorant, origin, method, options.batch_size).maps(images, classes)
-    figures |= randomisation_figures(shown.predicted, forgotten)
     write_json(model_report(model, "gradcam.json"), {model: {"gradcam": figures}})
     said = [f"{key} {figures[key]}" for key in ("pointing_game", "road", "road_over_random",
             "randomisation_correlation") if key in figures]  # fmt: skip

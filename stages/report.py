@@ -26,7 +26,13 @@ def main() -> None:
     from cifarpipe.outputs import write_csv, write_text
     from cifarpipe.paths import DATASET_CARD, DATASET_PICTURE, REPORTS
     from cifarpipe.provenance import provenance
-    from cifarpipe.report.pages import earlier_curves, pairs_table, render_html, render_markdown
+    from cifarpipe.report.pages import (
+        Study,
+        earlier_curves,
+        pairs_table,
+        render_html,
+        render_markdown,
+    )
     from cifarpipe.report.public_labels import load_public_labels
     from cifarpipe.report.results import leaderboard
     from cifarpipe.sheets import save_figure
@@ -43,17 +49,11 @@ def main() -> None:
     save_figure(curves, REPORTS / "curves.png")
     write_csv(REPORTS / "leaderboard.csv", board)
     write_csv(REPORTS / "pairs.csv", pairs_table(results, board))
-    shared = {
-        "params": params,
-        "dataset": dataset,
-        "results": results,
-        "board": board,
-        "provenance": provenance(),
-    }
-    write_text(REPORTS / "summary.md", render_markdown(**shared))
+    study = Study(params, dataset, results, board, provenance())
+    write_text(REPORTS / "summary.md", render_markdown(study))
     pictures = {"curves": REPORTS / "curves.png", "dataset": DATASET_PICTURE}
     page = render_html(
-        **shared, pictures=pictures, labels=labels, images=lambda positions: images[positions]
+        study, pictures=pictures, labels=labels, images=lambda positions: images[positions]
     )
     write_text(REPORTS / "index.html", page)
     print(f"the report: {(REPORTS / 'index.html').resolve()}")
@@ -71,13 +71,12 @@ def read_results(name: str, params: "Params") -> "ModelResults":
     def read_json(file: str) -> dict[str, Any]:
         return json.loads(model_report(name, file).read_text(encoding="utf-8"))[name]
 
-    arch = params.models[name].arch
     with np.load(artifact(name, "cams.npz")) as maps:
         predicted_maps, true_maps = maps["predicted"], maps["true"]
     return ModelResults(
         name=name,
-        arch=arch,
-        method=getattr(params.gradcam.method, arch),
+        arch=params.models[name].arch,
+        method=params.cam_method(name),
         metrics=read_json("metrics.json"),
         cost=read_json("cost.json"),
         gradcam=read_json("gradcam.json")["gradcam"],

@@ -20,7 +20,7 @@ from cifarpipe.evaluation import (
     softmax,
 )
 from cifarpipe.params import Params
-from cifarpipe.report.pages import render_html, render_markdown
+from cifarpipe.report.pages import Study, render_html, render_markdown
 from cifarpipe.report.public_labels import PublicLabels
 from cifarpipe.report.results import ModelResults, leaderboard
 from cifarpipe.selection import choose_correct, choose_errors
@@ -147,28 +147,23 @@ class Report:
     results: list[ModelResults]
     labels: PublicLabels = NO_LABELS
 
-    def shared(self) -> dict[str, Any]:
-        return {
-            "params": self.params,
-            "dataset": self.dataset,
-            "results": self.results,
-            "board": leaderboard(self.results, self.dataset["images"]["train"]),
-            "provenance": PROVENANCE,
-        }
+    def study(self) -> Study:
+        board = leaderboard(self.results, self.dataset["images"]["train"])
+        return Study(self.params, self.dataset, self.results, board, PROVENANCE)
 
     def html(self, images: NDArray[np.uint8] | None = None) -> str:
         pictures = {"curves": self.folder / "curves.png", "dataset": self.folder / "dataset.png"}
         if images is None:
             images = make_images(self.results[0].images)
         return render_html(
-            **self.shared(),
+            self.study(),
             pictures=pictures,
             labels=self.labels,
             images=lambda which: images[which],
         )
 
     def markdown(self) -> str:
-        return render_markdown(**self.shared())
+        return render_markdown(self.study())
 
 
 def make_report(params: Params, folder: Path) -> Report:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,66 +58,70 @@ def earlier_curves(params: Params, classes: list[str]) -> dict[str, pd.DataFrame
     return curves
 
 
+@dataclass(frozen=True)
+class Study:
+    """What both forms of the report tell of."""
+
+    params: Params
+    dataset: Mapping[str, Any]
+    """The dataset's card."""
+    results: list[ModelResults]
+    """Of each model."""
+    board: pd.DataFrame
+    """The leaderboard."""
+    provenance: Mapping[str, str]
+    """What stands in the footer."""
+
+
 def render_html(
+    study: Study,
     *,
-    params: Params,
-    dataset: Mapping[str, Any],
-    results: list[ModelResults],
-    board: pd.DataFrame,
     images: Callable[[Positions], NDArray[np.uint8]],
     labels: PublicLabels,
     pictures: Mapping[str, Path],
-    provenance: Mapping[str, str],
 ) -> str:
     """Render the page: one file, nothing fetched, every text from outside escaped.
 
     As many images have a picture in it as fit `MOST_BYTES`; the page says how many.
 
     Args:
-        params: Of the run.
-        dataset: The dataset's card.
-        results: Of each model.
-        board: The leaderboard.
+        study: All but what follows.
         images: Returns pictures `[n, S, S, 3]` of the test split by their positions.
         labels: What others found out about the test labels.
         pictures: `curves` and `dataset`.
-        provenance: What stands in the footer.
     """
     environment = _environment()
     environment.filters["data_uri"] = data_uri
-    by_name = {model.name: model for model in results}
-    ordered = [by_name[name] for name in board.model]
+    by_name = {model.name: model for model in study.results}
+    ordered = [by_name[name] for name in study.board.model]
+    classes = study.dataset["classes"]
     # Not escaped, since they are ours; the browser runs no script but the one of this digest.
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     right = {model.name: model.right for model in ordered}
     template = environment.get_template("index.html.j2")
     content = {
-        **_shared(params, dataset, results, board, provenance),
+        **_shared(study),
         "results": ordered,
         "judged": {model.name: judge_explanations(model.gradcam) for model in ordered},
         "shared_errors": shared_errors(right).to_dict("records"),
         "lone_errors": lone_errors(right),
-        "label_rows": label_table(ordered, labels, dataset["classes"]).to_dict("records"),
+        "label_rows": label_table(ordered, labels, classes).to_dict("records"),
         "most_classes": MOST_CLASSES,
         "pictures": pictures,
         "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704
         "script": Markup(script),  # noqa: S704
         "script_digest": digest,
-        "parameters": yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, width=100),
+        "parameters": yaml.safe_dump(
+            study.params.model_dump(mode="json"), sort_keys=False, width=100
+        ),
     }
 
-    flags = image_flags(labels, ordered[0], dataset["classes"])
+    flags = image_flags(labels, ordered[0], classes)
+    opacity = study.params.gradcam.opacity
 
     def render(shown: Positions) -> str:
-        data = pack(
-            ordered,
-            dataset["classes"],
-            images,
-            np.sort(shown),
-            flags=flags,
-            opacity=params.gradcam.opacity,
-        )
+        data = pack(ordered, classes, images, np.sort(shown), flags=flags, opacity=opacity)
         return template.render(**content, data=data, shown=len(shown))
 
     ranked = rank_images(ordered)[:MOST_PICTURES]
@@ -130,21 +135,14 @@ def render_html(
     return page
 
 
-def render_markdown(
-    *,
-    params: Params,
-    dataset: Mapping[str, Any],
-    results: list[ModelResults],
-    board: pd.DataFrame,
-    provenance: Mapping[str, str],
-) -> str:
+def render_markdown(study: Study) -> str:
     """Render the short form, fit for a review comment; pictures are links beside it."""
     environment = _environment(keep_trailing_newline=True)
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     return environment.get_template("summary.md.j2").render(
-        **_shared(params, dataset, results, board, provenance),
-        results={model.name: model for model in results},
-        judged={model.name: judge_explanations(model.gradcam) for model in results},
+        **_shared(study),
+        results={model.name: model for model in study.results},
+        judged={model.name: judge_explanations(model.gradcam) for model in study.results},
     )
 
 
@@ -160,21 +158,16 @@ def _environment(*, keep_trailing_newline: bool = False) -> Environment:
     )
 
 
-def _shared(
-    params: Params,
-    dataset: Mapping[str, Any],
-    results: list[ModelResults],
-    board: pd.DataFrame,
-    provenance: Mapping[str, str],
-) -> dict[str, Any]:
+def _shared(study: Study) -> dict[str, Any]:
+    right = {model.name: model.right for model in study.results}
     return {
-        "title": params.report.title,
-        "verdict": verdict(board, {model.name: model.right for model in results}),
-        "dataset": dataset,
-        "board": board.to_dict("records"),
-        "pairs": pairs_table(results, board).to_dict("records"),
-        "provenance": provenance,
-        "earlier": bool(earlier_curves(params, dataset["classes"])),
+        "title": study.params.report.title,
+        "verdict": verdict(study.board, right),
+        "dataset": study.dataset,
+        "board": study.board.to_dict("records"),
+        "pairs": pairs_table(study.results, study.board).to_dict("records"),
+        "provenance": study.provenance,
+        "earlier": bool(earlier_curves(study.params, study.dataset["classes"])),
     }
 
 
