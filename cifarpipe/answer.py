@@ -12,9 +12,6 @@ from cifarpipe.explain import Explainer
 from cifarpipe.gradcam import Maps
 from cifarpipe.params import AttentionMethod, CamMethod
 
-# Methods that ask which places matter to the network, whatever the class.
-KNOW_NO_CLASS = ("eigencam", "attention_rollout")
-
 
 @dataclass(frozen=True)
 class Answer:

@@ -41,6 +41,11 @@ class Origin:
     execution: dict[str, Any]
     """Device, precision and what else the bits may depend on."""
 
+    @property
+    def trained_on(self) -> str:
+        """Return the device and the precision, as a figure of speed should name them."""
+        return f"{self.execution['device']}, {self.execution['precision']}"
+
     def build(self) -> nn.Module:
         """Return the same network with freshly drawn weights."""
         entry: ModelEntry = TypeAdapter(ModelEntry).validate_python(self.entry)

@@ -44,6 +44,7 @@ def explain(
     top: Annotated[int, typer.Option(min=1, help="Predictions to print.")] = 5,
 ) -> None:
     """Say what a trained model takes a picture for, and draw where it sees that."""
+    from cifarpipe.params import KNOW_NO_CLASS
     from cifarpipe.params_file import load_params
 
     params = load_params()
@@ -51,7 +52,7 @@ def explain(
     out = out or Path(f"{picture.stem}_{model}.png")
     check_out(out, picture)
 
-    from cifarpipe.answer import KNOW_NO_CLASS, answer, methods_for
+    from cifarpipe.answer import answer, methods_for
     from cifarpipe.checkpoint import load_model
     from cifarpipe.devices import pick_device
     from cifarpipe.explain import Explainer

@@ -113,7 +113,7 @@ def class_scores(matrix: NDArray[np.int64]) -> list[dict[str, float | int]]:
         scores.append(
             {
                 "images": images,
-                "predicted": guesses,
+                "predictions": guesses,
                 "precision": float(hits / guesses) if guesses else 0.0,
                 "recall": float(hits / images) if images else 0.0,
                 "recall_low": low,

@@ -19,7 +19,7 @@ from cifarpipe.gradcam import Maps, class_activation_maps
 from cifarpipe.models.build import as_classifier
 from cifarpipe.normalize import normalize
 from cifarpipe.outputs import atomic_path
-from cifarpipe.params import AttentionMethod
+from cifarpipe.params import KNOW_NO_CLASS, AttentionMethod
 
 # A stored prediction may differ from the one computed here only where two classes are as good as
 # tied: rounding differs with the size of the batch.
@@ -36,7 +36,10 @@ class Explained:
     predicted: Maps
     """`[N, h, w]` evidence for the predicted class."""
     true: Maps
-    """`[N, h, w]` evidence for the true class; comparable with `predicted` of the same image."""
+    """`[N, h, w]` evidence for the true class; comparable with `predicted` of the same image.
+
+    The same as `predicted` by a method that knows no class.
+    """
 
     def of(self, index: NDArray[np.int64]) -> "Explained":
         """Return the maps of these images, in this order.
@@ -101,6 +104,10 @@ class Explainer:
         labels = {name: label for label, name in enumerate(self.origin.classes)}
         return np.array([labels[name] for name in names], np.int64)
 
+    def predict(self, batch: Tensor) -> Tensor:
+        """Return the logits `[N, classes]` of normalised images, however many."""
+        return torch.cat([self.model(some) for some in batch.split(self.batch_size)])
+
     def maps(self, images: NDArray[np.uint8], classes: NDArray[np.int64]) -> Maps:
         """Return the raw map `[N, h, w]` of a class for each picture `[N, S, S, 3]`."""
         make = map_maker(self.model, self.method)
@@ -134,9 +141,10 @@ class Explainer:
             self._check(images, predicted[some], index[some])
             maps = self.maps(images, predicted[some])
             of_predicted.append(maps)
-            wrong = predicted[some] != true[some]
             both = maps.copy()
-            both[wrong] = self.maps(images[wrong], true[some][wrong]) if wrong.any() else maps[:0]
+            other = (predicted[some] != true[some]) & (self.method not in KNOW_NO_CLASS)
+            if other.any():
+                both[other] = self.maps(images[other], true[some][other])
             of_true.append(both)
         if not parts:
             return Explained(index, _NO_MAPS, _NO_MAPS)

@@ -62,7 +62,7 @@ def quality_figures(
     some = explained.of(rows["index"].to_numpy())
     images, classes = split.images[split.positions(some.index)], explainer.labels(rows.predicted)
     figures |= removal_figures(
-        explainer.model,
+        explainer.predict,
         explainer.normalized(images),
         some.predicted,
         torch.tensor(classes),

@@ -62,12 +62,13 @@ def draw_curves(curves: Mapping[str, pd.DataFrame], earlier: Mapping[str, pd.Dat
     """
     figure = Figure(figsize=(10.5, 6.4), layout="constrained")
     panels = figure.subplots(2, 2, sharex=True, sharey="row")
-    colours = mpl.color_sequences["petroff10"]
+    colours = mpl.color_sequences["petroff10" if len(curves) <= 10 else "tab20"]
     columns = [("train_acc", "val_acc"), ("train_loss", "val_loss")]
     for axes, column in zip(panels.flat, [*columns[0], *columns[1]], strict=True):
         for number, (name, history) in enumerate(curves.items()):
             colour = colours[number % len(colours)]
-            axes.plot(history.epoch, history[column], color=colour, label=name)
+            dot = "o" if len(history) == 1 else None
+            axes.plot(history.epoch, history[column], color=colour, label=name, marker=dot)
             before = earlier.get(name)
             if before is not None and column in before:
                 style = {"linestyle": "--", "alpha": 0.6, "linewidth": 1}

@@ -24,7 +24,7 @@ def draw_explanations(
     pictures: NDArray[np.uint8],
     rows: pd.DataFrame,
     predicted: NDArray[np.float32],
-    true: NDArray[np.float32],
+    true: NDArray[np.float32] | None,
     *,
     opacity: float,
     title: str,
@@ -34,45 +34,48 @@ def draw_explanations(
     The maps of a picture share one scale, from 0 to the strongest evidence in either; the
     difference has its own, with 0 in the middle. Colour lies over the picture in grey, so that it
     means evidence and nothing else. A map without any evidence for its class says so. Where no
-    prediction is wrong there is one map.
+    prediction is wrong, and where maps know no class, there is one map.
 
     Args:
         pictures: `[N, H, W, 3]`.
         rows: N rows of the predictions table, in the same order.
         predicted: `[N, h, w]` raw maps.
-        true: `[N, h, w]` raw maps.
+        true: `[N, h, w]` raw maps; none where the method asks what matters, whatever the class.
         opacity: Of the map where it is strongest, 0 … 1.
         title: Stands above.
     """
-    contrasted = bool((rows.predicted != rows.true).any())
-    tiles = 4 if contrasted else 2
+    compared = None if (rows.predicted == rows.true).all() else true
+    tiles = 2 if compared is None else 4
     columns = max(1, min(EXPLAINED_WIDTH // tiles, len(rows)))
-    key = [f"Colour: evidence for the class, in a grid of {predicted.shape[1]} × "
+    means = "what mattered, whatever the class" if true is None else "evidence for the class"
+    key = [f"Colour: {means}, in a grid of {predicted.shape[1]} × "
            f"{predicted.shape[2]}."] * bool(len(rows))  # fmt: skip
-    if contrasted:
+    if compared is not None:
         key[0] += " The maps of the two classes share one scale."
         key.append("Their difference: purple speaks for the predicted class, orange for the true.")
     heading = "\n".join([title, *key])
     figure, axes, places = lay_out(len(rows), columns, tiles, TILE, heading)
     if len(rows):
         _colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
-    if contrasted:
+    if compared is not None:
         _colour_bar(figure, CONTRAST_COLOURS, ["true", "predicted"], 1)
     for number, (row, (x, y)) in enumerate(zip(rows.to_dict("records"), places, strict=True)):
         lefts = [x + column * (TILE + GAP / 2) for column in range(tiles)]
         picture = pictures[number]
         place(axes, picture, x, y, TILE)
         caption(axes, x, y, f"#{row['index']}\ntrue: {short(row['true'])}")
-        top = max(predicted[number].max(), true[number].max(), 1e-30)
+        top = max(predicted[number].max(), 1e-30)
+        if compared is not None:
+            top = max(compared[number].max(), top)
         _evidence(axes, picture, predicted[number] / top, lefts[1], y, opacity)
         taken = f"predicted:\n{short(row['predicted'])} ({row['confidence']:.2f})"
-        caption(axes, lefts[1], y, taken)
-        if contrasted:
-            _evidence(axes, picture, true[number] / top, lefts[2], y, opacity)
+        caption(axes, lefts[1], y, f"any class; {taken}" if true is None else taken)
+        if compared is not None:
+            _evidence(axes, picture, compared[number] / top, lefts[2], y, opacity)
             caption(
                 axes, lefts[2], y, f"true:\n{short(row['true'])} ({row['true_probability']:.2f})"
             )
-            _difference(axes, picture, predicted[number] - true[number], lefts[3], y, opacity)
+            _difference(axes, picture, predicted[number] - compared[number], lefts[3], y, opacity)
             caption(axes, lefts[3], y, "predicted − true")
     return figure
 

@@ -323,6 +323,8 @@ CamMethod: TypeAlias = Literal[
     "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigencam"
 ]
 AttentionMethod: TypeAlias = Literal["gradient_attention", "attention_rollout"]
+# Methods that ask which places matter to the network, whatever the class.
+KNOW_NO_CLASS = ("eigencam", "attention_rollout")
 
 
 class Methods(Section):

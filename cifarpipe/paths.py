@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")
 MODEL_REPORTS = REPORTS / "models"
 DATASET_CARD = REPORTS / "dataset.json"
@@ -10,7 +11,7 @@ DATASET_PICTURE = REPORTS / "dataset.png"
 
 def artifact(model: str, name: str) -> Path:
     """Return the path of a file that DVC keeps: large, or of use to later stages alone."""
-    return Path("artifacts") / model / name
+    return ARTIFACTS / model / name
 
 
 def model_report(model: str, name: str) -> Path:

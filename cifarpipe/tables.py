@@ -10,4 +10,5 @@ TEXT = dict.fromkeys(("true", "predicted", "file", "class"), str)
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a predictions table, a choice of its rows or a table per class."""
-    return pd.read_csv(path, dtype=TEXT, keep_default_na=False)
+    # Only that ends a line, since a name may hold a carriage return.
+    return pd.read_csv(path, dtype=TEXT, keep_default_na=False, lineterminator="\n")

@@ -74,8 +74,12 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     right = logits.argmax(axis=1) == labels
     slices = slice_table(picture_properties(np.asarray(data.test.images)), right)
     write_csv(model_report(model, "slices.csv"), slices)
-    kept = {"kept_epoch": origin.kept_epoch, "val_accuracy": origin.val_accuracy}
-    write_json(model_report(model, "metrics.json"), {model: figures | kept})
+    known = {
+        "kept_epoch": origin.kept_epoch,
+        "val_accuracy": origin.val_accuracy,
+        "trained_on": origin.trained_on,
+    }
+    write_json(model_report(model, "metrics.json"), {model: figures | known})
     print(
         f"{model}: accuracy {figures['accuracy']:.4f} "
         f"[{figures['accuracy_low']:.4f}, {figures['accuracy_high']:.4f}], "

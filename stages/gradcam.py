@@ -14,6 +14,7 @@ from cifarpipe.command import run
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
     """Draw where one model of params.yaml saw evidence for the predicted and the true class."""
+    from cifarpipe.params import KNOW_NO_CLASS
     from cifarpipe.params_file import load_params
 
     params = load_params()
@@ -46,7 +47,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
             test.images[test.positions(shown.index)],
             rows,
             shown.predicted,
-            shown.true,
+            None if method in KNOW_NO_CLASS else shown.true,
             opacity=options.opacity,
             title=f"{model}: {method} of {name} test images",
         )

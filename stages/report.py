@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from cifarpipe.command import run
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from cifarpipe.params import Params
     from cifarpipe.report.results import ModelResults
 
@@ -27,6 +29,7 @@ def main() -> None:
     from cifarpipe.paths import DATASET_CARD, DATASET_PICTURE, REPORTS
     from cifarpipe.provenance import provenance
     from cifarpipe.report.pages import (
+        MOST_BYTES,
         Study,
         earlier_curves,
         pairs_table,
@@ -57,6 +60,25 @@ def main() -> None:
     )
     write_text(REPORTS / "index.html", page)
     print(f"the report: {(REPORTS / 'index.html').resolve()}")
+    if (size := len(page.encode())) > MOST_BYTES:
+        print(
+            f"note: it has {size / 1e6:.1f} MB, more than the {MOST_BYTES / 1e6:.1f} MB wanted: of "
+            f"so many models and classes, the tables alone fill it."
+        )
+    if left_over := folders_of_no_model(params.models):
+        print(
+            f"note: {', '.join(left_over)} belong to no model of params.yaml. The report leaves "
+            f"them out, but DVC takes them for what it depends on: delete them, or a clone that "
+            f"lacks them runs it again."
+        )
+
+
+def folders_of_no_model(models: "Container[str]") -> list[str]:
+    """Return what models have left that are no longer in params.yaml."""
+    from cifarpipe.paths import ARTIFACTS, MODEL_REPORTS
+
+    found = [folder for parent in (ARTIFACTS, MODEL_REPORTS) for folder in sorted(parent.iterdir())]
+    return [f"{folder}/" for folder in found if folder.is_dir() and folder.name not in models]
 
 
 def read_results(name: str, params: "Params") -> "ModelResults":

@@ -37,7 +37,9 @@ GRADCAM = {
     "removal_images": 20, "road": 0.4, "road_random": 0.0, "road_centre": 0.2,
     "road_over_random": 0.4, "road_over_random_low": 0.3, "road_over_random_high": 0.5,
     "road_over_centre": 0.2, "road_over_centre_low": 0.1, "road_over_centre_high": 0.3,
-    "deletion": 0.2, "insertion": 0.8, "randomisation_correlation": 0.05,
+    "deletion": 0.2, "deletion_random": 0.31, "deletion_centre": 0.32,
+    "insertion": 0.8, "insertion_random": 0.41, "insertion_centre": 0.42,
+    "randomisation_correlation": 0.05,
     "randomisation_correlation_low": -0.1, "randomisation_correlation_high": 0.2,
     "randomisation_passed": 1,
 }  # fmt: skip
@@ -89,6 +91,7 @@ def results_of(
             **measure(logits, labels, calibration_bins=15, temperature=1.5),
             "val_accuracy": 0.5,
             "kept_epoch": 2,
+            "trained_on": "GPU of a test, bf16",
         },
         cost={"parameters": 1_234_567, "macs": 2_500_000},
         gradcam=dict(GRADCAM),

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from cifarpipe.answer import KNOW_NO_CLASS, answer, methods_for
+from cifarpipe.answer import answer, methods_for
 from cifarpipe.checkpoint import Origin
 from cifarpipe.explain import Explainer
 from cifarpipe.models.build import build_model
-from cifarpipe.params import Params
+from cifarpipe.params import KNOW_NO_CLASS, Params
 
 CLASSES = ["zebra", "007", "ant", "true", "<b>"]
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]

@@ -129,7 +129,7 @@ def test_confusion_matrix_by_hand() -> None:
     assert matrix.tolist() == [[1, 1, 0], [0, 2, 0], [1, 1, 1]]
     scores = pd.DataFrame(class_scores(matrix))
     assert scores.images.tolist() == [2, 2, 3]
-    assert scores.predicted.tolist() == [2, 4, 1]
+    assert scores.predictions.tolist() == [2, 4, 1]
     assert scores.precision.tolist() == [1 / 2, 2 / 4, 1]
     assert scores.recall.tolist() == [1 / 2, 1, 1 / 3]
     assert scores.f1.tolist() == pytest.approx([1 / 2, 2 / 3, 1 / 2])
@@ -147,7 +147,7 @@ def test_class_scores_are_scikit_learns_with_scipys_intervals() -> None:
     for column, expected in (("precision", precision), ("recall", recall), ("f1", f1)):
         np.testing.assert_array_equal(table[column], expected.round(4))
     np.testing.assert_array_equal(table.images, support)
-    np.testing.assert_array_equal(table.predicted, np.bincount(predicted, minlength=5))
+    np.testing.assert_array_equal(table.predictions, np.bincount(predicted, minlength=5))
     for label, row in enumerate(table.to_dict("records")):
         test = scipy.stats.binomtest(int(matrix[label, label]), int(support[label]))
         low, high = test.proportion_ci(method="wilson")
@@ -159,7 +159,7 @@ def test_a_class_without_images_or_never_predicted_scores_nothing() -> None:
     matrix = confusion_matrix(np.array([0, 0, 2]), np.array([0, 1, 1]), 4)
     table = class_table(matrix, list("abcd"))
     assert table.images.tolist() == [2, 0, 1, 0]
-    assert table.predicted.tolist() == [1, 2, 0, 0]
+    assert table.predictions.tolist() == [1, 2, 0, 0]
     assert table.precision.tolist() == [1, 0, 0, 0]
     assert table.recall.tolist() == [0.5, 0, 0, 0]
     assert table.f1.tolist() == [round(2 / 3, 4), 0, 0, 0]
@@ -246,7 +246,7 @@ def test_names_stay_text_when_read_back(tmp_path: Path) -> None:
 def test_names_that_all_look_like_numbers_stay_text(tmp_path: Path) -> None:
     table = class_table(np.eye(3, dtype=np.int64), ["007", "08", "1e3"])
     write_csv(tmp_path / "classes.csv", table)
-    assert read_table(tmp_path / "classes.csv")["class"].tolist() == ["007", "08", "1e3"]
+    pd.testing.assert_frame_equal(read_table(tmp_path / "classes.csv"), table)
 
 
 def test_without_files_the_column_is_empty(tmp_path: Path) -> None:

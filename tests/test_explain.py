@@ -264,6 +264,17 @@ def test_a_vit_can_be_explained_by_other_methods(demo_params: Params, method: st
     assert not np.allclose(found.predicted, run(setting, setting.table).predicted)
 
 
+def test_classes_are_not_asked_of_a_method_that_knows_none(
+    convmixer: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    maps = Explainer.maps
+    monkeypatch.setattr(Explainer, "maps", lambda *given: calls.append(given) or maps(*given))
+    found = run(convmixer, convmixer.table, N, method="eigencam")
+    assert len(calls) == 1
+    np.testing.assert_array_equal(found.predicted, found.true)
+
+
 def test_attention_is_not_asked_of_a_network_without(convmixer: Setting) -> None:
     with pytest.raises(ValueError, match="needs a network with attention"):
         map_maker(convmixer.model, "attention_rollout")

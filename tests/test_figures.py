@@ -150,6 +150,14 @@ def test_curves_of_all_models_and_of_the_runs_before() -> None:
     assert [text.get_text() for text in panels[0].get_legend().get_texts()] == ["vit", "cnn"]
 
 
+def test_a_single_epoch_is_a_dot_and_many_models_have_colours_of_their_own() -> None:
+    history = make_history()
+    panel = draw_curves({"short": history[:1], "long": history}, {}).axes[0]
+    assert [line.get_marker() for line in panel.lines] == ["o", "None"]
+    panel = draw_curves({f"m{i}": history for i in range(15)}, {}).axes[0]
+    assert len({line.get_color() for line in panel.lines}) == 15
+
+
 def test_a_history_without_validation_is_drawn(tmp_path: Path) -> None:
     history = make_history().assign(val_acc=np.nan, val_loss=np.nan)
     picture = decode(draw_curves({"vit": history}, {}), tmp_path)

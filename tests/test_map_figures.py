@@ -122,6 +122,15 @@ def test_correct_images_have_one_map() -> None:
     assert not [text for text in shown if text.startswith(("true:", "predicted −"))]
 
 
+def test_maps_that_know_no_class_are_not_said_to_be_of_one() -> None:
+    rows = make_rows(1, ["cat", "dog"])
+    maps = np.ones((1, 8, 9), np.float32)
+    shown = texts(draw_explanations(make_pictures(1), rows, maps, None, opacity=0.5, title="title"))
+    assert "what mattered, whatever the class, in a grid of 8 × 9" in shown[0]
+    assert "evidence" not in shown[0]
+    assert shown[1:] == ["#0\ntrue: cat", "any class; predicted:\ndog (0.50)"]
+
+
 def test_the_difference_has_a_colour_for_either_class_and_none_where_they_agree(
     tmp_path: Path,
 ) -> None:

@@ -2,13 +2,21 @@
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cifarpipe.report.explorer import SPRITE_COLUMNS, STEPS, pack, rank_images
+from cifarpipe.report.explorer import (
+    SPRITE_COLUMNS,
+    STEPS,
+    most_pictures,
+    pack,
+    rank_images,
+    sprite_columns,
+)
 from cifarpipe.report.results import ModelResults
 from tests.report_setting import CLASSES, make_images, make_results
 
@@ -105,6 +113,25 @@ def test_maps_keep_sign_and_share_one_scale_per_image(results: list[ModelResults
         assert entry["peaks"][number] == pytest.approx(most, rel=5e-3)
         for one in expected:
             np.testing.assert_allclose(next(kept) / STEPS * top, one, atol=1.01 * top / STEPS)
+
+
+def test_maps_that_know_no_class_are_there_once(results: list[ModelResults]) -> None:
+    blind = replace(results[1], method="eigencam")
+    shown = np.array([2, 60, 79])
+    one, other = packed([results[1], blind], shown)["models"]
+    assert [one["knowsClasses"], other["knowsClasses"]] == [True, False]
+    assert len(decode(one["maps"], "i1")) == (1 + 2 + 2) * 64
+    assert len(decode(other["maps"], "i1")) == 3 * 64
+
+
+@pytest.mark.parametrize("size", [32, 656, 5000])
+def test_pictures_of_any_size_fit_into_one(size: int) -> None:
+    """A WebP picture has at most 16,383 pixels a side; see its specification, RFC 9649."""
+    count, columns = most_pictures(size), sprite_columns(size)
+    assert columns * size <= 16_383
+    assert count // columns * size <= 16_383
+    assert count % columns == 0
+    assert count >= {32: 600, 656: 576, 5000: 9}[size]
 
 
 def test_weak_evidence_is_not_taken_for_none(tmp_path: Path) -> None:

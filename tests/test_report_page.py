@@ -26,6 +26,7 @@ from tests.report_setting import (
     make_picture,
     make_report,
     make_results,
+    results_of,
 )
 
 
@@ -162,7 +163,7 @@ def test_every_number_of_images_asks_for_as_many(report: Report, page: Page) -> 
     names = [model.name for model in report.results]
     wrong = sum((~model.right).astype(int) for model in report.results)
     found = asked(page)
-    assert len(found) > 50
+    assert len(found) > 25
     for count, values in found:
         model = report.results[names.index(values["model"])]
         table = model.predictions.assign(wrong=wrong)
@@ -197,6 +198,19 @@ def test_explanations_are_judged_in_words_and_figures(report: Report, page: Page
         model.gradcam.update(report.results[0].gradcam)
     row = Page(report.html()).table("How well each model")[1]
     assert row[3:6] == ["0.75 0.70 – 0.80", "0.50", "0.60 0.50 – 0.70"]
+    del report.results[1].gradcam["pointing_game"]  # the best one is never right, say
+    assert Page(report.html()).table("How well each model")[1][3] == "–"
+
+
+def test_deletion_and_insertion_stand_beside_those_of_maps_that_know_nothing(page: Page) -> None:
+    head, row, *_ = page.table("How well each model")
+    shown = dict(zip(head, row, strict=True))
+    assert shown["deletion"] == "0.20 0.31, 0.32"
+    assert shown["insertion"] == "0.80 0.41, 0.42"
+
+
+def test_the_device_stands_with_each_model(page: Page) -> None:
+    assert page.all("main")[0]["text"].count("trained on GPU of a test, bf16") == 3
 
 
 def test_figures_that_were_not_measured_are_dashes(report: Report) -> None:
@@ -205,6 +219,7 @@ def test_figures_that_were_not_measured_are_dashes(report: Report) -> None:
         model.gradcam.update(explained=80, without_evidence_errors=0, without_evidence_correct=0)
     page = Page(report.html())
     assert page.table("How well each model")[1][3:] == ["–"] * 6
+    assert "on the object" not in page.table("How well each model")[0]
     assert "not put to the test" in page.all("main")[0]["text"]
 
 
@@ -250,6 +265,8 @@ def test_confusions_stand_where_they_belong(report: Report, page: Page) -> None:
     rows = page.table("Test images, true class by row")[1:]  # of the best model, the first shown
     best = next(model for model in report.results if model.name == "high")
     assert [[int(cell) for cell in row[1:]] for row in rows] == best.matrix(CLASSES).tolist()
+    owners = [t["attrs"]["data-model"] for t in page.all("table") if "data-model" in t["attrs"]]
+    assert owners == ["high", "middle", "low"]  # as the sections
     assert np.trace(best.matrix(CLASSES)) == 72
     # Every error takes the next class for the true one, and all are 2 of 8.
     assert best.top_confusions() == [
@@ -296,7 +313,47 @@ def test_a_matrix_of_many_classes_is_left_out(report: Report) -> None:
     report.results = [make_results(report.folder, "m", n=93, classes=classes)]
     html = report.html()
     assert "true class by row" not in html
+    assert "All 31 × 31 confusions stand in <code>models/m/confusion.csv</code>" in html
     assert len(Page(html).table("Each class")) == 32
+
+
+def test_many_models_of_many_classes_stay_within_the_limit(report: Report) -> None:
+    classes = [f"class {i}" for i in range(30)]
+    report.dataset = make_dataset(classes, test=6000)
+    report.results = [
+        make_results(report.folder, f"m{i}", n=6000, classes=classes, seed=i) for i in range(20)
+    ]
+    html = report.html()
+    assert "true class by row" not in html
+    assert len(html.encode()) <= MOST_BYTES
+    report.results = report.results[:10]
+    assert "true class by row" in report.html()
+
+
+def test_one_model_is_compared_with_none(report: Report) -> None:
+    report.results = report.results[:1]
+    page = Page(report.html())
+    assert "compare" not in {e["attrs"].get("id") for e in page.all("section")}
+    assert not [e for e in page.all("select") if e["attrs"]["name"] == "shared"]
+    assert "alone" not in [e["attrs"]["value"] for e in page.all("option")]
+
+
+def test_a_score_of_a_class_that_is_never_seen_is_a_dash(report: Report) -> None:
+    labels = np.arange(80) % 2  # of four classes
+    report.results = [results_of(report.folder, "m", labels, 2 * labels)]
+    rows = Page(report.html()).table("Each class")
+    scores = {row[0]: row[1:4] + row[5:] for row in rows[1:]}
+    assert scores[CLASSES[0]] == ["40", "1.000", "1.000", "1.000"]
+    assert scores[CLASSES[1]] == ["40", "–", "0.000", "0.000"]
+    assert scores[CLASSES[2]] == ["0", "0.000", "–", "0.000"]
+    assert scores[CLASSES[3]] == ["0", "–", "–", "–"]
+
+
+@pytest.mark.parametrize("temperature", [0.0501, 19.99])
+def test_a_temperature_at_the_end_of_the_search_is_told(report: Report, temperature: float) -> None:
+    assert "the last one tried" not in report.html()
+    report.results[0].metrics["temperature"] = temperature
+    assert report.html().count("the last one tried") == 1
 
 
 def test_the_page_shows_parameters_and_provenance(report: Report, page: Page) -> None:

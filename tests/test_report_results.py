@@ -99,8 +99,8 @@ def test_models_of_equal_accuracy_that_err_elsewhere_are_a_tie() -> None:
     assert "a tie" in verdict(board, right)
 
 
-def test_a_single_model_leads() -> None:
-    assert verdict(*make_board(90)).startswith("m0 leads with 90.00%")
+def test_a_single_model_leads_nobody() -> None:
+    assert verdict(*make_board(90)).startswith("m0 has 90.00% of 100 test images right")
 
 
 def test_explanations_are_judged_by_their_intervals() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from cifarpipe.map_figures import CONTRAST_COLOURS, MAP_COLOURS
 from cifarpipe.report.results import ModelResults
 
+MOST_SIDE = 16_383  # pixels of a WebP picture
 SPRITE_COLUMNS = 25
 LOSSLESS_UP_TO = 64  # pixels of a side; larger pictures would fill the page
 QUALITY = 90
@@ -21,6 +22,16 @@ STEPS = 127  # of a map's strength
 CONFIDENCES = 10_000  # parts of 1
 
 Positions = NDArray[np.int64]
+
+
+def most_pictures(size: int) -> int:
+    """Return how many square pictures of a side the page can hold: they lie in one."""
+    return sprite_columns(size) * (MOST_SIDE // size)
+
+
+def sprite_columns(size: int) -> int:
+    """Return how many pictures of a side, in pixels, lie in one row."""
+    return min(SPRITE_COLUMNS, MOST_SIDE // size)
 
 
 def rank_images(results: Sequence[ModelResults]) -> Positions:
@@ -114,7 +125,7 @@ def pack(
         "flags": {name: np.flatnonzero(some).tolist() for name, some in flags.items()},
         "shown": shown.tolist(),
         "size": pictures.shape[1],
-        "columns": SPRITE_COLUMNS,
+        "columns": sprite_columns(pictures.shape[1]),
         "sprite": _sprite(pictures),
         "opacity": opacity,
         "evidence": _palette(MAP_COLOURS),
@@ -136,12 +147,12 @@ def _pack_model(
         "chosen-errors": model.misclassified["index"].tolist(),
         "chosen-correct": model.correct["index"].tolist(),
     }
-    maps, peaks = _pack_maps(
-        model.predicted_maps[shown], model.true_maps[shown], ~model.right[shown]
-    )
+    two = ~model.right[shown] & model.knows_classes
+    maps, peaks = _pack_maps(model.predicted_maps[shown], model.true_maps[shown], two)
     return {
         "name": model.name,
         "method": model.method,
+        "knowsClasses": model.knows_classes,
         "errors": model.metrics["errors"],
         "grid": list(model.predicted_maps.shape[1:]),
         "predicted": _encode(predicted),
@@ -154,17 +165,17 @@ def _pack_model(
 
 
 def _pack_maps(
-    predicted: NDArray[np.float32], true: NDArray[np.float32], wrong: NDArray[np.bool_]
+    predicted: NDArray[np.float32], true: NDArray[np.float32], two: NDArray[np.bool_]
 ) -> tuple[str, list[float]]:
     """Return maps as whole steps of the largest number in an image's two, and their most evidence.
 
-    The map of the predicted class of each image; after it, of an error, that of the true class.
+    The map of the predicted class of each image; after it, where there are two, that of the true.
     """
     tops = np.maximum(abs(predicted).max(axis=(1, 2)), abs(true).max(axis=(1, 2)))
     scale = (STEPS / np.maximum(tops, np.float32(1e-30)))[:, None, None]
     parts = []
-    for one, two, is_wrong in zip(predicted * scale, true * scale, wrong, strict=True):
-        parts += [one, two] if is_wrong else [one]
+    for one, other, both in zip(predicted * scale, true * scale, two, strict=True):
+        parts += [one, other] if both else [one]
     steps = np.rint(np.stack(parts)) if parts else np.empty((0, 1, 1))
     most = np.maximum(predicted.max(axis=(1, 2)), true.max(axis=(1, 2)))
     # However weak, evidence stays evidence.
@@ -189,10 +200,10 @@ def _palette(name: str) -> str:
 def _sprite(pictures: NDArray[np.uint8]) -> str:
     """Put pictures side by side into one, by rows, as a data URI."""
     count, size = pictures.shape[:2]
-    rows = max(1, -(-count // SPRITE_COLUMNS))
-    sheet = np.zeros((rows * size, SPRITE_COLUMNS * size, 3), np.uint8)
+    columns = sprite_columns(size)
+    sheet = np.zeros((max(1, -(-count // columns)) * size, columns * size, 3), np.uint8)
     for number, picture in enumerate(pictures):
-        top, left = number // SPRITE_COLUMNS * size, number % SPRITE_COLUMNS * size
+        top, left = number // columns * size, number % columns * size
         sheet[top : top + size, left : left + size] = picture
     buffer = io.BytesIO()
     lossless = size <= LOSSLESS_UP_TO

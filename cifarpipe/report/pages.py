@@ -16,9 +16,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from cifarpipe.params import Params
+from cifarpipe.calibration import MOST_SCALING
+from cifarpipe.params import KNOW_NO_CLASS, Params
 from cifarpipe.report.comparison import compare_pairs, lone_errors, shared_errors
-from cifarpipe.report.explorer import Positions, pack, rank_images
+from cifarpipe.report.explorer import Positions, most_pictures, pack, rank_images
 from cifarpipe.report.public_labels import PublicLabels, image_flags, label_table
 from cifarpipe.report.results import ModelResults, judge_explanations, verdict
 
@@ -36,7 +37,8 @@ CIFAR10_CLASSES = [
 ]  # in the order of its labels
 MOST_BYTES = 2_900_000  # of the page
 MOST_PICTURES = 600  # in the page
-MOST_CLASSES = 30  # of which confusions are shown as a matrix
+MOST_CLASSES = 30  # of which confusions are shown as a matrix …
+MOST_CELLS = 10_000  # … and in all of them
 WEBP_QUALITY = 70
 WEBP_WIDTH = 1100  # pixels, about what a page shows; the PNGs beside it are larger
 TEMPLATES = Path(__file__).parent / "templates"
@@ -82,7 +84,8 @@ def render_html(
 ) -> str:
     """Render the page: one file, nothing fetched, every text from outside escaped.
 
-    As many images have a picture in it as fit `MOST_BYTES`; the page says how many.
+    As many images have a picture in it as fit `MOST_BYTES`; the page says how many. Of very many
+    models or classes it is larger even without any.
 
     Args:
         study: All but what follows.
@@ -107,7 +110,9 @@ def render_html(
         "shared_errors": shared_errors(right).to_dict("records"),
         "lone_errors": lone_errors(right),
         "label_rows": label_table(ordered, labels, classes).to_dict("records"),
-        "most_classes": MOST_CLASSES,
+        "matrices": len(classes) <= MOST_CLASSES and len(classes) ** 2 * len(ordered) <= MOST_CELLS,
+        "know_no_class": KNOW_NO_CLASS,
+        "most_scaling": MOST_SCALING,
         "pictures": pictures,
         "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704
         "script": Markup(script),  # noqa: S704
@@ -124,7 +129,7 @@ def render_html(
         data = pack(ordered, classes, images, np.sort(shown), flags=flags, opacity=opacity)
         return template.render(**content, data=data, shown=len(shown))
 
-    ranked = rank_images(ordered)[:MOST_PICTURES]
+    ranked = rank_images(ordered)[: min(MOST_PICTURES, most_pictures(study.dataset["image_size"]))]
     page = render(ranked)
     if len(page.encode()) > MOST_BYTES:
         without = len(render(ranked[:0]).encode())

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cifarpipe.params import KNOW_NO_CLASS
 from cifarpipe.report.comparison import LEVEL, mcnemar
 
 TOP_CONFUSIONS = 5
@@ -64,6 +65,11 @@ class ModelResults:
     def seconds(self) -> float:
         """How long the training took, validation included, start-up left out."""
         return float(self.history.seconds.sum())
+
+    @property
+    def knows_classes(self) -> bool:
+        """Return whether the maps are of a class each, not of what matters to any."""
+        return self.method not in KNOW_NO_CLASS
 
     def matrix(self, classes: list[str]) -> NDArray[np.int64]:
         """Return the confusion counts `[classes, classes]`, rows true, columns predicted."""
@@ -130,7 +136,7 @@ def verdict(board: pd.DataFrame, right: Mapping[str, NDArray[np.bool_]]) -> str:
             f"{best.model} has {figure}; {' and '.join(tied)} can't be told from it: a tie "
             f"(McNemar's test, 5%)."
         )
-    return f"{best.model} leads with {figure}."
+    return f"{best.model} {'leads with' if len(board) > 1 else 'has'} {figure}."
 
 
 def judge_explanations(gradcam: Mapping[str, Any]) -> str:

@@ -15,6 +15,8 @@
   const truth = labels(data.true);
   const count = truth.length;
   const slot = new Map(data.shown.map((position, number) => [position, number]));
+  // An error has a second map, of its true class, where the method knows classes.
+  const hasTwo = (model, position) => model.knowsClasses && model.predicted[position] !== truth[position];
   const models = data.models.map((model) => {
     const known = {
       ...model,
@@ -28,7 +30,7 @@
     const cells = model.grid[0] * model.grid[1];
     for (const position of data.shown) {
       known.starts.push(start);
-      start += cells * (known.predicted[position] === truth[position] ? 1 : 2);
+      start += cells * (hasTwo(known, position) ? 2 : 1);
     }
     check(start === known.maps.length, `${model.name}: maps are missing`);
     const wrong = truth.reduce((n, label, p) => n + (known.predicted[p] !== label), 0);
@@ -113,12 +115,12 @@
     const number = slot.get(position);
     const cells = model.grid[0] * model.grid[1];
     const start = model.starts[number];
-    const wrong = model.predicted[position] !== truth[position];
-    const both = Float32Array.from(model.maps.subarray(start, start + cells * (wrong ? 2 : 1)));
+    const two = hasTwo(model, position);
+    const both = Float32Array.from(model.maps.subarray(start, start + cells * (two ? 2 : 1)));
     // Evidence is scaled by the most in either map; what speaks against a class is not drawn.
     const evidence = both.map((value) => value / Math.max(...both, 1e-9));
     const predicted = evidence.subarray(0, cells);
-    if (!wrong) return { predicted };
+    if (!two) return { predicted };
     const difference = both.subarray(0, cells).map((value, i) => value - both[cells + i]);
     const most = difference.reduce((top, value) => Math.max(top, Math.abs(value)), 1e-9);
     return {
@@ -153,15 +155,15 @@
     for (let n = 0; n <= models.length; n++) {
       const text = n === 0 ? "no model wrong" : n === models.length ? `all ${n} models wrong`
         : `${n} of ${models.length} models wrong`;
-      field("shared").append(option(String(n), text));
+      field("shared")?.append(option(String(n), text));
     }
   }
 
   function matching() {
     const model = byName.get(field("model").value);
-    const value = (name) => field(name).value;
+    const value = (name) => field(name)?.value ?? "";
     const label = (name) => (value(name) === "" ? null : Number(value(name)));
-    const flagged = field("flag")?.value ? new Set(data.flags[value("flag")]) : null;
+    const flagged = value("flag") ? new Set(data.flags[value("flag")]) : null;
     const [isTrue, isPredicted, shared] = ["true", "predicted", "shared"].map(label);
     const low = Math.round(Number(value("low")) * 10000);
     const high = Math.round(Number(value("high") || 1) * 10000);
@@ -249,9 +251,8 @@
     return made;
   }
 
-  function evidenceFigure(model, position, map, label, probability, which) {
-    const picture = canvas(SIDE, `Evidence of ${model.name} for ${className(label)}, #${data.index[position]}`);
-    const caption = `${which}: ${className(label)} (${share(probability)})`;
+  function evidenceFigure(model, position, map, what, caption) {
+    const picture = canvas(SIDE, `Evidence of ${model.name} for ${what}, #${data.index[position]}`);
     if (Math.max(...map) <= 0) {
       const none = document.createElement("div");
       none.className = "none";
@@ -279,11 +280,15 @@
     const maps = mapsOf(model, position);
     const strip = document.createElement("div");
     strip.className = "strip";
-    strip.append(evidenceFigure(
-      model, position, maps.predicted, model.predicted[position], model.confidence[position], "predicted"));
-    if (wrong) {
-      strip.append(evidenceFigure(
-        model, position, maps.wanted, truth[position], model.trueProbability[number], "true"));
+    const append = (map, which, label, probability) => strip.append(evidenceFigure(
+      model, position, map, className(label), `${which}: ${className(label)} (${share(probability)})`));
+    if (!model.knowsClasses) {
+      strip.append(evidenceFigure(model, position, maps.predicted, "any class", "any class: what mattered"));
+    } else {
+      append(maps.predicted, "predicted", model.predicted[position], model.confidence[position]);
+    }
+    if (maps.wanted) {
+      append(maps.wanted, "true", truth[position], model.trueProbability[number]);
       const picture = canvas(SIDE, `Difference of the two maps of ${model.name}, #${data.index[position]}`);
       drawMap(picture, number, maps.difference, model.grid, contrastPalette, true);
       strip.append(figure(picture, "predicted − true"));
@@ -299,17 +304,19 @@
     document.getElementById("image-title").textContent =
       `#${data.index[position]}, true: ${className(truth[position])}`;
     const file = data.files ? data.files[number] : "";
+    const other = models.length > 1
+      ? [`${wrongModels[position]} of ${models.length} models wrong`] : [];
     document.getElementById("image-place").textContent =
-      `${place + 1} of ${found.length} shown; ${plural(wrongModels[position], "model")} of ` +
-      `${models.length} wrong${file ? `; ${file}` : ""}`;
+      [`${place + 1} of ${found.length} shown`, ...other, ...(file ? [file] : [])].join("; ");
     const picture = canvas(SIDE, `Test image ${data.index[position]}: ${className(truth[position])}`);
     drawPicture(picture, number);
     const own = document.getElementById("image-picture");
     own.replaceChildren(picture);
     const rows = document.getElementById("image-models");
     rows.replaceChildren(...models.map((model) => rowOf(model, position)));
-    document.getElementById("previous").disabled = place === 0;
-    document.getElementById("next").disabled = place === found.length - 1;
+    // Not disabled: a button that is loses the focus, and with it the arrow keys.
+    document.getElementById("previous").setAttribute("aria-disabled", place === 0);
+    document.getElementById("next").setAttribute("aria-disabled", place === found.length - 1);
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
   }
@@ -354,9 +361,25 @@
     });
   }
 
+  // A cell asks for its row and column; said in full only here, to keep the page small.
+  function confusion(table) {
+    table.querySelectorAll("tbody button").forEach((button) => {
+      const cell = button.closest("td");
+      const [isTrue, isPredicted] = [cell.parentElement.sectionRowIndex, cell.cellIndex - 1];
+      const number = Number(button.textContent.replaceAll(",", ""));
+      button.setAttribute("aria-label",
+        `${plural(number, "image")}, true: ${className(isTrue)}, predicted: ${className(isPredicted)}`);
+      button.dataset.matches = number;
+      button.dataset.ask = JSON.stringify({
+        model: table.dataset.model, answers: "all", true: String(isTrue), predicted: String(isPredicted),
+      });
+    });
+  }
+
   // ---- Everything together ----
   fill();
   document.querySelectorAll("table.sortable").forEach(sortable);
+  document.querySelectorAll("table.confusion").forEach(confusion);
   form.addEventListener("input", update);
   form.addEventListener("reset", () => setTimeout(update));
   form.addEventListener("submit", (event) => event.preventDefault());
