@@ -1,8 +1,8 @@
 """Which layer and method explains a model best: `python -m benchmarks.explanations MODEL …`.
 
 Run it in a folder where `make demo` has run, or any study with models in artifacts/: it measures
-every candidate on the test images there and prints a table for docs/explanations.md. `alike` is the
-rank correlation with the maps of random weights.
+every candidate on the test images there and writes a table like those of docs/explanations/.
+`alike` is the rank correlation with the maps of random weights.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from cifarpipe.models.convmixer import ConvMixer
 from cifarpipe.models.resnet18_ln import ResNet18LN
 from cifarpipe.models.vit import Block, ViT
 from cifarpipe.normalize import normalize
+from cifarpipe.outputs import write_csv
 
 AT_ONCE = 50
 GRID = 8  # of maps that know nothing
@@ -129,7 +130,7 @@ def scores(model: nn.Module, question: Question, maps: Maps, removed: int) -> di
 
 
 def main() -> None:
-    """Print a row per candidate."""
+    """Measure and tell of every candidate."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="+")
     parser.add_argument("--study", default=".demo", help="folder with artifacts/")
@@ -137,8 +138,11 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--last", type=int, default=99, help="how many of the last layers")
     parser.add_argument("--removed", type=int, default=60, help="of them for ROAD and deletion")
+    parser.add_argument("--csv", type=Path, help="file for the table, beside what is printed")
     options = parser.parse_args()
+    csv = options.csv and options.csv.absolute()
     os.chdir(options.study)
+    tables = []
     data, device = load_prepared(), pick_device()
     for name in options.model:
         model, origin = load_model(Path(f"artifacts/{name}/model.safetensors"), device)
@@ -164,7 +168,11 @@ def main() -> None:
         for method, maps in ignorant.items():
             figures = scores(model, question, maps, options.removed)
             rows.append({"method": method, "layer": "", "grid": GRID} | figures)
-        print(f"## {name}\n\n{pd.DataFrame(rows).round(3).to_string(index=False)}\n", flush=True)
+        table = pd.DataFrame(rows).round(3)
+        print(f"## {name}\n\n{table.to_string(index=False)}\n", flush=True)
+        tables.append(table.assign(model=name)[["model", *table.columns]])
+    if csv:
+        write_csv(csv, pd.concat(tables))
 
 
 if __name__ == "__main__":
