@@ -3,6 +3,7 @@
 What starts it measures the time: interpreter, imports, parameters, data, network.
 """
 
+import contextlib
 import importlib
 import os
 import sys
@@ -40,11 +41,12 @@ def main() -> None:
 
         ImageStore.batches = leave_with_a_batch(ImageStore.batches)  # type: ignore[method-assign]
     elif stage == "gradcam":
-        from cifarpipe import gradcam
+        from cifarpipe.explain import Explainer
 
-        gradcam.class_activation_maps = leave
+        Explainer.maps = leave  # type: ignore[method-assign]
     sys.argv = [stage, model]
-    run(importlib.import_module(f"stages.{stage}").main)
+    with contextlib.suppress(SystemExit):
+        run(importlib.import_module(f"stages.{stage}").main)
     raise SystemExit(f"{stage} came to no batch")
 
 
