@@ -8,7 +8,7 @@ VENV := .venv
 # A copy of the working tree's pipeline with params.demo.yaml as its params.yaml. What an earlier demo
 # computed stays there, so that the next one runs only what has changed.
 DEMO := .demo
-DEMO_MODELS := $(shell sed -n '/^models:/,/^[a-z]/s/^  \([a-z][a-z0-9_-]*\):.*/\1/p' params.demo.yaml)
+DEMO_MODELS = $(shell sed -n '/^models:/,/^[a-z]/s/^  \([a-z][a-z0-9_-]*\):.*/\1/p' params.demo.yaml)
 # Much of a small stage is Python starting on one core, so two models run side by side.
 JOBS := 2
 THREADS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > $(JOBS) ? n / $(JOBS) : 1)))
@@ -16,7 +16,7 @@ THREADS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > $(JOBS) ? n /
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check lint types fast-tests repro bench
+.PHONY: help setup demo test test-slow check lint types fast-tests repro experiments current bench
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,7 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation -e .
+	$(VENV)/bin/python -m cifarpipe.plots_page
 	@touch $@
 
 demo: $(READY) ## Run the whole pipeline at laptop size in .demo/ and name its report
@@ -37,7 +38,7 @@ demo: $(READY) ## Run the whole pipeline at laptop size in .demo/ and name its r
 	@rm -rf $(DEMO)/cifarpipe $(DEMO)/stages $(DEMO)/data/baselines $(DEMO)/.dvc/plots
 	@cp -R cifarpipe stages dvc.yaml .dvcignore $(DEMO)/
 	@cp -R data/baselines $(DEMO)/data/
-	@cp -R .dvc/config .dvc/plots $(DEMO)/.dvc/
+	@cp -R .dvc/config .dvc/plots .dvc/plots_page.html $(DEMO)/.dvc/
 	@cp params.demo.yaml $(DEMO)/params.yaml
 	@printf '[core]\n    no_scm = true\n' > $(DEMO)/.dvc/config.local  # git ignores the copy
 	cd $(DEMO) && dvc repro prepare
@@ -50,7 +51,10 @@ demo-%:
 		train@$* evaluate@$* misclassified@$* gradcam@$*
 
 test: check ## Everything that CI runs
-	pytest -q -n 2 --dist loadfile -m "dvc or browser"
+	pytest -q -n 2 --dist loadfile -m "(dvc or browser) and not slow"
+
+test-slow: $(READY) ## Every how-to of docs/, command by command (20 minutes)
+	pytest -q -m slow
 
 check: lint ## Lint, types and fast tests
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target types fast-tests
@@ -63,10 +67,22 @@ types: $(READY)
 	mypy
 
 fast-tests: $(READY)
-	pytest -q -n 2 --dist loadfile -m "not dvc and not browser"
+	pytest -q -n 2 --dist loadfile -m "not dvc and not browser and not slow"
 
 repro: $(READY) ## Run what has changed of the real pipeline (dvc repro)
 	dvc repro
+
+# What DVC leaves out of its table: dependencies, and all metrics but those named here.
+PARAMETER := (data|train|models|evaluate|misclassified|gradcam|report)[.]
+DROPPED := (Created|artifacts|reports|(stages|cifarpipe|artifacts|reports|data)/.*|(?!$(PARAMETER)).*[.](?!(val_)?accuracy$$|epoch$$).*)$$
+
+experiments: $(READY) ## Show experiments: what each changed, and how accurate it was
+	@dvc exp show --md --only-changed --drop '$(DROPPED)'
+
+current: $(READY) ## Say whether dvc.lock is what dvc repro would write
+	@run=$$(dvc repro --dry --allow-missing | sed -n "s/^Running stage '\(.*\)':$$/\1/p" | paste -sd ' '); \
+		test -z "$$run" || { echo "error: dvc.lock is not current: run dvc repro and commit. It would run $$run" >&2; exit 2; }
+	@echo "dvc.lock is current."
 
 bench: $(READY) ## Measure speed on this machine beside the ordinary way (20 minutes)
 	python -m benchmarks.bench

@@ -92,6 +92,75 @@ def explain(
     print(f"\nWhere {model} sees that, by {method}: {out}")
 
 
+@app.command()
+def sweep(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Only this one; may stand several times.")
+    ] = None,
+    rev: Annotated[
+        list[str] | None,
+        typer.Option(help="Commit that experiments started from; by default the current one."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the table and the figures.")] = Path(
+        "sweep"
+    ),
+) -> None:
+    """Say which parameters of the finished experiments did best, by table and figure."""
+    from cifarpipe.experiments import read_experiments
+    from cifarpipe.outputs import write_text
+    from cifarpipe.sheets import save_figure
+    from cifarpipe.sweep import answer, draw_sweep, markdown, sweep_of
+
+    experiments = read_experiments(rev or [])
+    known = dict.fromkeys(name for each in experiments for name in each.metrics)
+    if unknown := [name for name in model or [] if name not in known]:
+        raise UserError(
+            f"--model is {unknown[0]!r}; allowed, since there are results of them: "
+            f"{', '.join(known) or 'none yet: run `dvc exp run` first'}."
+        )
+    parts = []
+    for name in model or known:
+        found = sweep_of(name, experiments)
+        if not found.varied and not model:
+            continue
+        part = f"## {name}\n\n{' '.join(answer(found))}\n\n{markdown(found)}"
+        if found.varied:
+            save_figure(draw_sweep(found), out / f"{name}.png")
+            part += f"\n![{name}: accuracy by {', '.join(found.varied)}]({name}.png)\n"
+        parts.append(part)
+        print(part)
+    if not parts:
+        raise UserError(
+            f"{len(experiments)} runs are finished, and no parameter differs between them.\n"
+            f"Run some first: dvc exp run --queue -S 'lr=choice(0.003,0.01,0.03)', then dvc queue "
+            f"start, and again when they are done."
+        )
+    write_text(out / "sweep.md", "\n".join(parts))
+    print(f"written: {out / 'sweep.md'}")
+
+
+@app.command()
+def review(
+    base: Annotated[str, typer.Argument(help="Branch, tag, commit or experiment.")] = "main",
+    out: Annotated[Path, typer.Option(help="Folder for the comment and its pictures.")] = Path(
+        "review"
+    ),
+) -> None:
+    """Compare what is here with another revision: a comment in Markdown, with pictures."""
+    from cifarpipe.outputs import write_text
+    from cifarpipe.review.changes import compare_models
+    from cifarpipe.review.page import draw_montages, render_review
+    from cifarpipe.review.snapshot import Revision, Workspace, read_snapshot
+
+    before, after = read_snapshot(Revision(base)), read_snapshot(Workspace())
+    changes = compare_models(before, after)
+    pictures = draw_montages(changes, before.name, out)
+    text = render_review(before, after, changes, pictures)
+    write_text(out / "review.md", text)
+    print(text)
+    print(f"written: {out / 'review.md'}", file=sys.stderr)
+
+
 def check_out(out: Path, picture: Path) -> None:
     """Refuse, by `UserError`, to write what is no PNG, or over the picture itself."""
     if out.suffix.lower() != ".png":

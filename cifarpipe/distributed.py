@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -82,13 +82,16 @@ class World:
 
 
 @contextmanager
-def joined() -> Iterator[tuple[World, torch.device]]:
+def joined(gpu: int = 0) -> Iterator[tuple[World, torch.device]]:
     """Join the processes that `launch` started, if it did; yield this one's place and device.
 
     A `UserError` is raised by all of them; only the leading one says it.
+
+    Args:
+        gpu: To be used by a process that is on its own, if there are any.
     """
     if "LOCAL_RANK" not in os.environ:
-        yield World(), pick_device()
+        yield World(), pick_device(gpu)
         return
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = pick_device(int(os.environ["LOCAL_RANK"]))
@@ -111,31 +114,31 @@ def is_launched() -> bool:
     return "LOCAL_RANK" in os.environ
 
 
-def launch(processes: int, module: str, *arguments: str) -> None:
+def launch(gpus: Sequence[int], module: str, *arguments: str) -> None:
     """Run `python -m module arguments` in several processes under torchrun, and wait for them.
 
+    Args:
+        gpus: The number of each process's GPU; without GPUs there are just as many processes.
+        module: To run.
+        *arguments: Its own.
+
     Raises:
-        UserError: There are fewer devices than processes.
         SystemExit: One of them failed; with its exit code. Or all were stopped by a signal.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    gpus = torch.cuda.device_count()
-    there = gpus or cores()
-    if processes > there:
-        raise UserError(
-            f"train.devices is {processes}, and this machine has {there} "
-            f"{'GPU' if gpus else 'CPU core'}{'s' if there > 1 else ''}.\n"
-            f"Set it to 1 … {there}."
-        )
+    if torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(gpu) for gpu in range(max(gpus) + 1)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[gpu] for gpu in gpus)
     # A process that fails has said why; torchrun's own report adds nothing to that.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=processes,
+        nproc_per_node=len(gpus),
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         run_id=str(os.getpid()),
@@ -148,6 +151,22 @@ def launch(processes: int, module: str, *arguments: str) -> None:
     except ChildFailedError as error:
         codes = [failure.exitcode for failure in error.failures.values()]
         raise SystemExit(max(codes) if max(codes) > 0 else 1) from None
+
+
+def check_devices(count: int) -> None:
+    """Refuse to train on more devices than there are.
+
+    Raises:
+        UserError: There are fewer.
+    """
+    gpus = torch.cuda.device_count()
+    there = gpus or cores()
+    if count > there:
+        raise UserError(
+            f"train.devices is {count}, and this machine has {there} "
+            f"{'GPU' if gpus else 'CPU core'}{'s' if there > 1 else ''}.\n"
+            f"Set it to 1 … {there}."
+        )
 
 
 def cores() -> int:

@@ -1,6 +1,7 @@
 """The train loop: from a network and its recipe to weights and a history."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,12 @@ class State:
         if self.plateau:
             self.plateau.update(row.val_loss)
 
+    def history(self) -> "pd.DataFrame":
+        """Return a row per epoch, columns as the fields of `Epoch`."""
+        import pandas as pd  # a while, and no batch waits for it
+
+        return pd.DataFrame([asdict(row) for row in self.rows])
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything, as values that `torch.save` can write."""
         return {
@@ -133,6 +140,7 @@ def train(
     keep: str,
     execution: Execution,
     resume: ResumeStore | None = None,
+    tell: Callable[["pd.DataFrame"], None] | None = None,
 ) -> Trained:
     """Train `model` in place.
 
@@ -153,6 +161,7 @@ def train(
         keep: `best` on validation or `last`.
         execution: On which device and how its steps are computed.
         resume: Where a run like this one may have left its state, and where to leave it.
+        tell: Called with the history so far after each epoch, and where a run goes on.
 
     Raises:
         UserError: The loss is no longer finite.
@@ -165,6 +174,8 @@ def train(
         state.load_state_dict(saved)
         if world.leads:
             tqdm.write(f"{name}: going on after epoch {len(state.rows)}, from {resume.folder}")
+        if tell:
+            tell(state.history())
     means, stds = torch.tensor(mean, device=device), torch.tensor(std, device=device)
     size = train_split.images.shape[1]
     augmentation = Augmentation(
@@ -234,11 +245,10 @@ def train(
                 tqdm.write(row.line(name))
             if resume:
                 resume.save(epoch, state.state_dict())
+            if tell:
+                tell(state.history())
     val_accuracy = state.rows[state.kept_epoch - 1].val_acc if len(val_split) else None
-    import pandas as pd  # a while, and no batch waits for it
-
-    history = pd.DataFrame([asdict(row) for row in state.rows])
-    return Trained(state.kept, state.kept_epoch, val_accuracy, history)
+    return Trained(state.kept, state.kept_epoch, val_accuracy, state.history())
 
 
 def seed_dropout(seed: int, epoch: int, rank: int) -> None:

@@ -76,7 +76,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     write_csv(model_report(model, "slices.csv"), slices)
     known = {
         "kept_epoch": origin.kept_epoch,
-        "val_accuracy": origin.val_accuracy,
+        "val_accuracy": origin.val_accuracy and round(origin.val_accuracy, 4),
         "trained_on": origin.trained_on,
     }
     write_json(model_report(model, "metrics.json"), {model: figures | known})

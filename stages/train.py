@@ -1,15 +1,24 @@
 """Train one model.
 
 Reads data/prepared/; writes artifacts/M/model.safetensors and, in reports/models/M/, history.csv,
-layers.csv and cost.json. While it runs, .resume/M/ holds what a killed run goes on from.
+training.json (both after every epoch), layers.csv and cost.json. While it runs, .resume/M/ holds
+what a killed run goes on from.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cifarpipe.command import run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from cifarpipe.distributed import World
+    from cifarpipe.params import Params
 
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
@@ -17,84 +26,107 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.params_file import load_params
 
     params = load_params()
-    entry = params.model(model)
+    params.model(model)
 
+    from cifarpipe.distributed import check_devices, is_launched, joined, launch
+    from cifarpipe.gpus import claimed_gpus
+    from cifarpipe.paths import resume_folder
+    from cifarpipe.resume import locked
+
+    check_devices(params.train.devices)
+    with ExitStack() as held:
+        # A launched process has its own; what launched it holds them.
+        alone = not is_launched()
+        gpus = held.enter_context(claimed_gpus(params.train.devices, model)) if alone else [0]
+        if len(gpus) > 1:
+            with locked(resume_folder(model), model):
+                pass  # else every process would say so
+            launch(gpus, "stages.train", model)
+            return
+        world, device = held.enter_context(joined(gpus[0]))
+        train_model(model, params, world, device)
+
+
+def train_model(model: str, params: "Params", world: "World", device: "torch.device") -> None:
+    """Train, and write what came out, as one of the processes that do so together."""
     import torch
 
     from cifarpipe.augment.pipeline import check_strengths
     from cifarpipe.checkpoint import Origin, save_model
     from cifarpipe.data.prepared import load_prepared
-    from cifarpipe.distributed import is_launched, joined, launch
     from cifarpipe.execution import plan_execution
     from cifarpipe.models.build import build_model
     from cifarpipe.models.cost import count_macs, layer_table
     from cifarpipe.outputs import write_csv, write_json
     from cifarpipe.paths import artifact, model_report, resume_folder
-    from cifarpipe.resume import ResumeStore, fingerprint, locked
+    from cifarpipe.resume import ResumeStore, fingerprint
     from cifarpipe.training import train
 
+    entry = params.model(model)
     data = load_prepared()
     check_strengths(model, entry.augment, data.image_size)
-    if params.train.devices > 1 and not is_launched():
-        with locked(resume_folder(model), model):
-            pass  # else every process would say so
-        launch(params.train.devices, "stages.train", model)
-        return
-    with joined() as (world, device):
-        torch.manual_seed(params.seed)
-        network = build_model(entry, num_classes=len(data.classes), image_size=data.image_size)
-        macs = count_macs(network, data.image_size) * entry.epochs * len(data.train)
-        execution = plan_execution(params.train, entry.arch, macs, device, world)
-        shaped_by = {
-            "entry": entry.model_dump(mode="json"),
-            "peak_lr": params.peak_lr(model),
-            "seed": params.seed,
-            "keep": params.train.keep,
-            "data": data.fingerprint,
-            "stage": Path(__file__).read_text(encoding="utf-8"),
-            **execution.describe(),
-        }
-        this_run = fingerprint(shaped_by, [data.train.index, data.val.index])
-        resume = ResumeStore(resume_folder(model), this_run, writes=world.leads)
-        with resume.locked(model):
-            trained = train(
-                model,
-                network,
-                entry,
-                train_split=data.train,
-                val_split=data.val,
-                mean=data.mean,
-                std=data.std,
-                classes=len(data.classes),
-                peak_lr=params.peak_lr(model),
-                seed=params.seed,
-                keep=params.train.keep,
-                execution=execution,
-                resume=resume,
-            )
-            if not world.leads:
-                return
-            origin = Origin(
-                name=model,
-                entry=entry.model_dump(mode="json"),
-                classes=data.classes,
-                image_size=data.image_size,
-                mean=data.mean,
-                std=data.std,
-                data_fingerprint=data.fingerprint,
-                seed=params.seed,
-                peak_lr=params.peak_lr(model),
-                kept_epoch=trained.kept_epoch,
-                val_accuracy=trained.val_accuracy,
-                execution=execution.describe(),
-            )
-            save_model(artifact(model, "model.safetensors"), trained.weights, origin)
-            write_csv(model_report(model, "history.csv"), trained.history, float_format="%.6g")
-            layers = layer_table(network, data.image_size)
-            write_csv(model_report(model, "layers.csv"), layers)
-            totals = {"parameters": int(layers.parameters.sum()), "macs": int(layers.macs.sum())}
-            write_json(model_report(model, "cost.json"), {model: totals})
-            resume.discard()
+    torch.manual_seed(params.seed)
+    network = build_model(entry, num_classes=len(data.classes), image_size=data.image_size)
+    macs = count_macs(network, data.image_size) * entry.epochs * len(data.train)
+    execution = plan_execution(params.train, entry.arch, macs, device, world)
+    shaped_by = {
+        "entry": entry.model_dump(mode="json"),
+        "peak_lr": params.peak_lr(model),
+        "seed": params.seed,
+        "keep": params.train.keep,
+        "data": data.fingerprint,
+        "stage": Path(__file__).read_text(encoding="utf-8"),
+        **execution.describe(),
+    }
+    this_run = fingerprint(shaped_by, [data.train.index, data.val.index])
+    resume = ResumeStore(resume_folder(model), this_run, writes=world.leads)
+
+    def tell(history: "pd.DataFrame") -> None:
+        """Let others see how far it is: `dvc exp show` reads metrics while a stage runs."""
+        write_csv(model_report(model, "history.csv"), history, float_format="%.6g")
+        last = history.iloc[-1].drop(["lr", "seconds"]).dropna().round(4)
+        training = {"epoch": int(last.pop("epoch"))} | last.to_dict()
+        write_json(model_report(model, "training.json"), {model: {"training": training}})
+
+    with resume.locked(model):
+        trained = train(
+            model,
+            network,
+            entry,
+            train_split=data.train,
+            val_split=data.val,
+            mean=data.mean,
+            std=data.std,
+            classes=len(data.classes),
+            peak_lr=params.peak_lr(model),
+            seed=params.seed,
+            keep=params.train.keep,
+            execution=execution,
+            resume=resume,
+            tell=tell if world.leads else None,
+        )
+        if not world.leads:
+            return
+        origin = Origin(
+            name=model,
+            entry=entry.model_dump(mode="json"),
+            classes=data.classes,
+            image_size=data.image_size,
+            mean=data.mean,
+            std=data.std,
+            data_fingerprint=data.fingerprint,
+            seed=params.seed,
+            peak_lr=params.peak_lr(model),
+            kept_epoch=trained.kept_epoch,
+            val_accuracy=trained.val_accuracy,
+            execution=execution.describe(),
+        )
+        save_model(artifact(model, "model.safetensors"), trained.weights, origin)
+        layers = layer_table(network, data.image_size)
+        write_csv(model_report(model, "layers.csv"), layers)
+        totals = {"parameters": int(layers.parameters.sum()), "macs": int(layers.macs.sum())}
+        write_json(model_report(model, "cost.json"), {model: totals})
+        resume.discard()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cifarpipe.distributed import World, cores, launch
+from cifarpipe.distributed import World, check_devices, cores, launch
 from cifarpipe.errors import UserError
 from tests.two_processes import MODELS, learn
 
@@ -38,7 +38,7 @@ def test_one_process_takes_everything() -> None:
 def test_more_processes_than_devices_are_refused() -> None:
     there = torch.cuda.device_count() or cores()
     with pytest.raises(UserError, match=rf"train.devices is {there + 1}, and this machine has"):
-        launch(there + 1, "stages.train", "vit")
+        check_devices(there + 1)
 
 
 @pytest.mark.dvc
@@ -48,7 +48,7 @@ def test_two_processes_train_the_network_that_one_does(
 ) -> None:
     """Mixing, a last batch too small to divide, and batch norm over both."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    launch(2, "tests.two_processes", str(tmp_path))
+    launch([0, 1], "tests.two_processes", str(tmp_path))
     for name in MODELS:
         alone = learn(name)
         together = torch.load(tmp_path / f"{name}.weights", weights_only=True)
@@ -74,7 +74,7 @@ def test_a_process_that_ends_with_2_makes_all_end_with_2(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(SystemExit) as ended:
-        launch(2, "fails")
+        launch([0, 1], "fails")
     assert ended.value.code == 2
     said = capfd.readouterr().err
     assert set(said.splitlines()) == {"error: so"}, sys.stderr.write(said)

@@ -1,9 +1,6 @@
 """One small study from end to end, through DVC, as its users run it."""
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,63 +10,14 @@ import pytest
 import yaml
 
 from cifarpipe.tables import read_table
+from tests.study_setting import MODELS, make_study, run, succeed
 
 pytestmark = pytest.mark.dvc
-
-ROOT = Path(__file__).parents[1]
-MODELS = ("vit", "convmixer")
-SMALL = {
-    "vit": {"dim": 32, "depth": 2, "heads": 2, "mlp_dim": 32, "epochs": 2},
-    "convmixer": {"dim": 16, "depth": 2, "epochs": 2},
-}
-
-
-def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a person with the environment activated would."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "DVC_NO_ANALYTICS": "1"}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-
-
-def succeed(folder: Path, *command: str) -> str:
-    done = run(folder, *command)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone with two small models, reproduced and committed."""
-    folder = tmp_path_factory.mktemp("study") / "clone"
-    folder.mkdir()
-    for name in ("cifarpipe", "stages", "data/baselines", ".dvc/plots"):
-        shutil.copytree(ROOT / name, folder / name)
-    for name in (".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
-        shutil.copy(ROOT / name, folder / name)
-    dag = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    for plot in dag["plots"]:
-        for options in plot.values():
-            options["y"] = {
-                path: column
-                for path, column in options["y"].items()
-                if Path(path).parts[2] in SMALL
-            }
-    (folder / "dvc.yaml").write_text(yaml.safe_dump(dag, sort_keys=False))
-    params = yaml.safe_load((ROOT / "params.demo.yaml").read_text(encoding="utf-8"))
-    params["data"] |= {"train_size": 300, "val_size": 60, "test_size": 200}
-    params["models"] = {name: params["models"][name] | SMALL[name] for name in MODELS}
-    params["report"]["baselines"] = {}
-    params["misclassified"]["count"] = 12
-    params["gradcam"]["removal_images"] = 6
-    text = yaml.safe_dump(params, sort_keys=False)
-    (folder / "params.yaml").write_text(text)
-    succeed(folder, "git", "init", "-q", "-b", "main")
-    succeed(folder, "git", "config", "user.email", "nobody@example.invalid")
-    succeed(folder, "git", "config", "user.name", "nobody")
-    succeed(folder, "dvc", "repro")
-    succeed(folder, "git", "add", "-A")
-    succeed(folder, "git", "commit", "-qm", "A study")
-    return folder
+    return make_study(tmp_path_factory.mktemp("study") / "clone")
 
 
 def test_every_declared_output_is_there_and_git_holds_the_small_ones(study: Path) -> None:
@@ -175,6 +123,7 @@ def test_all_plots_can_be_drawn(study: Path, tmp_path: Path) -> None:
     page = (tmp_path / "index.html").read_text()
     assert "<DVC_METRIC" not in page
     assert "Validation accuracy" in page
+    assert "gradcam.png" in page
 
 
 def test_an_experiment_halves_every_rate_and_can_be_compared(study: Path) -> None:

@@ -1,0 +1,1 @@
+"""A review of what changed: this working tree beside another revision."""

@@ -1,0 +1,118 @@
+"""A review as a Markdown comment, with montages beside it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from cifarpipe.errors import UserError
+from cifarpipe.review.changes import ModelChange, changed_values, shifts
+from cifarpipe.review.snapshot import Snapshot
+
+TEMPLATES = Path(__file__).parent / "templates"
+MOST_PICTURES = 10  # in a montage
+MOST_CHARACTERS = 60_000  # GitHub takes 65,536 in a comment
+
+
+def render_review(
+    before: Snapshot,
+    after: Snapshot,
+    changes: Sequence[ModelChange],
+    pictures: Mapping[str, Sequence[tuple[str, str]]],
+) -> str:
+    """Render the comment.
+
+    Args:
+        before: The base.
+        after: What is reviewed.
+        changes: Of each model that both hold.
+        pictures: By model, what each montage beside the comment shows, and its file.
+
+    Returns:
+        Markdown. Of very many changed metrics it leaves the tail out, and says so.
+    """
+    rows = [
+        (f"{change.name}.{metric}", *shift)
+        for change in changes
+        for metric, *shift in shifts(change.before, change.after)
+    ]
+    content = {
+        "before": before,
+        "after": after,
+        "changes": changes,
+        "added": [name for name in after.models if name not in before.models],
+        "removed": [name for name in before.models if name not in after.models],
+        "params": changed_values(before.params, after.params),
+        "same_images": before.data is not None and before.data == after.data,
+        "pictures": pictures,
+    }
+    shown = len(rows)
+    while True:
+        text = (
+            _environment()
+            .get_template("review.md.j2")
+            .render(**content, metrics=rows[:shown], left_out=len(rows) - shown)
+        )
+        if len(text) <= MOST_CHARACTERS or not shown:
+            return text
+        shown = shown * 2 // 3
+
+
+def draw_montages(
+    changes: Sequence[ModelChange], base: str, folder: Path
+) -> dict[str, list[tuple[str, str]]]:
+    """Draw the test images that changed sides, where the prepared data is at hand.
+
+    Args:
+        changes: Of each model.
+        base: Name of the base.
+        folder: Of the comment.
+
+    Returns:
+        By model, what each montage shows, and its file in the folder.
+    """
+    from cifarpipe.data.prepared import load_prepared
+    from cifarpipe.figures import draw_gallery
+    from cifarpipe.sheets import save_figure
+
+    try:
+        test = load_prepared().test
+    except UserError:
+        return {}
+    drawn: dict[str, list[tuple[str, str]]] = {}
+    for change in changes:
+        if change.answers is None:
+            continue
+        for what, rows, title in (
+            ("broken", change.answers.broken, f"right in {base}, wrong now, the surest first"),
+            ("fixed", change.answers.fixed, f"wrong in {base}, as shown, and right now"),
+        ):
+            if not len(rows):
+                continue
+            some = rows[:MOST_PICTURES]
+            pictures = test.images[test.positions(some["index"].to_numpy())]
+            file = f"{change.name}_{what}.png"
+            save_figure(draw_gallery(pictures, some, f"{change.name}: {title}"), folder / file)
+            said = f"{len(some)} of the {len(rows)} {what}"
+            drawn.setdefault(change.name, []).append((said, file))
+    return drawn
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,  # HTML works in Markdown too
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cell"] = cell
+    return environment
+
+
+def cell(value: Any) -> str:
+    """Return a value as text that stays within its cell of a Markdown table."""
+    text = "–" if value is None else str(value)
+    return " ".join(text.replace("|", "\\|").replace("`", "\\`").split())

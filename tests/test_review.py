@@ -1,0 +1,163 @@
+"""A review: which answers changed, what is more than chance, and how it is told."""
+
+import numpy as np
+import pytest
+
+from cifarpipe.evaluation import (
+    confusion_matrix,
+    confusion_table,
+    measure,
+    predictions_table,
+)
+from cifarpipe.review.changes import (
+    beyond_intervals,
+    changed_values,
+    compare_answers,
+    compare_models,
+    shifts,
+    worse_confusions,
+)
+from cifarpipe.review.page import MOST_CHARACTERS, cell, render_review
+from cifarpipe.review.snapshot import ModelResult, Snapshot
+
+CLASSES = ["cat", "dog", "<b>|`x`"]
+LABELS = np.arange(90) % 3
+
+
+def result(predicted: np.ndarray, **extra: float) -> ModelResult:
+    logits = (
+        np.eye(3, dtype=np.float32)[predicted] * np.linspace(2, 4, 90, dtype=np.float32)[:, None]
+    )
+    figures = measure(logits, LABELS, calibration_bins=15, temperature=1.0)
+    matrix = confusion_matrix(LABELS, predicted, 3)
+    table = predictions_table(logits, LABELS, np.arange(90) * 10, CLASSES, None)
+    return ModelResult(figures | extra, confusion_table(matrix, CLASSES), table)
+
+
+def wrong_in(*places: int) -> np.ndarray:
+    predicted = LABELS.copy()
+    predicted[list(places)] = (predicted[list(places)] + 1) % 3
+    return predicted
+
+
+def snapshot(
+    name: str, data: str = "d", /, params: dict | None = None, **models: ModelResult
+) -> Snapshot:
+    return Snapshot(name, {"lr": 0.01} if params is None else params, data, models)
+
+
+def review(before: Snapshot, after: Snapshot) -> str:
+    return render_review(before, after, compare_models(before, after), {})
+
+
+def test_answers_are_compared_image_by_image() -> None:
+    old, new = result(wrong_in(0, 1, 2)).predictions, result(wrong_in(2, 3, 50, 7)).predictions
+    found = compare_answers(old, new)
+    assert found.broken["index"].tolist() == [500, 70, 30]  # the surest first
+    assert found.fixed["index"].tolist() == [10, 0]
+    assert (found.broken.true != found.broken.predicted).all()
+    assert (found.fixed.true != found.fixed.predicted).all()  # what it was taken for
+    assert found.p == 1.0  # 2 of 5: (C(5,0) + C(5,1) + C(5,2)) / 2**5 * 2 = 1
+    assert found.other == 0
+    swapped = new.assign(predicted=np.where(new["index"] == 20, "elsewhere", new.predicted))
+    assert compare_answers(old, swapped).other == 1
+
+
+def test_answers_about_other_images_are_not_compared() -> None:
+    old = result(LABELS).predictions
+    assert compare_answers(old, old.assign(index=old["index"] + 1)) is None
+    assert compare_answers(old, old[:-1]) is None
+    before, after = (
+        snapshot("main", "d", vit=result(LABELS)),
+        snapshot("w", "e", vit=result(LABELS)),
+    )
+    assert compare_models(before, after)[0].answers is None
+    assert "The test images are not the same" in review(before, after)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ((), tuple(range(6)), "worse"),  # p = 2 / 2**6 = 0.03
+        ((), tuple(range(5)), "no difference shown"),  # p = 2 / 2**5 = 0.06
+        (tuple(range(6)), (), "better"),
+        ((1, 2), (1, 2), "the same"),
+    ],
+)
+def test_the_verdict_is_mcnemars(old: tuple[int, ...], new: tuple[int, ...], said: str) -> None:
+    before = snapshot("main", vit=result(wrong_in(*old)))
+    after = snapshot("workspace", vit=result(wrong_in(*new)))
+    (change,) = compare_models(before, after)
+    assert change.verdict == said
+    assert f"- **vit: {said}**" in review(before, after)
+
+
+def test_without_predictions_the_intervals_decide() -> None:
+    one, other = result(wrong_in(*range(60))), result(LABELS)
+    before = snapshot("main", vit=ModelResult(one.metrics, one.confusion, None))
+    (change,) = compare_models(before, snapshot("workspace", vit=other))
+    assert change.verdict == "better"
+    text = review(before, snapshot("workspace", vit=other))
+    assert "Predictions of vit are not all at hand" in text
+    close = result(wrong_in(*range(59)))
+    assert compare_models(before, snapshot("w", vit=close))[0].verdict == "no difference shown"
+
+
+def test_metrics_beyond_their_intervals_are_named() -> None:
+    old = {"a": 0.5, "a_low": 0.4, "a_high": 0.6, "b": 1.0, "b_low": 0.9, "b_high": 1.1, "c": 3}
+    new = old | {"a": 0.7, "a_low": 0.61, "b": 1.2, "b_low": 1.1, "b_high": 1.3, "c": 4}
+    assert beyond_intervals(old, new) == ["a"]
+    assert beyond_intervals(new, old) == ["a"]
+    assert beyond_intervals({"a": 0.5}, new) == []
+
+
+def test_errors_that_became_more_frequent_are_named() -> None:
+    old = confusion_table(np.array([[5, 1, 2], [0, 9, 0], [3, 0, 6]]), CLASSES)
+    new = confusion_table(np.array([[1, 4, 3], [0, 9, 0], [0, 0, 9]]), CLASSES)
+    found = worse_confusions(old, new)
+    assert found[["true", "predicted", "before", "after"]].to_numpy().tolist() == [
+        ["cat", "dog", 1, 4], ["cat", CLASSES[2], 2, 3],
+    ]  # fmt: skip
+
+
+def test_changes_of_values_have_both_sides() -> None:
+    old, new = (
+        {"same": 1, "gone": 2, "moved": 0.1},
+        {"same": 1, "moved": 0.3, "new": None, "it": "x"},
+    )
+    assert changed_values(old, new) == [("gone", 2, None), ("moved", 0.1, 0.3), ("it", None, "x")]
+    assert shifts(old, new)[1] == ("moved", 0.1, 0.3, 0.2)
+    assert shifts(old, new)[0][-1] is None
+
+
+def test_the_comment_says_all_and_stays_within_what_fits() -> None:
+    old = result(wrong_in(1, 2), **{f"metric_{i}": 0.5 for i in range(3000)})
+    new = result(wrong_in(1, 5), **{f"metric_{i}": 0.6 for i in range(3000)})
+    before = snapshot("main", params={"lr": 0.01, "b": [1]}, vit=old, gone=old)
+    after = snapshot("workspace", params={"lr": 0.005, "b": [1, 2]}, vit=new, new=new)
+    text = review(before, after)
+    assert len(text) <= MOST_CHARACTERS
+    assert "| lr | 0.01 | 0.005 |" in text
+    assert "| b | [1] | [1, 2] |" in text
+    assert "- New: **new**, 97.78%" in text
+    assert "- Gone: gone" in text
+    assert "1 test images fixed, 1 broken (McNemar's p = 1)" in text
+    assert "more: `dvc metrics diff main`." in text
+    assert "| vit.metric_0 | 0.5 | 0.6 | +0.1 |" in text
+
+
+def test_equal_snapshots_are_said_to_be_equal() -> None:
+    one = snapshot("main", vit=result(wrong_in(1)))
+    text = review(one, one)
+    assert "- **vit: the same**\n" in text
+    assert "### Changed parameters\nNone.\n" in text
+    assert "<details>" not in text
+    assert "became more frequent" not in text
+
+
+def test_names_can_not_break_the_table() -> None:
+    assert cell("a|`b`\nc") == "a\\|\\`b\\` c"
+    before = snapshot("main", vit=result(LABELS))
+    text = review(before, snapshot("workspace", vit=result(wrong_in(1, 4, 7))))
+    rows = [line for line in text.split("\n") if "→" in line and line.startswith("| vit")]
+    assert rows == ["| vit | dog → &lt;b&gt;\\|\\`x\\` | 0 | 3 |"]
