@@ -16,7 +16,7 @@ THREADS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > $(JOBS) ? n /
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow check lint types fast-tests repro experiments current bench
+.PHONY: help setup demo test check lint types fast-tests repro experiments current bench
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,10 +51,7 @@ demo-%:
 		train@$* evaluate@$* misclassified@$* gradcam@$*
 
 test: check ## Everything that CI runs
-	pytest -q -n 2 --dist loadfile -m "(dvc or browser) and not slow"
-
-test-slow: $(READY) ## Every how-to of docs/, command by command (20 minutes)
-	pytest -q -m slow
+	pytest -q -n 2 --dist loadfile -m "dvc or browser"
 
 check: lint ## Lint, types and fast tests
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target types fast-tests
@@ -67,7 +64,7 @@ types: $(READY)
 	mypy
 
 fast-tests: $(READY)
-	pytest -q -n 2 --dist loadfile -m "not dvc and not browser and not slow"
+	pytest -q -n 2 --dist loadfile -m "not dvc and not browser"
 
 repro: $(READY) ## Run what has changed of the real pipeline (dvc repro)
 	dvc repro

@@ -191,10 +191,10 @@ def draw_sweep(sweep: Sweep) -> Figure:
                       label=f"{named} validation".strip())  # fmt: skip
         axes.plot(places, line.test, color=colour, marker="o", markerfacecolor="none",
                   linestyle=":", label=f"{named} test".strip())  # fmt: skip
-    if not numeric:
-        axes.set_xticks(range(len(values)), [short(str(value)) for value in values])
-    elif min(values) > 0 and max(values) / min(values) >= 10:
+    if numeric and min(values) > 0 and max(values) / min(values) >= 10:
         axes.set_xscale("log")
+        axes.minorticks_off()
+    axes.set_xticks(list(at.values()), [short(str(value)) for value in at])
     axes.set(xlabel=x, ylabel="accuracy", title=sweep.model)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

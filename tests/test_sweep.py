@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cifarpipe.experiments import Experiment
-from cifarpipe.sweep import answer, markdown, sweep_of
+from cifarpipe.sweep import answer, draw_sweep, markdown, sweep_of
 
 BASE = {
     "lr": 0.01, "seed": 0, "data.val_size": 1000, "models.vit.depth": 6, "models.cnn.depth": 8,
@@ -102,6 +102,28 @@ def test_nothing_varied_is_said() -> None:
     assert answer(sweep_of("vit", [run(0.5)])) == [
         "vit: no parameter differs, so there is nothing to choose."
     ]
+
+
+def test_the_figure_has_a_tick_for_each_value_and_a_line_for_each_other_setting() -> None:
+    runs = [run(0.5 + lr, lr=lr, models__vit__depth=depth) for lr in (0.1, 0.01, 0.001)
+            for depth in (4, 6)]  # fmt: skip
+    (axes,) = draw_sweep(sweep_of("vit", runs)).axes
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.001", "0.01", "0.1"]
+    named = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert sorted(named) == sorted(
+        f"models.vit.depth = {depth} {kind}" for depth in (4, 6) for kind in ("validation", "test")
+    )
+    validation = next(
+        c for c in axes.containers if c.get_label() == "models.vit.depth = 4 validation"
+    )
+    assert validation.lines[0].get_ydata().tolist() == pytest.approx([0.501, 0.51, 0.6])
+
+
+def test_the_figure_of_words_has_them_as_ticks() -> None:
+    runs = [run(0.5, models__vit__schedule="cosine"), run(0.6, models__vit__schedule="onecycle")]
+    (axes,) = draw_sweep(sweep_of("vit", runs)).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["cosine", "onecycle"]
 
 
 def test_values_that_are_no_numbers_are_settings_too() -> None:
