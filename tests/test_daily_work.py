@@ -4,8 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from cifarpipe.tables import read_table
 from tests.study_setting import MODELS, ROOT, make_study, run, succeed
@@ -202,6 +204,47 @@ def test_a_lock_is_current_in_a_clone_without_data(study: Path, tmp_path: Path) 
     link_environment(tmp_path / "copy")
     said = succeed(tmp_path / "copy", "make", "-s", "-o", ".venv/.ready", "current")
     assert said == "dvc.lock is current.\n"
+
+
+def test_a_colleague_gets_the_models_and_goes_on_from_them(clean: Path, tmp_path: Path) -> None:
+    """By a folder as remote, as docs/sharing.md says."""
+    git, remote, copy = tmp_path / "shared.git", tmp_path / "storage", tmp_path / "colleague"
+    succeed(tmp_path, "git", "init", "-q", "--bare", "-b", "main", str(git))
+    succeed(clean, "git", "remote", "add", "origin", str(git))
+    succeed(clean, "dvc", "remote", "add", "-q", "-d", "--local", "storage", str(remote))
+    succeed(clean, "git", "push", "-q", "origin", "main")
+    succeed(clean, "dvc", "push", "-q")
+    succeed(clean, "dvc", "exp", "push", "-q", "origin", "half")
+
+    succeed(tmp_path, "git", "clone", "-q", str(git), str(copy))
+    succeed(copy, "git", "config", "user.email", "nobody@example.invalid")
+    succeed(copy, "git", "config", "user.name", "nobody")
+    succeed(copy, "dvc", "remote", "add", "-q", "-d", "--local", "storage", str(remote))
+    succeed(copy, "dvc", "pull", "-q")
+    assert "Running stage" not in succeed(copy, "dvc", "repro")
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.full((50, 60, 3), 120, np.uint8)).save(picture)
+    assert "Where vit sees that" in succeed(tmp_path / "colleague", "cifarpipe", "explain",
+                                            str(picture), "--model", "vit")  # fmt: skip
+    (copy / "picture_vit.png").unlink()
+
+    params = (copy / "params.yaml").read_text()
+    (copy / "params.yaml").write_text(params.replace("calibration_bins: 15", "calibration_bins: 5"))
+    said = succeed(copy, "dvc", "repro")
+    ran = {line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")}
+    assert "evaluate@vit" in ran
+    assert not {stage for stage in ran if stage.startswith(("prepare", "train"))}
+    succeed(copy, "git", "checkout", "-q", ".")
+    succeed(copy, "dvc", "checkout", "-q")
+
+    succeed(copy, "dvc", "exp", "pull", "-q", "origin", "half")
+    succeed(copy, "dvc", "exp", "apply", "half")
+    assert "lr: 0.005" in (copy / "params.yaml").read_text()
+    theirs = (copy / "artifacts/vit/model.safetensors").read_bytes()
+    assert (
+        theirs
+        == cached(clean, commit_of(clean, "half"), "artifacts/vit/model.safetensors").read_bytes()
+    )
 
 
 def test_the_last_finished_epoch_can_be_read_while_a_model_trains(study: Path) -> None:

@@ -227,6 +227,28 @@ def test_the_log_has_the_promised_line(recipe: Recipe, capsys: pytest.CaptureFix
     assert re.fullmatch(pattern, lines[-1])
 
 
+def test_the_history_is_told_after_every_epoch_and_at_once_when_a_run_goes_on(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    told: list[pd.DataFrame] = []
+
+    def tell_and_die(history: pd.DataFrame) -> None:
+        told.append(history)
+        if len(told) == 2:
+            raise Killed
+
+    store = ResumeStore(tmp_path, "run")
+    with pytest.raises(Killed):
+        run(recipe, resume=store, tell=tell_and_die)
+    store.wait()
+    assert [len(history) for history in told] == [1, 2]
+    store = ResumeStore(tmp_path, "run")
+    _, trained = run(recipe, resume=store, tell=told.append)
+    store.wait()
+    assert [len(history) for history in told[2:]] == [2, 3]
+    pd.testing.assert_frame_equal(told[-1], trained.history)
+
+
 def test_bf16_comes_close_to_fp32(recipe: Recipe) -> None:
     (_, exact), (_, rough) = run(recipe), run(recipe, execution=Execution(CPU, "bf16"))
     assert rough.history.train_loss.iloc[0] == pytest.approx(
