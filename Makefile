@@ -71,7 +71,7 @@ repro: $(READY) ## Run what has changed of the real pipeline (dvc repro)
 
 # What DVC leaves out of its table: dependencies, and all metrics but those named here.
 PARAMETER := (data|train|models|evaluate|misclassified|gradcam|report)[.]
-DROPPED := (Created|artifacts|reports|(stages|cifarpipe|artifacts|reports|data)/.*|(?!$(PARAMETER)).*[.](?!(val_)?accuracy$$|epoch$$).*)$$
+DROPPED := (Created|artifacts|reports|(stages|cifarpipe|artifacts|reports|data)/.*|(?!$(PARAMETER)).*[.](?!((val_)?accuracy|epoch|val_acc)$$)[^.]*)$$
 
 experiments: $(READY) ## Show experiments: what each changed, and how accurate it was
 	@dvc exp show --md --only-changed --drop '$(DROPPED)'

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,10 @@ def read_experiments(revisions: list[str]) -> list[Experiment]:
     """
     asked = [part for revision in revisions for part in ("--rev", revision)]
     done = subprocess.run(
-        ["dvc", "exp", "show", "--json", *asked], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dvc", "exp", "show", "--json", *asked],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         reason = done.stderr.strip().removeprefix("ERROR: ") or "dvc exp show failed"
@@ -43,7 +47,13 @@ def read_experiments(revisions: list[str]) -> list[Experiment]:
     for commit in json.loads(done.stdout):
         if commit["rev"] == "workspace":
             continue
-        runs = [commit, *(run for each in commit["experiments"] or [] for run in each["revs"][:1])]
+        # What is queued, running or has failed shows the metrics that its commit holds.
+        ended = [
+            each["revs"][0]
+            for each in commit["experiments"] or []
+            if (each["executor"] or {}).get("state", "success").lower() == "success"
+        ]
+        runs = [commit, *ended]
         found += [experiment for run in runs if (experiment := _experiment(run))]
     return found
 
@@ -57,10 +67,10 @@ def _experiment(run: Mapping[str, Any]) -> Experiment | None:
     for file, content in data["metrics"].items():
         if file.endswith(f"/{METRICS}") and "data" in content:
             metrics |= content["data"]
-    if not metrics:
+    params = data["params"].get("params.yaml", {}).get("data")
+    if not metrics or params is None:
         return None
-    params = flatten(data["params"]["params.yaml"]["data"])
-    return Experiment(run["name"] or run["rev"][:7], params, metrics)
+    return Experiment(run["name"] or run["rev"][:7], flatten(params), metrics)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -84,7 +84,9 @@ def _tried(path: Path) -> Iterator[bool]:
     """Hold a lock while the block runs, if nobody else has it; yield whether it is held."""
     # For reading: the file may be another user's.
     with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o644))
+        made = os.open(path, os.O_CREAT | os.O_EXCL)
+        os.fchmod(made, 0o644)  # whatever the umask
+        os.close(made)
     with path.open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import matplotlib as mpl
@@ -66,11 +67,11 @@ def _matters(name: str, model: str) -> bool:
 
 
 def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(float(value) if _is_number(value) else value, sort_keys=True)
 
 
 def _value(value: Any) -> Any:
-    return value if isinstance(value, int | float | str) and value is not True else _key(value)
+    return value if isinstance(value, str) or _is_number(value) else _key(value)
 
 
 def _in_order(table: pd.DataFrame, varied: list[str]) -> pd.DataFrame:
@@ -118,17 +119,16 @@ def answer(sweep: Sweep) -> list[str]:
         f"({best['test']:.2%} on test images, which chose nothing)."
     ]
     x = sweep.varied[0]
-    if len(sweep.varied) == 1 or len(table[x].unique()) > 1:
-        others = sweep.varied[1:]
-        alike = [table[other] == best[other] for other in others]
-        line = table[np.logical_and.reduce(alike)] if others else table
+    others = sweep.varied[1:]
+    alike = [table[other] == best[other] for other in others]
+    line = (table[np.logical_and.reduce(alike)] if others else table).dropna(subset="val")
+    if len(line) > 1 and all(map(_is_number, line[x])):
         said += _sharpness(line.reset_index(drop=True), x, best[x])
     if (table.seeds == 1).any():
-        single = table[table.seeds == 1]
-        row = single.iloc[int(single.val.argmax())]
+        widest = (table.val_high - table.val_low)[table.seeds == 1].max()
         said.append(
-            f"Where there is one seed, less than {_points(row.val_high - row.val_low)} of "
-            f"difference may be the chance of which images were held out."
+            f"Between two runs of one seed each, up to {_points(widest / 2**0.5)} may be the "
+            f"chance of which images were held out, and the training's own comes on top."
         )
     return said
 
@@ -146,7 +146,7 @@ def _sharpness(line: pd.DataFrame, x: str, best: Any) -> list[str]:
         said = [f"No other {x} comes within {_points(NEAR)} of it."]
     else:
         low, high = line[x][first], line[x][last]
-        factor = f", a factor of {high / low:.3g}" if _positive(low, high) else ""
+        factor = f", a factor of {high / low:.3g}" if low > 0 else ""
         said = [f"From {x} = {low} to {high}{factor}, accuracy stays within {_points(NEAR)}."]
     falls = [
         f"by {_points(top - line.val[i])} at {line[x][i]}"
@@ -165,8 +165,8 @@ def _points(accuracy: float) -> str:
     return f"{100 * accuracy:.1f} points".replace(".0 ", " ")
 
 
-def _positive(low: Any, high: Any) -> bool:
-    return all(isinstance(end, int | float) and end > 0 for end in (low, high))
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def draw_sweep(sweep: Sweep) -> Figure:

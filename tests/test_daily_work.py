@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cifarpipe.outputs import write_csv
 from cifarpipe.tables import read_table
 from tests.study_setting import MODELS, ROOT, make_study, run, succeed
 
@@ -76,7 +77,9 @@ def test_experiments_are_shown_with_few_columns(clean: Path) -> None:
     shown = succeed(clean, "make", "-s", "-o", ".venv/.ready", "experiments")
     names = [name.strip() for name in shown.splitlines()[0].strip("| ").split("|")]
     assert set(names) == {"Experiment", "seed", "lr"} | {
-        f"{model}.{figure}" for model in MODELS for figure in ("accuracy", "val_accuracy")
+        f"{model}.{figure}"
+        for model in MODELS
+        for figure in ("accuracy", "val_accuracy", "training.val_acc")
     }
     assert "[half]" in shown
 
@@ -178,6 +181,21 @@ def commit_of(study: Path, experiment: str) -> str:
     refs = succeed(study, "git", "for-each-ref", "refs/exps", "--format=%(objectname) %(refname)")
     (found,) = [line.split()[0] for line in refs.splitlines() if line.endswith(f"/{experiment}")]
     return found
+
+
+def test_predictions_of_another_checkout_are_not_taken_for_these(
+    study: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(study, tmp_path / "copy", symlinks=True)
+    stale = read_table(tmp_path / "copy/artifacts/vit/predictions.csv")
+    stale.loc[:3, "predicted"] = "elsewhere"
+    path = tmp_path / "copy/artifacts/vit/predictions.csv"
+    path.unlink()  # it is a link to the cache
+    write_csv(path, stale)
+    done = run(tmp_path / "copy", "cifarpipe", "review", "half")
+    assert done.returncode == 0
+    assert "predictions of vit are not those of its metrics: run `dvc checkout`" in done.stderr
+    assert "Predictions of vit are not all at hand" in done.stdout
 
 
 def test_an_unknown_model_of_a_sweep_is_refused(clean: Path) -> None:

@@ -98,6 +98,30 @@ def test_the_choice_is_by_validation_and_none_is_made_without() -> None:
     assert "| 0.1 | 1 | – | 49.00% |" in markdown(sweep_of("vit", blind))
 
 
+def test_nothing_is_said_of_neighbours_that_were_not_tried() -> None:
+    """The best depth has one rate alone."""
+    runs = [*(run(0.5, lr=lr) for lr in (0.01, 0.03, 0.1)), run(0.6, lr=0.03, models__vit__depth=8)]
+    said = " ".join(answer(sweep_of("vit", runs)))
+    assert "models.vit.depth = 8 is best" in said
+    assert not [word for word in ("No other", "From", "Beyond", "try further") if word in said]
+
+
+def test_words_have_no_order() -> None:
+    runs = [run(0.5, models__vit__schedule="cosine"), run(0.6, models__vit__schedule="onecycle")]
+    said = " ".join(answer(sweep_of("vit", runs)))
+    assert "try further" not in said
+    assert "No other" not in said
+
+
+def test_a_whole_number_is_the_number_and_a_truth_is_none() -> None:
+    found = sweep_of("vit", [run(0.5, lr=1), run(0.6, lr=1.0, seed=1), run(0.7, lr=2)])
+    assert found.table.seeds.tolist() == [2, 1]
+    said = " ".join(answer(sweep_of("vit", [run(0.5, models__vit__depth=d) for d in (2, 4, 8)])))
+    assert "From models.vit.depth = 2 to 8, a factor of 4," in said
+    truths = [run(0.5, models__vit__ema=value) for value in (False, True)]
+    assert sweep_of("vit", truths).table["models.vit.ema"].tolist() == ["false", "true"]
+
+
 def test_nothing_varied_is_said() -> None:
     assert answer(sweep_of("vit", [run(0.5)])) == [
         "vit: no parameter differs, so there is nothing to choose."

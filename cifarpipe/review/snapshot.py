@@ -3,6 +3,7 @@
 import io
 import json
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,8 @@ class Workspace:
 
     def text(self, path: Path) -> str | None:
         """Return a file's content; none where there is no such file."""
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        # As bytes: a name may hold a carriage return.
+        return path.read_bytes().decode() if path.is_file() else None
 
     def artifact(self, path: Path) -> str | None:
         """Return the content of a file that DVC keeps; none where it is not there."""
@@ -78,17 +80,18 @@ class Revision:
 
     def text(self, path: Path) -> str | None:
         """Return a file's content; none where the commit does not hold it."""
-        done = _git("show", f"{self.commit}:{path.as_posix()}")
+        done = _git("show", f"{self.commit}:./{path.as_posix()}")
         return None if done.returncode else done.stdout
 
     def artifact(self, path: Path) -> str | None:
         """Return the content of a file that DVC keeps; none where DVC can't get it."""
         import dvc.api  # a second
-        from dvc.exceptions import DvcException
 
         try:
-            return dvc.api.read(path.as_posix(), rev=self.commit)
-        except (DvcException, OSError):
+            return dvc.api.read(path.as_posix(), rev=self.commit, mode="rb").decode()
+        except Exception as error:  # a remote's own package raises what it likes
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            print(f"note: {path} of {self.name}: {reason}", file=sys.stderr)
             return None
 
 
@@ -123,13 +126,27 @@ def read_model(files: Workspace | Revision, name: str) -> ModelResult | None:
     confusion = files.text(model_report(name, "confusion.csv"))
     if "accuracy" not in metrics or confusion is None:
         return None
+    counts = read_table(io.StringIO(confusion, newline=""))
     predictions = files.artifact(artifact(name, "predictions.csv"))
-    return ModelResult(
-        metrics,
-        read_table(io.StringIO(confusion, newline="")),
-        None if predictions is None else read_table(io.StringIO(predictions, newline="")),
-    )
+    table = None if predictions is None else read_table(io.StringIO(predictions, newline=""))
+    if table is not None and not _agree(table, counts):
+        # Checked out by git, and not by DVC.
+        print(f"note: predictions of {name} are not those of its metrics: run `dvc checkout`.",
+              file=sys.stderr)  # fmt: skip
+        table = None
+    return ModelResult(metrics, counts, table)
+
+
+def _agree(predictions: pd.DataFrame, confusion: pd.DataFrame) -> bool:
+    """Say whether a table of predictions counts as the confusions do."""
+    counted = predictions.value_counts(["true", "predicted"])
+    wanted = confusion.set_index(["true", "predicted"]).images
+    return counted.to_dict() == wanted[wanted > 0].to_dict()
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    """Run git; what it prints is text with the line ends that it has."""
+    done = subprocess.run(["git", *arguments], capture_output=True, check=False)
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
