@@ -44,7 +44,7 @@ def explain(
     top: Annotated[int, typer.Option(min=1, help="Predictions to print.")] = 5,
 ) -> None:
     """Say what a trained model takes a picture for, and draw where it sees that."""
-    from cifarpipe.params import KNOW_NO_CLASS
+    from cifarpipe.params import CLASS_AGNOSTIC
     from cifarpipe.params_file import load_params
 
     params = load_params()
@@ -71,7 +71,7 @@ def explain(
         )
     read = read_picture(picture, origin.image_size)
     explainer = Explainer(network, origin, method, params.gradcam.batch_size)
-    found = answer(explainer, read.pixels, 1 if method in KNOW_NO_CLASS else MAPPED)
+    found = answer(explainer, read.pixels, 1 if method in CLASS_AGNOSTIC else MAPPED)
     print(f"{picture}: {read.found};\n{', '.join(read.steps) or 'taken as it is'}.\n")
     print(prediction_table(found, top))
 
@@ -109,7 +109,7 @@ def sweep(
     from cifarpipe.experiments import read_experiments
     from cifarpipe.outputs import write_text
     from cifarpipe.sheets import save_figure
-    from cifarpipe.sweep import answer, draw_sweep, markdown, sweep_of
+    from cifarpipe.sweep import conclusions, draw_sweep, markdown, sweep_of
 
     experiments = read_experiments(rev or [])
     known = dict.fromkeys(name for each in experiments for name in each.metrics)
@@ -123,7 +123,7 @@ def sweep(
         found = sweep_of(name, experiments)
         if not found.varied and not model:
             continue
-        part = f"## {name}\n\n{' '.join(answer(found))}\n\n{markdown(found)}"
+        part = f"## {name}\n\n{' '.join(conclusions(found))}\n\n{markdown(found)}"
         if found.varied:
             save_figure(draw_sweep(found), out / f"{name}.png")
             part += f"\n![{name}: accuracy by {', '.join(found.varied)}]({name}.png)\n"

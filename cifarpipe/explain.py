@@ -19,7 +19,7 @@ from cifarpipe.gradcam import Maps, class_activation_maps
 from cifarpipe.models.build import as_classifier
 from cifarpipe.normalize import normalize
 from cifarpipe.outputs import atomic_path
-from cifarpipe.params import KNOW_NO_CLASS, AttentionMethod
+from cifarpipe.params import CLASS_AGNOSTIC, AttentionMethod
 
 # A stored prediction may differ from the one computed here only where two classes are as good as
 # tied: rounding differs with the size of the batch.
@@ -142,7 +142,7 @@ class Explainer:
             maps = self.maps(images, predicted[some])
             of_predicted.append(maps)
             both = maps.copy()
-            other = (predicted[some] != true[some]) & (self.method not in KNOW_NO_CLASS)
+            other = (predicted[some] != true[some]) & (self.method not in CLASS_AGNOSTIC)
             if other.any():
                 both[other] = self.maps(images[other], true[some][other])
             of_true.append(both)

@@ -32,8 +32,11 @@ def claimed_gpus(count: int, name: str) -> Iterator[list[int]]:
     names = [gpu_name(number) for number in range(there)]
 
     def tell() -> None:
-        busy = "the GPU is" if there == 1 else f"all but too few of {there} GPUs are"
-        print(f"{name} waits: {busy} training ({SHARE}=1 lets trainings share one).", flush=True)
+        print(
+            f"{name} waits until {count} of {there} GPUs {'is' if count == 1 else 'are'} free of "
+            f"other trainings ({SHARE}=1 lets them share one).",
+            flush=True,
+        )
 
     with claimed(names, count, tell=tell) as numbers:
         yield numbers

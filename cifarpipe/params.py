@@ -324,7 +324,7 @@ CamMethod: TypeAlias = Literal[
 ]
 AttentionMethod: TypeAlias = Literal["gradient_attention", "attention_rollout"]
 # Methods that ask which places matter to the network, whatever the class.
-KNOW_NO_CLASS = ("eigencam", "attention_rollout")
+CLASS_AGNOSTIC = ("eigencam", "attention_rollout")
 
 
 class Methods(Section):

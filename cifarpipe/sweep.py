@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from cifarpipe.experiments import Experiment
 from cifarpipe.intervals import wilson_interval
 from cifarpipe.sheets import short
+from cifarpipe.templating import cell
 
 SEED = "seed"  # runs that differ in it alone are one setting
 # Sections that no accuracy depends on.
@@ -97,7 +98,7 @@ def _figures(model: str, seeds: dict[str, Experiment]) -> dict[str, float]:
     return figures | {"val_low": low, "val_high": high}
 
 
-def answer(sweep: Sweep) -> list[str]:
+def conclusions(sweep: Sweep) -> list[str]:
     """Say which setting is best on validation images, and how sharp the optimum is.
 
     Returns:
@@ -206,7 +207,7 @@ def markdown(sweep: Sweep) -> str:
     head = [*(f"`{name}`" for name in sweep.varied), "seeds", "validation", "test"]
     lines = [" | ".join(head), " | ".join(["---"] * len(sweep.varied) + ["---:"] * 3)]
     for row in sweep.table.to_dict("records"):
-        cells = [str(row[name]).replace("|", "\\|") for name in sweep.varied]
+        cells = [cell(row[name]) for name in sweep.varied]
         cells += [str(row["seeds"])]
         cells += [_mean_std(row[kind], row[f"{kind}_std"]) for kind in ("val", "test")]
         lines.append(" | ".join(cells))

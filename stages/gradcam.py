@@ -14,7 +14,7 @@ from cifarpipe.command import run
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
     """Draw where one model of params.yaml saw evidence for the predicted and the true class."""
-    from cifarpipe.params import KNOW_NO_CLASS
+    from cifarpipe.params import CLASS_AGNOSTIC
     from cifarpipe.params_file import load_params
 
     params = load_params()
@@ -47,7 +47,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
             test.images[test.positions(shown.index)],
             rows,
             shown.predicted,
-            None if method in KNOW_NO_CLASS else shown.true,
+            None if method in CLASS_AGNOSTIC else shown.true,
             opacity=options.opacity,
             title=f"{model}: {method} of {name} test images",
         )

@@ -8,7 +8,7 @@ from cifarpipe.answer import answer, methods_for
 from cifarpipe.checkpoint import Origin
 from cifarpipe.explain import Explainer
 from cifarpipe.models.build import build_model
-from cifarpipe.params import KNOW_NO_CLASS, Params
+from cifarpipe.params import CLASS_AGNOSTIC, Params
 
 CLASSES = ["zebra", "007", "ant", "true", "<b>"]
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -62,7 +62,7 @@ def test_fewer_classes_than_maps_are_all_explained(demo_params: Params) -> None:
 
 
 @pytest.mark.parametrize("name", ["vit", "convmixer"])
-def test_every_method_for_a_network_works_and_some_know_no_class(
+def test_every_method_for_a_network_works_and_some_class_agnostic(
     name: str, demo_params: Params
 ) -> None:
     methods = methods_for(explainer(demo_params, name, "gradcam").model)
@@ -70,4 +70,4 @@ def test_every_method_for_a_network_works_and_some_know_no_class(
     for method in methods:
         first, *others = answer(explainer(demo_params, name, method), PICTURE, 5).maps
         same = all(np.allclose(first, other, rtol=1e-3, atol=1e-7) for other in others)
-        assert same == (method in KNOW_NO_CLASS), method
+        assert same == (method in CLASS_AGNOSTIC), method

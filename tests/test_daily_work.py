@@ -71,6 +71,7 @@ def changed(study: Path) -> Path:
 )
 def test_what_only_reads_changes_nothing(clean: Path, command: str) -> None:
     succeed(clean, *command.split())
+    assert succeed(clean, "git", "status", "--porcelain") == ""
 
 
 def test_experiments_are_shown_with_few_columns(clean: Path) -> None:

@@ -136,4 +136,4 @@ def test_gpus_are_shared_only_if_told_to(
     monkeypatch.setattr(gpus, "time", SimpleNamespace(sleep=free_it))
     with claimed_gpus(1, "vit") as mine:
         assert mine == [0]
-    assert "vit waits: the GPU is training" in capsys.readouterr().out
+    assert "vit waits until 1 of 1 GPUs is free of other trainings" in capsys.readouterr().out

@@ -122,7 +122,7 @@ def test_correct_images_have_one_map() -> None:
     assert not [text for text in shown if text.startswith(("true:", "predicted −"))]
 
 
-def test_maps_that_know_no_class_are_not_said_to_be_of_one() -> None:
+def test_maps_that_class_agnostic_are_not_said_to_be_of_one() -> None:
     rows = make_rows(1, ["cat", "dog"])
     maps = np.ones((1, 8, 9), np.float32)
     shown = texts(draw_explanations(make_pictures(1), rows, maps, None, opacity=0.5, title="title"))

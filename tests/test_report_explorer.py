@@ -115,11 +115,11 @@ def test_maps_keep_sign_and_share_one_scale_per_image(results: list[ModelResults
             np.testing.assert_allclose(next(kept) / STEPS * top, one, atol=1.01 * top / STEPS)
 
 
-def test_maps_that_know_no_class_are_there_once(results: list[ModelResults]) -> None:
+def test_maps_that_class_agnostic_are_there_once(results: list[ModelResults]) -> None:
     blind = replace(results[1], method="eigencam")
     shown = np.array([2, 60, 79])
     one, other = packed([results[1], blind], shown)["models"]
-    assert [one["knowsClasses"], other["knowsClasses"]] == [True, False]
+    assert [one["classSpecific"], other["classSpecific"]] == [True, False]
     assert len(decode(one["maps"], "i1")) == (1 + 2 + 2) * 64
     assert len(decode(other["maps"], "i1")) == 3 * 64
 

@@ -17,8 +17,9 @@ from cifarpipe.review.changes import (
     shifts,
     worse_confusions,
 )
-from cifarpipe.review.page import MOST_CHARACTERS, cell, render_review
+from cifarpipe.review.page import MOST_CHARACTERS, render_review
 from cifarpipe.review.snapshot import ModelResult, Snapshot
+from cifarpipe.templating import cell
 
 CLASSES = ["cat", "dog", "<b>|`x`"]
 LABELS = np.arange(90) % 3

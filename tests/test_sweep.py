@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cifarpipe.experiments import Experiment
-from cifarpipe.sweep import answer, draw_sweep, markdown, sweep_of
+from cifarpipe.sweep import conclusions, draw_sweep, markdown, sweep_of
 
 BASE = {
     "lr": 0.01, "seed": 0, "data.val_size": 1000, "models.vit.depth": 6, "models.cnn.depth": 8,
@@ -68,11 +68,13 @@ def test_two_parameters_make_a_grid() -> None:
     assert found.varied == ["lr", "models.vit.depth"]
     pairs = list(zip(found.table.lr, found.table["models.vit.depth"], strict=True))
     assert pairs == [(lr, depth) for lr in (0.001, 0.01, 0.1) for depth in (4, 6)]
-    assert answer(found)[0].startswith("vit: lr = 0.1, models.vit.depth = 6 is best, with 66.00%")
+    assert conclusions(found)[0].startswith(
+        "vit: lr = 0.1, models.vit.depth = 6 is best, with 66.00%"
+    )
 
 
 def test_the_optimum_and_its_width_are_said() -> None:
-    best, width, falls, *_ = answer(sweep_of("vit", RATES))
+    best, width, falls, *_ = conclusions(sweep_of("vit", RATES))
     assert best == (
         "vit: lr = 0.01 is best, with 55.00% on validation images (54.00% on test images, which "
         "chose nothing)."
@@ -82,7 +84,7 @@ def test_the_optimum_and_its_width_are_said() -> None:
 
 
 def test_an_optimum_at_the_edge_asks_for_more() -> None:
-    said = " ".join(answer(sweep_of("vit", [run(0.5, lr=0.001), run(0.6, lr=0.01)])))
+    said = " ".join(conclusions(sweep_of("vit", [run(0.5, lr=0.001), run(0.6, lr=0.01)])))
     assert "No other lr comes within 2 points of it." in said
     assert "The best lr is the highest one tried: try further." in said
 
@@ -90,10 +92,10 @@ def test_an_optimum_at_the_edge_asks_for_more() -> None:
 def test_the_choice_is_by_validation_and_none_is_made_without() -> None:
     fools = run(0.5, lr=0.001)
     fools.metrics["vit"]["accuracy"] = 0.99  # type: ignore[index]
-    assert answer(sweep_of("vit", [fools, run(0.6)]))[0].startswith("vit: lr = 0.01 is best")
+    assert conclusions(sweep_of("vit", [fools, run(0.6)]))[0].startswith("vit: lr = 0.01 is best")
     for each in (blind := [run(0.5, lr=0.1), run(0.6)]):
         each.metrics["vit"]["val_accuracy"] = None  # type: ignore[index]
-    (said,) = answer(sweep_of("vit", blind))
+    (said,) = conclusions(sweep_of("vit", blind))
     assert "no setting can be chosen without looking at the test images" in said
     assert "| 0.1 | 1 | – | 49.00% |" in markdown(sweep_of("vit", blind))
 
@@ -101,14 +103,14 @@ def test_the_choice_is_by_validation_and_none_is_made_without() -> None:
 def test_nothing_is_said_of_neighbours_that_were_not_tried() -> None:
     """The best depth has one rate alone."""
     runs = [*(run(0.5, lr=lr) for lr in (0.01, 0.03, 0.1)), run(0.6, lr=0.03, models__vit__depth=8)]
-    said = " ".join(answer(sweep_of("vit", runs)))
+    said = " ".join(conclusions(sweep_of("vit", runs)))
     assert "models.vit.depth = 8 is best" in said
     assert not [word for word in ("No other", "From", "Beyond", "try further") if word in said]
 
 
 def test_words_have_no_order() -> None:
     runs = [run(0.5, models__vit__schedule="cosine"), run(0.6, models__vit__schedule="onecycle")]
-    said = " ".join(answer(sweep_of("vit", runs)))
+    said = " ".join(conclusions(sweep_of("vit", runs)))
     assert "try further" not in said
     assert "No other" not in said
 
@@ -116,14 +118,16 @@ def test_words_have_no_order() -> None:
 def test_a_whole_number_is_the_number_and_a_truth_is_none() -> None:
     found = sweep_of("vit", [run(0.5, lr=1), run(0.6, lr=1.0, seed=1), run(0.7, lr=2)])
     assert found.table.seeds.tolist() == [2, 1]
-    said = " ".join(answer(sweep_of("vit", [run(0.5, models__vit__depth=d) for d in (2, 4, 8)])))
+    said = " ".join(
+        conclusions(sweep_of("vit", [run(0.5, models__vit__depth=d) for d in (2, 4, 8)]))
+    )
     assert "From models.vit.depth = 2 to 8, a factor of 4," in said
     truths = [run(0.5, models__vit__ema=value) for value in (False, True)]
     assert sweep_of("vit", truths).table["models.vit.ema"].tolist() == ["false", "true"]
 
 
 def test_nothing_varied_is_said() -> None:
-    assert answer(sweep_of("vit", [run(0.5)])) == [
+    assert conclusions(sweep_of("vit", [run(0.5)])) == [
         "vit: no parameter differs, so there is nothing to choose."
     ]
 
@@ -155,4 +159,4 @@ def test_values_that_are_no_numbers_are_settings_too() -> None:
             run(0.7, models__vit__schedule=[1, 2])]  # fmt: skip
     found = sweep_of("vit", runs)
     assert found.table["models.vit.schedule"].tolist() == ["[1, 2]", "cosine", "null"]
-    assert "models.vit.schedule = [1, 2] is best" in answer(found)[0]
+    assert "models.vit.schedule = [1, 2] is best" in conclusions(found)[0]

@@ -147,12 +147,12 @@ def _pack_model(
         "chosen-errors": model.misclassified["index"].tolist(),
         "chosen-correct": model.correct["index"].tolist(),
     }
-    two = ~model.right[shown] & model.knows_classes
+    two = ~model.right[shown] & model.class_specific
     maps, peaks = _pack_maps(model.predicted_maps[shown], model.true_maps[shown], two)
     return {
         "name": model.name,
         "method": model.method,
-        "knowsClasses": model.knows_classes,
+        "classSpecific": model.class_specific,
         "errors": model.metrics["errors"],
         "grid": list(model.predicted_maps.shape[1:]),
         "predicted": _encode(predicted),

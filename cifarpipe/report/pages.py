@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
 from cifarpipe.calibration import MOST_SCALING
-from cifarpipe.params import KNOW_NO_CLASS, Params
+from cifarpipe.params import CLASS_AGNOSTIC, Params
 from cifarpipe.report.comparison import compare_pairs, lone_errors, shared_errors
 from cifarpipe.report.explorer import Positions, most_pictures, pack, rank_images
 from cifarpipe.report.public_labels import PublicLabels, image_flags, label_table
 from cifarpipe.report.results import ModelResults, judge_explanations, verdict
+from cifarpipe.templating import templates
 
 CIFAR10_CLASSES = [
     "airplane",
@@ -93,7 +93,7 @@ def render_html(
         labels: What others found out about the test labels.
         pictures: `curves` and `dataset`.
     """
-    environment = _environment()
+    environment = templates(TEMPLATES)
     environment.filters["data_uri"] = data_uri
     by_name = {model.name: model for model in study.results}
     ordered = [by_name[name] for name in study.board.model]
@@ -111,7 +111,7 @@ def render_html(
         "lone_errors": lone_errors(right),
         "label_rows": label_table(ordered, labels, classes).to_dict("records"),
         "matrices": len(classes) <= MOST_CLASSES and len(classes) ** 2 * len(ordered) <= MOST_CELLS,
-        "know_no_class": KNOW_NO_CLASS,
+        "class_agnostic": CLASS_AGNOSTIC,
         "most_scaling": MOST_SCALING,
         "pictures": pictures,
         "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704
@@ -142,24 +142,11 @@ def render_html(
 
 def render_markdown(study: Study) -> str:
     """Render the short form, fit for a review comment; pictures are links beside it."""
-    environment = _environment(keep_trailing_newline=True)
-    environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    environment = templates(TEMPLATES, keep_trailing_newline=True)
     return environment.get_template("summary.md.j2").render(
         **_shared(study),
         results={model.name: model for model in study.results},
         judged={model.name: judge_explanations(model.gradcam) for model in study.results},
-    )
-
-
-def _environment(*, keep_trailing_newline: bool = False) -> Environment:
-    """Return what renders a template: all text escaped, a name that is missing an error."""
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=keep_trailing_newline,
     )
 
 

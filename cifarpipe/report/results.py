@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cifarpipe.params import KNOW_NO_CLASS
+from cifarpipe.params import CLASS_AGNOSTIC
 from cifarpipe.report.comparison import LEVEL, mcnemar
 
 TOP_CONFUSIONS = 5
@@ -67,9 +67,9 @@ class ModelResults:
         return float(self.history.seconds.sum())
 
     @property
-    def knows_classes(self) -> bool:
+    def class_specific(self) -> bool:
         """Return whether the maps are of a class each, not of what matters to any."""
-        return self.method not in KNOW_NO_CLASS
+        return self.method not in CLASS_AGNOSTIC
 
     def matrix(self, classes: list[str]) -> NDArray[np.int64]:
         """Return the confusion counts `[classes, classes]`, rows true, columns predicted."""

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cifarpipe.errors import UserError
 from cifarpipe.review.changes import ModelChange, changed_values, shifts
 from cifarpipe.review.snapshot import Snapshot
+from cifarpipe.templating import templates
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_PICTURES = 10  # in a montage
@@ -50,7 +48,7 @@ def render_review(
     shown = len(rows)
     while True:
         text = (
-            _environment()
+            templates(TEMPLATES, keep_trailing_newline=True)
             .get_template("review.md.j2")
             .render(**content, metrics=rows[:shown], left_out=len(rows) - shown)
         )
@@ -97,22 +95,3 @@ def draw_montages(
             said = f"{len(some)} of the {len(rows)} {what}"
             drawn.setdefault(change.name, []).append((said, file))
     return drawn
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,  # HTML works in Markdown too
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["cell"] = cell
-    return environment
-
-
-def cell(value: Any) -> str:
-    """Return a value as text that stays within its cell of a Markdown table."""
-    text = "–" if value is None else str(value)
-    return " ".join(text.replace("|", "\\|").replace("`", "\\`").split())

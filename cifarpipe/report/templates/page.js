@@ -16,7 +16,7 @@
   const count = truth.length;
   const slot = new Map(data.shown.map((position, number) => [position, number]));
   // An error has a second map, of its true class, where the method knows classes.
-  const hasTwo = (model, position) => model.knowsClasses && model.predicted[position] !== truth[position];
+  const hasTwo = (model, position) => model.classSpecific && model.predicted[position] !== truth[position];
   const models = data.models.map((model) => {
     const known = {
       ...model,
@@ -282,7 +282,7 @@
     strip.className = "strip";
     const append = (map, which, label, probability) => strip.append(evidenceFigure(
       model, position, map, className(label), `${which}: ${className(label)} (${share(probability)})`));
-    if (!model.knowsClasses) {
+    if (!model.classSpecific) {
       strip.append(evidenceFigure(model, position, maps.predicted, "any class", "any class: what mattered"));
     } else {
       append(maps.predicted, "predicted", model.predicted[position], model.confidence[position]);
