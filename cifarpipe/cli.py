@@ -154,7 +154,7 @@ def review(
 
     before, after = read_snapshot(Revision(base)), read_snapshot(Workspace())
     changes = compare_models(before, after)
-    pictures = draw_montages(changes, before.name, out)
+    pictures = draw_montages(changes, before, after, out)
     text = render_review(before, after, changes, pictures)
     write_text(out / "review.md", text)
     print(text)

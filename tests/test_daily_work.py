@@ -199,6 +199,18 @@ def test_predictions_of_another_checkout_are_not_taken_for_these(
     assert "Predictions of vit are not all at hand" in done.stdout
 
 
+def test_images_of_another_checkout_are_not_shown(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "copy", symlinks=True)
+    card = tmp_path / "copy/data/prepared/dataset.json"
+    text = card.read_text().replace('"fingerprint": "', '"fingerprint": "0')
+    card.unlink()
+    card.write_text(text)
+    done = run(tmp_path / "copy", "cifarpipe", "review", "half")
+    assert done.returncode == 0
+    assert "data/prepared holds other images than workspace was evaluated on" in done.stderr
+    assert not list((tmp_path / "copy/review").glob("*.png"))
+
+
 def test_an_unknown_model_of_a_sweep_is_refused(clean: Path) -> None:
     done = run(clean, "cifarpipe", "sweep", "--model", "nobody")
     assert done.returncode == 2

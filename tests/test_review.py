@@ -72,8 +72,12 @@ def test_answers_about_other_images_are_not_compared() -> None:
         snapshot("main", "d", vit=result(LABELS)),
         snapshot("w", "e", vit=result(LABELS)),
     )
-    assert compare_models(before, after)[0].answers is None
-    assert "The test images are not the same" in review(before, after)
+    assert compare_models(before, after)[0].answers == "other images"
+    said = "The test images of vit are not those of `main`"
+    assert said in review(before, after)
+    split = result(LABELS)
+    split = ModelResult(split.metrics, split.confusion, split.predictions[:-1])
+    assert said in review(before, snapshot("w", "d", vit=split))  # the same data, split otherwise
 
 
 @pytest.mark.parametrize(
@@ -145,6 +149,17 @@ def test_the_comment_says_all_and_stays_within_what_fits() -> None:
     assert "1 test images fixed, 1 broken (McNemar's p = 1)" in text
     assert "more: `dvc metrics diff main`." in text
     assert "| vit.metric_0 | 0.5 | 0.6 | +0.1 |" in text
+
+
+def test_very_many_changed_parameters_are_cut_as_well() -> None:
+    one = result(LABELS)
+    before = snapshot("main", params={f"models.m{i}.depth": 1 for i in range(5000)}, vit=one)
+    after = snapshot("w", params={f"models.m{i}.depth": 2 for i in range(5000)}, vit=one)
+    text = review(before, after)
+    assert len(text) <= MOST_CHARACTERS
+    assert "| models.m0.depth | 1 | 2 |" in text
+    rows = text.count("| 1 | 2 |")
+    assert f"\n\n{5000 - rows} more: `dvc params diff main`.\n" in text
 
 
 def test_equal_snapshots_are_said_to_be_equal() -> None:

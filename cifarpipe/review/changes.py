@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,8 @@ from cifarpipe.report.comparison import LEVEL, mcnemar
 from cifarpipe.review.snapshot import ModelResult, Snapshot
 
 MOST_CONFUSIONS = 5
+
+Unpaired = Literal["other images", "not at hand"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class ModelChange:
     before: Mapping[str, Any]
     after: Mapping[str, Any]
     """Metrics by dotted name."""
-    answers: AnswerChange | None
-    """None where the answers are not both known, or not of the same images."""
+    answers: AnswerChange | Unpaired
+    """Or why the two tables of predictions can't be compared image by image."""
     beyond: list[str] = field(default_factory=list)
     """Metrics that lie outside each other's intervals."""
     confusions: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -46,7 +48,7 @@ class ModelChange:
     def verdict(self) -> str:
         """Return `better`, `worse`, `the same` or `no difference shown`."""
         gain = self.after["accuracy"] - self.before["accuracy"]
-        if self.answers is not None:
+        if isinstance(self.answers, AnswerChange):
             if not len(self.answers.broken) + len(self.answers.fixed) + self.answers.other:
                 return "the same"
             shown = self.answers.p < LEVEL
@@ -68,9 +70,13 @@ def compare_models(before: Snapshot, after: Snapshot) -> list[ModelChange]:
 
 
 def _compare(name: str, old: ModelResult, new: ModelResult, same_images: bool) -> ModelChange:
-    answers = None
-    if same_images and old.predictions is not None and new.predictions is not None:
-        answers = compare_answers(old.predictions, new.predictions)
+    answers: AnswerChange | Unpaired
+    if not same_images:
+        answers = "other images"
+    elif old.predictions is None or new.predictions is None:
+        answers = "not at hand"
+    else:  # the same data may have been split otherwise
+        answers = compare_answers(old.predictions, new.predictions) or "other images"
     return ModelChange(
         name,
         old.metrics,

@@ -1,10 +1,14 @@
 """A review as a Markdown comment, with montages beside it."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
+
+import numpy as np
 
 from cifarpipe.errors import UserError
-from cifarpipe.review.changes import ModelChange, changed_values, shifts
+from cifarpipe.review.changes import AnswerChange, ModelChange, Unpaired, changed_values, shifts
 from cifarpipe.review.snapshot import Snapshot
 from cifarpipe.templating import templates
 
@@ -28,43 +32,44 @@ def render_review(
         pictures: By model, what each montage beside the comment shows, and its file.
 
     Returns:
-        Markdown. Of very many changed metrics it leaves the tail out, and says so.
+        Markdown. Of very many changes it leaves the tail out, and says so.
     """
-    rows = [
+    metrics = [
         (f"{change.name}.{metric}", *shift)
         for change in changes
         for metric, *shift in shifts(change.before, change.after)
     ]
+    params = changed_values(before.params, after.params)
     content = {
         "before": before,
         "after": after,
         "changes": changes,
         "added": [name for name in after.models if name not in before.models],
         "removed": [name for name in before.models if name not in after.models],
-        "params": changed_values(before.params, after.params),
-        "same_images": before.data is not None and before.data == after.data,
+        "unpaired": {
+            why: [change.name for change in changes if change.answers == why]
+            for why in get_args(Unpaired)
+        },
         "pictures": pictures,
     }
-    shown = len(rows)
+    template = templates(TEMPLATES, keep_trailing_newline=True).get_template("review.md.j2")
+    most = max(len(metrics), len(params))
     while True:
-        text = (
-            templates(TEMPLATES, keep_trailing_newline=True)
-            .get_template("review.md.j2")
-            .render(**content, metrics=rows[:shown], left_out=len(rows) - shown)
-        )
-        if len(text) <= MOST_CHARACTERS or not shown:
+        text = template.render(**content, metrics=metrics, params=params, most=most)
+        if len(text) <= MOST_CHARACTERS or not most:
             return text
-        shown = shown * 2 // 3
+        most = most * 2 // 3
 
 
 def draw_montages(
-    changes: Sequence[ModelChange], base: str, folder: Path
+    changes: Sequence[ModelChange], before: Snapshot, after: Snapshot, folder: Path
 ) -> dict[str, list[tuple[str, str]]]:
     """Draw the test images that changed sides, where the prepared data is at hand.
 
     Args:
         changes: Of each model.
-        base: Name of the base.
+        before: The base.
+        after: What is reviewed.
         folder: Of the comment.
 
     Returns:
@@ -75,12 +80,13 @@ def draw_montages(
     from cifarpipe.sheets import save_figure
 
     try:
-        test = load_prepared().test
+        prepared = load_prepared()
     except UserError:
         return {}
+    test, base = prepared.test, before.name
     drawn: dict[str, list[tuple[str, str]]] = {}
     for change in changes:
-        if change.answers is None:
+        if not isinstance(change.answers, AnswerChange):
             continue
         for what, rows, title in (
             ("broken", change.answers.broken, f"right in {base}, wrong now, the surest first"),
@@ -89,7 +95,12 @@ def draw_montages(
             if not len(rows):
                 continue
             some = rows[:MOST_PICTURES]
-            pictures = test.images[test.positions(some["index"].to_numpy())]
+            index = some["index"].to_numpy()
+            if prepared.fingerprint != after.data or not np.isin(index, test.index).all():
+                print(f"note: {prepared.folder} holds other images than {after.name} was evaluated "
+                      f"on, so none is shown: run `dvc checkout`.", file=sys.stderr)  # fmt: skip
+                return {}
+            pictures = test.images[test.positions(index)]
             file = f"{change.name}_{what}.png"
             save_figure(draw_gallery(pictures, some, f"{change.name}: {title}"), folder / file)
             said = f"{len(some)} of the {len(rows)} {what}"
