@@ -16,7 +16,7 @@ THREADS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > $(JOBS) ? n /
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test check lint types fast-tests repro experiments current bench
+.PHONY: help setup demo test test-slow check lint types fast-tests repro experiments progress current bench
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ demo-%:
 test: check ## Everything that CI runs
 	pytest -q -n 2 --dist loadfile -m "dvc or browser"
 
+test-slow: $(READY) ## Run the tests that take minutes each: every how-to, queues that are killed
+	pytest -q -m slow
+
 check: lint ## Lint, types and fast tests
 	@$(MAKE) --no-print-directory -j 2 --output-sync=target types fast-tests
 
@@ -64,17 +67,21 @@ types: $(READY)
 	mypy
 
 fast-tests: $(READY)
-	pytest -q -n 2 --dist loadfile -m "not dvc and not browser"
+	pytest -q -n 2 --dist loadfile -m "not dvc and not browser and not slow"
 
 repro: $(READY) ## Run what has changed of the real pipeline (dvc repro)
 	dvc repro
 
 # What DVC leaves out of its table: dependencies, and all metrics but those named here.
 PARAMETER := (data|train|models|evaluate|misclassified|gradcam|report)[.]
-DROPPED := (Created|artifacts|reports|(stages|cifarpipe|artifacts|reports|data)/.*|(?!$(PARAMETER)).*[.](?!((val_)?accuracy|epoch|val_acc)$$)[^.]*)$$
+DROPPED := (Created|Executor|artifacts|reports|(stages|cifarpipe|artifacts|reports|data)/.*|(?!$(PARAMETER)).*[.](?!(val_)?accuracy$$)[^.]*)$$
+ALL_BUT_TRAINING := (?!(Experiment|State|.*[.]training[.](epoch|val_acc))$$).*
 
 experiments: $(READY) ## Show experiments: what each changed, and how accurate it was
 	@dvc exp show --md --only-changed --drop '$(DROPPED)'
+
+progress: $(READY) ## Show experiments with the last finished epoch of what trains
+	@dvc exp show --md --drop '$(ALL_BUT_TRAINING)'
 
 current: $(READY) ## Say whether dvc.lock is what dvc repro would write
 	@run=$$(dvc repro --dry --allow-missing | sed -n "s/^Running stage '\(.*\)':$$/\1/p" | paste -sd ' '); \

@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from cifarpipe.intervals import wilson_interval
+from cifarpipe.tables import read_figures
 
 DEMO = Path(".demo")
 LEAST_ACCURACY = 0.75
@@ -73,7 +74,7 @@ def main() -> int:
     for folder in sorted((DEMO / "reports/models").iterdir()):
         name = folder.name
         accuracy = json.loads((folder / "metrics.json").read_text())[name]["accuracy"]
-        cam = json.loads((folder / "gradcam.json").read_text())[name]["gradcam"]
+        cam = read_figures(folder / "gradcam.csv")
         figures = [accuracy, *(cam[key] for key in SHOWN)]
         print(f"{name:24}" + "".join(f"{figure:22.3f}" for figure in figures))
         if accuracy < LEAST_ACCURACY:

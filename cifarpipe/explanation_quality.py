@@ -1,4 +1,4 @@
-"""The figures that say whether a model's explanations can be trusted, for its metrics file."""
+"""The figures that say whether a model's explanations can be trusted."""
 
 import math
 from dataclasses import replace
@@ -27,6 +27,16 @@ from cifarpipe.gradcam import Maps, without_evidence
 from cifarpipe.intervals import wilson_interval
 
 Figures = dict[str, float | int]
+# What reviews should see first: of all figures, those in the metrics file.
+HEADLINES = (
+    "explained",
+    "without_evidence_errors",
+    "without_evidence_correct",
+    "pointing_game",
+    "energy_inside",
+    "road_over_random",
+    "randomisation_correlation",
+)
 MOST_ALIKE = 0.5  # rank correlation, of either sign, up to which maps count as other maps
 
 

@@ -15,7 +15,8 @@ from cifarpipe.params import FAULT_SEPARATOR, PARAMS_FILE, Params, disagreements
 
 HOW_TO_UNDO = (
     "Mend the file, or take back all changes to it with `git checkout params.yaml` "
-    "(a refused `dvc exp run -S …` leaves its value in the file)."
+    "(a refused `dvc exp run -S …` leaves its value in the file); "
+    "`dvc repro` then brings back what DVC cleared away for the run."
 )
 
 

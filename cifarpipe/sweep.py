@@ -125,6 +125,16 @@ def conclusions(sweep: Sweep) -> list[str]:
     line = (table[np.logical_and.reduce(alike)] if others else table).dropna(subset="val")
     if len(line) > 1 and all(map(_is_number, line[x])):
         said += _sharpness(line.reset_index(drop=True), x, best[x])
+    if table.val_std.notna().any():
+        said.append(
+            f"Between seeds of one setting, validation accuracy scatters by up to "
+            f"{_points(table.val_std.max())} (one standard deviation)."
+        )
+    if table.seeds.min() < table.seeds.max():
+        said.append(
+            f"Settings have from {table.seeds.min()} to {table.seeds.max()} seeds: those with few "
+            f"come out best by luck more easily."
+        )
     if (table.seeds == 1).any():
         widest = (table.val_high - table.val_low)[table.seeds == 1].max()
         said.append(

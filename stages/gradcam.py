@@ -2,7 +2,8 @@
 
 Reads data/prepared/, artifacts/M/model.safetensors, artifacts/M/predictions.csv and, in
 reports/models/M/, misclassified.csv and correct.csv; writes artifacts/M/cams.npz and, in
-reports/models/M/, gradcam.png, gradcam_correct.png and gradcam.json.
+reports/models/M/, gradcam.png, gradcam_correct.png, gradcam.csv with all figures of the maps'
+worth, and gradcam.json with the foremost of them.
 """
 
 from typing import Annotated
@@ -25,12 +26,12 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.data.prepared import load_prepared
     from cifarpipe.devices import pick_device
     from cifarpipe.explain import Explainer, save_maps
-    from cifarpipe.explanation_quality import quality_figures
+    from cifarpipe.explanation_quality import HEADLINES, quality_figures
     from cifarpipe.map_figures import draw_explanations
-    from cifarpipe.outputs import write_json
+    from cifarpipe.outputs import write_csv, write_json
     from cifarpipe.paths import artifact, model_report
     from cifarpipe.sheets import save_figure
-    from cifarpipe.tables import read_table
+    from cifarpipe.tables import figures_table, read_table
 
     data = load_prepared()
     test = data.test
@@ -62,10 +63,11 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         removal_images=options.removal_images,
         seed=options.seed,
     )
-    write_json(model_report(model, "gradcam.json"), {model: {"gradcam": figures}})
-    said = [f"{key} {figures[key]}" for key in ("pointing_game", "road", "road_over_random",
-            "randomisation_correlation") if key in figures]  # fmt: skip
-    print(f"{model}: {method} of {len(explained.index)} test images; {', '.join(said)}")
+    write_csv(model_report(model, "gradcam.csv"), figures_table(figures))
+    headlines = {name: figures[name] for name in HEADLINES if name in figures}
+    write_json(model_report(model, "gradcam.json"), {model: {"gradcam": headlines}})
+    said = ", ".join(f"{name} {value}" for name, value in headlines.items())
+    print(f"{model}: {method}: {said}")
 
 
 if __name__ == "__main__":

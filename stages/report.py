@@ -88,7 +88,7 @@ def read_results(name: str, params: "Params") -> "ModelResults":
 
     from cifarpipe.paths import artifact, model_report
     from cifarpipe.report.results import ModelResults
-    from cifarpipe.tables import read_table
+    from cifarpipe.tables import read_figures, read_table
 
     def read_json(file: str) -> dict[str, Any]:
         return json.loads(model_report(name, file).read_text(encoding="utf-8"))[name]
@@ -101,7 +101,7 @@ def read_results(name: str, params: "Params") -> "ModelResults":
         method=params.cam_method(name),
         metrics=read_json("metrics.json"),
         cost=read_json("cost.json"),
-        gradcam=read_json("gradcam.json")["gradcam"],
+        gradcam=read_figures(model_report(name, "gradcam.csv")),
         history=pd.read_csv(model_report(name, "history.csv")),
         layers=pd.read_csv(model_report(name, "layers.csv"), keep_default_na=False),
         per_class=read_table(model_report(name, "classes.csv")),

@@ -6,28 +6,22 @@ pictures alone is left out then.
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from cifarpipe.map_figures import MAP_COLOURS
 from cifarpipe.outputs import write_text
 from cifarpipe.params import Params
+from tests.browsing import Visit, started_browser, visit
 from tests.report_setting import make_images, make_report
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 OTHER = os.environ.get("CIFARPIPE_REPORT")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
-]
+pytestmark = pytest.mark.browser
 own_page = pytest.mark.skipif(OTHER is not None, reason="another page is tried")
 HOT = (2, 5)  # cell of the map that alone holds evidence
 PLACE = 75  # of the image whose map that is
@@ -35,11 +29,8 @@ PLACE = 75  # of the image whose map that is
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    driver: Playwright
-    with sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with started_browser() as started:
         yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -59,27 +50,6 @@ def file(tmp_path_factory: pytest.TempPathFactory, demo_params: Params) -> Path:
     return folder / "index.html"
 
 
-@dataclass
-class Visit:
-    """A page that is open, and what it complained of or asked the network for."""
-
-    page: Page
-    faults: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-
-def visit(browser: Browser, file: Path, **options: object) -> Visit:
-    page = browser.new_context(**options).new_page()
-    page.set_default_timeout(10_000)
-    found = Visit(page)
-    page.on("console", lambda message: found.faults.append(message.text))
-    page.on("pageerror", lambda error: found.faults.append(str(error)))
-    page.on("dialog", lambda dialog: found.faults.append(dialog.message))
-    page.on("request", lambda request: found.requests.append(request.url))
-    page.goto(file.as_uri())
-    return found
-
-
 @pytest.fixture(params=["light", "dark"])
 def opened(request: pytest.FixtureRequest, browser: Browser, file: Path) -> Iterator[Visit]:
     found = visit(
@@ -87,8 +57,7 @@ def opened(request: pytest.FixtureRequest, browser: Browser, file: Path) -> Iter
     )
     found.page.wait_for_selector("html[data-ready]")
     yield found
-    assert found.faults == []
-    assert [url for url in found.requests if not url.startswith("data:")] == [file.as_uri()]
+    found.assert_quiet()
     found.page.context.close()
 
 

@@ -58,6 +58,16 @@ def test_what_another_model_has_or_comes_afterwards_makes_no_setting() -> None:
     assert sweep_of("vit", [*runs, run(0.6, models__vit__depth=7)]).varied == ["models.vit.depth"]
 
 
+def test_what_seeds_scatter_is_said() -> None:
+    even = [run(0.5 + seed / 100, lr=lr, seed=seed) for seed in (0, 2) for lr in (0.1, 0.2)]
+    said = " ".join(conclusions(sweep_of("vit", even)))
+    assert "scatters by up to 1.4 points (one standard deviation)." in said  # 2 / sqrt(2)
+    assert "by luck" not in said
+    assert "one seed each" not in said
+    said = " ".join(conclusions(sweep_of("vit", [*even, run(0.9, lr=0.4)])))
+    assert "Settings have from 1 to 2 seeds: those with few come out best by luck" in said
+
+
 def test_two_parameters_make_a_grid() -> None:
     runs = [
         run(0.5 + lr + depth / 100, lr=lr, models__vit__depth=depth)

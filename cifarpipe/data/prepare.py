@@ -11,8 +11,6 @@ from cifarpipe.data.splits import Indices, choose_test, split_train
 from cifarpipe.outputs import atomic_path, write_json
 from cifarpipe.params import Data
 
-SHORT_FINGERPRINT = 16  # hexadecimal digits, enough to tell data sets apart
-
 
 def prepare(raw: RawData, data: Data, seed: int) -> Prepared:
     """Split `raw` and write it to `data/prepared/`, whole or not at all.
@@ -56,7 +54,7 @@ def public_card(prepared: Prepared) -> dict[str, Any]:
     """Return what people and reviews want of the card, without its long lists."""
     keys = ("source", "images", "image_size", "classes", "per_class", "mean", "std")
     card = {key: prepared.card[key] for key in keys}
-    return {"dataset": {**card, "fingerprint": prepared.fingerprint[:SHORT_FINGERPRINT]}}
+    return {"dataset": {**card, "fingerprint": prepared.short_fingerprint}}
 
 
 def channel_statistics(images: Images) -> tuple[list[float], list[float]]:

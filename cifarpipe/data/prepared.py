@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cifarpipe.errors import UserError
 
 PREPARED = Path("data/prepared")
+SHORT_FINGERPRINT = 16  # hexadecimal digits
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,11 @@ class Prepared:
     def fingerprint(self) -> str:
         """SHA-256 of all that was read from the source."""
         return str(self.card["fingerprint"])
+
+    @property
+    def short_fingerprint(self) -> str:
+        """Its first digits, as in `reports/dataset.json`: enough to tell data sets apart."""
+        return self.fingerprint[:SHORT_FINGERPRINT]
 
     @property
     def test_files(self) -> list[str] | None:

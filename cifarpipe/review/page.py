@@ -1,11 +1,12 @@
 """A review as a Markdown comment, with montages beside it."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 
 from cifarpipe.errors import UserError
 from cifarpipe.review.changes import AnswerChange, ModelChange, Unpaired, changed_values, shifts
@@ -14,6 +15,11 @@ from cifarpipe.templating import templates
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_PICTURES = 10  # in a montage
+# What became of images, and what their montage says.
+SIDES = {
+    "broken": "right in {base}, wrong now, the surest first",
+    "fixed": "wrong in {base}, as shown, and right now",
+}
 MOST_CHARACTERS = 60_000  # GitHub takes 65,536 in a comment
 
 
@@ -79,30 +85,40 @@ def draw_montages(
     from cifarpipe.figures import draw_gallery
     from cifarpipe.sheets import save_figure
 
+    for change in changes:  # those of an earlier review
+        for side in SIDES:
+            _montage(folder, change.name, side).unlink(missing_ok=True)
     try:
         prepared = load_prepared()
     except UserError:
         return {}
-    test, base = prepared.test, before.name
     drawn: dict[str, list[tuple[str, str]]] = {}
-    for change in changes:
-        if not isinstance(change.answers, AnswerChange):
-            continue
-        for what, rows, title in (
-            ("broken", change.answers.broken, f"right in {base}, wrong now, the surest first"),
-            ("fixed", change.answers.fixed, f"wrong in {base}, as shown, and right now"),
+    for name, side, rows in _changed_sides(changes):
+        some = rows[:MOST_PICTURES]
+        index = some["index"].to_numpy()
+        if (
+            prepared.short_fingerprint != after.data
+            or not np.isin(index, prepared.test.index).all()
         ):
-            if not len(rows):
-                continue
-            some = rows[:MOST_PICTURES]
-            index = some["index"].to_numpy()
-            if prepared.fingerprint != after.data or not np.isin(index, test.index).all():
-                print(f"note: {prepared.folder} holds other images than {after.name} was evaluated "
-                      f"on, so none is shown: run `dvc checkout`.", file=sys.stderr)  # fmt: skip
-                return {}
-            pictures = test.images[test.positions(index)]
-            file = f"{change.name}_{what}.png"
-            save_figure(draw_gallery(pictures, some, f"{change.name}: {title}"), folder / file)
-            said = f"{len(some)} of the {len(rows)} {what}"
-            drawn.setdefault(change.name, []).append((said, file))
+            print(f"note: {prepared.folder} holds other images than {after.name} was evaluated on, "
+                  f"so none is shown: run `dvc checkout`.", file=sys.stderr)  # fmt: skip
+            return {}
+        pictures = prepared.test.images[prepared.test.positions(index)]
+        title = f"{name}: {SIDES[side].format(base=before.name)}"
+        file = _montage(folder, name, side)
+        save_figure(draw_gallery(pictures, some, title), file)
+        drawn.setdefault(name, []).append((f"{len(some)} of the {len(rows)} {side}", file.name))
     return drawn
+
+
+def _changed_sides(changes: Sequence[ModelChange]) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Yield model, side and rows, where there are any."""
+    for change in changes:
+        if isinstance(change.answers, AnswerChange):
+            for side in SIDES:
+                if len(rows := getattr(change.answers, side)):
+                    yield change.name, side, rows
+
+
+def _montage(folder: Path, model: str, side: str) -> Path:
+    return folder / f"{model}_{side}.png"

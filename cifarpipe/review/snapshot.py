@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from cifarpipe.errors import UserError
 from cifarpipe.experiments import flatten
 from cifarpipe.paths import DATASET_CARD, artifact, model_report
-from cifarpipe.tables import read_table
+from cifarpipe.tables import read_figures, read_table
 
 PARAMS = Path("params.yaml")
 
@@ -40,7 +40,7 @@ class Snapshot:
     params: Mapping[str, Any]
     """By dotted name."""
     data: str | None
-    """Fingerprint of the prepared data; equal ones have the same test images."""
+    """Short fingerprint of the prepared data: where it is the same, an index is the same image."""
     models: Mapping[str, ModelResult]
 
 
@@ -120,9 +120,10 @@ def read_snapshot(files: Workspace | Revision) -> Snapshot:
 def read_model(files: Workspace | Revision, name: str) -> ModelResult | None:
     """Read what was found of one model; nothing where it was not evaluated."""
     metrics: dict[str, Any] = {}
-    for file in ("metrics.json", "gradcam.json"):
-        if (text := files.text(model_report(name, file))) is not None:
-            metrics |= flatten(json.loads(text)[name])
+    if (text := files.text(model_report(name, "metrics.json"))) is not None:
+        metrics |= flatten(json.loads(text)[name])
+    if (text := files.text(model_report(name, "gradcam.csv"))) is not None:
+        metrics |= flatten({"gradcam": read_figures(io.StringIO(text))})
     confusion = files.text(model_report(name, "confusion.csv"))
     if "accuracy" not in metrics or confusion is None:
         return None

@@ -1,0 +1,158 @@
+"""The demo's own parameters in a clean clone: experiments, and a queue that is shot at."""
+
+import hashlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.study_setting import (
+    ROOT,
+    experiments,
+    link_environment,
+    make_study,
+    queue,
+    stages_that_ran,
+    succeed,
+    wait_for_queue,
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    params = yaml.safe_load((ROOT / "params.demo.yaml").read_text(encoding="utf-8"))
+    folder = make_study(tmp_path_factory.mktemp("demo") / "clone", params)
+    link_environment(folder)
+    return folder
+
+
+@pytest.fixture
+def clone(demo: Path) -> Iterator[Path]:
+    """The study as it was committed, without experiments; nothing runs in it afterwards."""
+    yield demo
+    for process in processes(demo):
+        process.kill()
+    succeed(demo, "git", "checkout", "-q", ".")
+    succeed(demo, "dvc", "checkout", "-q")
+    succeed(demo, "dvc", "exp", "remove", "-A", "-q")
+
+
+def processes(folder: Path, command: str = "") -> list[psutil.Process]:
+    """Return what runs in a folder or below it and has something in its command line."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            here = Path(process.cwd()).is_relative_to(folder)
+            if here and command in " ".join(process.cmdline()):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the hash of every file of the working tree."""
+    own = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not {".git", "tmp", "cache", ".venv", "__pycache__"} & {*path.parts}
+    ]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in own}
+
+
+def test_an_experiment_that_was_run_before_takes_all_from_the_cache(clone: Path) -> None:
+    first = succeed(clone, "dvc", "exp", "run", "-S", "lr=0.005")
+    models = yaml.safe_load((clone / "params.yaml").read_text())["models"]
+    assert {f"train@{name}" for name in models} < stages_that_ran(first)
+    started = time.monotonic()
+    second = succeed(clone, "dvc", "exp", "run", "-S", "lr=0.005")
+    print(f"the second run took {time.monotonic() - started:.1f} s")
+    assert not stages_that_ran(second)
+
+
+def test_a_temporary_experiment_leaves_the_tree_untouched(clone: Path) -> None:
+    before = digests(clone)
+    succeed(clone, "dvc", "exp", "run", "--temp", "--name", "t", "-S", "models.convmixer.depth=1")
+    assert digests(clone) == before
+    assert succeed(clone, "git", "status", "--porcelain") == ""
+    depth = succeed(clone, "git", "show", f"{experiments(clone)['t']}:params.yaml")
+    assert yaml.safe_load(depth)["models"]["convmixer"]["depth"] == 1
+
+
+def four_in_a_queue(clone: Path, name: str, depths: str) -> list[str]:
+    succeed(clone, "dvc", "queue", "remove", "--all")
+    succeed(clone, "dvc", "exp", "run", "--queue", "--name", name,
+            "-S", f"models.convmixer.depth=choice({depths})")  # fmt: skip
+    succeed(clone, "dvc", "queue", "start", "-j", "2")
+    return [f"{name}-{number + 1}" for number in range(4)]
+
+
+def two_trainings(clone: Path) -> list[psutil.Process]:
+    """Wait until two experiments train at a time."""
+    end = time.monotonic() + 120
+    while len(found := processes(clone / ".dvc/tmp/exps", "stages.train")) < 2:
+        assert time.monotonic() < end, queue(clone)
+        time.sleep(0.2)
+    return found
+
+
+def test_a_queue_of_four_gives_four_results(clone: Path) -> None:
+    names = four_in_a_queue(clone, "four", "1,2,3,5")
+    two_trainings(clone)
+    assert wait_for_queue(clone) == dict.fromkeys(names, "Success")
+    results = {name: experiments(clone)[name] for name in names}
+    found = {
+        name: yaml.safe_load(succeed(clone, "git", "show", f"{commit}:params.yaml"))
+        for name, commit in results.items()
+    }
+    assert [found[name]["models"]["convmixer"]["depth"] for name in names] == [1, 2, 3, 5]
+    reports = {
+        succeed(clone, "git", "show", f"{commit}:reports/models/convmixer/cost.json")
+        for commit in results.values()
+    }
+    assert len(reports) == 4
+    assert succeed(clone, "git", "status", "--porcelain") == ""
+
+
+def test_a_training_that_dies_loses_its_own_experiment_alone(clone: Path) -> None:
+    names = four_in_a_queue(clone, "train", "6,7,8,9")
+    two_trainings(clone)[0].kill()
+    states = wait_for_queue(clone)
+    assert sorted(states.values()) == ["Failed", "Success", "Success", "Success"]
+    assert {name for name in names if states[name] == "Success"} == experiments(clone).keys()
+
+
+def test_an_experiment_that_is_stopped_stops_its_worker_alone(clone: Path) -> None:
+    names = four_in_a_queue(clone, "stop", "14,15,16,17")
+    two_trainings(clone)
+    stopped = next(name for name, state in queue(clone).items() if state == "Running")
+    succeed(clone, "dvc", "queue", "kill", stopped)
+    states = wait_for_queue(clone)
+    assert states == {name: "Failed" if name == stopped else "Success" for name in names}
+
+
+def test_a_worker_that_dies_loses_its_own_experiment_alone(clone: Path) -> None:
+    names = four_in_a_queue(clone, "worker", "10,11,12,13")
+    victim = two_trainings(clone)[0]
+    os.killpg(os.getpgid(victim.pid), signal.SIGKILL)  # the worker and all that it runs
+    end = time.monotonic() + 600
+    while sorted((states := queue(clone)).values()) != ["Running", *["Success"] * 3]:
+        assert time.monotonic() < end, states
+        time.sleep(2)
+    (lost,) = {name for name in names if states[name] == "Running"}
+    assert experiments(clone).keys() == {*names} - {lost}
+    succeed(clone, "dvc", "queue", "kill", lost)
+    assert "Running" not in queue(clone).values()
+    depth = 10 + names.index(lost)
+    succeed(clone, "dvc", "exp", "run", "--queue", "--name", "again",
+            "-S", f"models.convmixer.depth={depth}")  # fmt: skip
+    succeed(clone, "dvc", "queue", "start")
+    assert wait_for_queue(clone)["again"] == "Success"
+    assert "again" in experiments(clone)
