@@ -16,7 +16,7 @@ THREADS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > $(JOBS) ? n /
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow check lint types fast-tests repro experiments progress current bench
+.PHONY: help setup demo test test-slow check lint types fast-tests repro experiments progress current torture bench
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -87,6 +87,9 @@ current: $(READY) ## Say whether dvc.lock is what dvc repro would write
 	@run=$$(dvc repro --dry --allow-missing | sed -n "s/^Running stage '\(.*\)':$$/\1/p" | paste -sd ' '); \
 		test -z "$$run" || { echo "error: dvc.lock is not current: run dvc repro and commit. It would run $$run" >&2; exit 2; }
 	@echo "dvc.lock is current."
+
+torture: $(READY) ## Kill, fill, damage and mislead the pipeline, and see what is left (30 minutes)
+	python -m benchmarks.torture
 
 bench: $(READY) ## Measure speed on this machine beside the ordinary way (20 minutes)
 	python -m benchmarks.bench

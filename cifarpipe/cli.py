@@ -86,9 +86,9 @@ def explain(
     )
     try:
         save_figure(figure, out)
-    except OSError as error:
-        why = error.strerror or error
-        raise UserError(f"{out} can't be written: {why}.\nName another --out.") from None
+    except UserError as error:
+        why, _, _ = str(error).partition("\n")
+        raise UserError(f"{why}\nName another --out.") from None
     print(f"\nWhere {model} sees that, by {method}: {out}")
 
 

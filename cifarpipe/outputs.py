@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cifarpipe.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,20 +21,31 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Works for a file or a folder. Whatever the block leaves behind when it raises is removed, and
     so is what a process left that was killed here; what stood at `path` before stays untouched.
+
+    Raises:
+        UserError: The system does not let it be written: no space, no permission.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in path.parent.glob(f".{glob.escape(path.stem)}.*.partial{path.suffix}"):
-        _remove(left_over)
     # The suffix stays last: writers such as matplotlib choose their format by it.
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in path.parent.glob(f".{glob.escape(path.stem)}.*.partial{path.suffix}"):
+            _remove(left_over)
         yield partial
         if partial.is_dir():
             _remove(path)  # a folder can't be renamed over one that has files in it
         partial.replace(path)
+    except FileNotFoundError:
+        raise  # the block wrote nothing
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be written: {error.strerror or error}.\n"
+            f"Make room or see to its permissions, then run the same again."
+        ) from error
     finally:
-        _remove(partial)
+        with suppress(OSError):
+            _remove(partial)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -5,7 +5,7 @@ faults of the whole file are reported at once.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 from pydantic import (
     AfterValidator,
@@ -236,6 +236,11 @@ class Recipe(Section):
     ema: Fraction
     """Decay per step of a moving average of the weights, which is then what is kept; 0: none."""
     augment: Augment
+
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What makes the network, without what trains it."""
+        return self.model_dump(mode="json", exclude=set(Recipe.model_fields))
 
     @model_validator(mode="after")
     def _plateau_belongs(self) -> "Recipe":

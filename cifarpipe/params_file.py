@@ -13,6 +13,7 @@ from ruamel.yaml.events import AliasEvent
 from cifarpipe.errors import UserError
 from cifarpipe.params import FAULT_SEPARATOR, PARAMS_FILE, Params, disagreements
 
+MOST_BYTES = 1_000_000  # of a file that is read in some seconds
 HOW_TO_UNDO = (
     "Mend the file, or take back all changes to it with `git checkout params.yaml` "
     "(a refused `dvc exp run -S …` leaves its value in the file); "
@@ -59,6 +60,11 @@ def _read_yaml(path: Path) -> Any:
     if not path.is_file():
         raise UserError(
             f"{path} does not exist in {Path.cwd().name}/. Run from the project's root folder."
+        )
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise UserError(
+            f"{path} has {size:,} bytes; allowed are {MOST_BYTES:,}, enough for some 800 models.\n"
+            f"{HOW_TO_UNDO}"
         )
     reader = YAML(typ="safe", pure=True)
     try:

@@ -19,6 +19,11 @@ def model_report(model: str, name: str) -> Path:
     return MODEL_REPORTS / model / name
 
 
+def training_log(model: str) -> Path:
+    """Return where the last training leaves its history with times, which nothing depends on."""
+    return Path("logs") / f"{model}.csv"
+
+
 def resume_folder(model: str) -> Path:
     """Return where runs leave their state while they last; neither git nor DVC keeps it."""
     return Path(".resume") / model

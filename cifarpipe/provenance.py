@@ -1,28 +1,36 @@
-"""What a report was made by: code, packages, machine."""
+"""What results were made by: code, packages."""
 
 import platform
 import subprocess
 from importlib.metadata import version
 
-PACKAGES = ("torch", "torchvision", "grad-cam", "numpy", "dvc")
+REPORTED = ("torch", "torchvision", "grad-cam", "numpy", "dvc")
+TRAINED_BY = ("torch", "numpy")  # what weights may depend on
+MAKERS = ("cifarpipe", "stages", "dvc.yaml", "params.yaml")  # all that results follow from
 
 
-def provenance() -> dict[str, str]:
-    """Return what stands in a report's footer, by name."""
+def provenance(packages: tuple[str, ...]) -> dict[str, str]:
+    """Return the revision and the versions of Python and some packages, by name."""
     return {
         "revision": git_revision(),
         "Python": platform.python_version(),
-        **{package: version(package) for package in PACKAGES},
+        **{package: version(package) for package in packages},
     }
 
 
 def git_revision() -> str:
-    """Return the short commit, marked where files differ from it; `none` outside a repository."""
+    """Return the commit that last changed what makes results, shortened.
+
+    So results do not change with a commit of documents, or of themselves. Where that commit is not
+    known, since git does not track this folder, it is the current one.
+
+    Returns:
+        It; marked where files differ from it; `none` outside a repository.
+    """
     try:
-        revision = _git("rev-parse", "--short=12", "HEAD")
-        # reports/ and dvc.lock are what is being written, so they do not count.
-        where = ("--", ".", ":!reports", ":!dvc.lock")
-        changed = _git("status", "--porcelain", "--untracked-files=no", *where)
+        revision = _git("log", "-1", "--format=%h", "--abbrev=12", "HEAD", "--", *MAKERS)
+        changed = _git("status", "--porcelain", "--", *MAKERS)
+        revision = revision or _git("rev-parse", "--short=12", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return "none"
     return f"{revision} with changes" if changed else revision

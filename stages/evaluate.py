@@ -20,7 +20,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.params_file import load_params
 
     params = load_params()
-    params.model(model)
+    entry = params.model(model)
 
     import numpy as np
     import torch
@@ -39,6 +39,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         softmax,
     )
     from cifarpipe.inference import compute_logits
+    from cifarpipe.learning import answer_faults
     from cifarpipe.outputs import write_csv, write_json
     from cifarpipe.paths import artifact, model_report
     from cifarpipe.slices import picture_properties, slice_table
@@ -46,6 +47,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     data = load_prepared()
     device = pick_device()
     network, origin = load_model(artifact(model, "model.safetensors"), device)
+    origin.require(entry, data)
 
     def answers(split: Split, name: str) -> "NDArray[np.float32]":
         logits = compute_logits(
@@ -66,7 +68,8 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     matrix = confusion_matrix(labels, logits.argmax(axis=1), len(data.classes))
     table = predictions_table(logits, labels, data.test.index, data.classes, data.test_files)
     write_csv(artifact(model, "predictions.csv"), table)
-    write_csv(model_report(model, "confusion.csv"), confusion_table(matrix, data.classes))
+    confusion = confusion_table(matrix, data.classes)
+    write_csv(model_report(model, "confusion.csv"), confusion)
     write_csv(model_report(model, "classes.csv"), class_table(matrix, data.classes))
     write_csv(
         model_report(model, "calibration.csv"), reliability_table(softmax(logits), labels, bins)
@@ -85,6 +88,8 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         f"[{figures['accuracy_low']:.4f}, {figures['accuracy_high']:.4f}], "
         f"{figures['errors']} errors in {len(labels)} images"
     )
+    for fault in answer_faults(figures, confusion):
+        print(f"warning: {model} {fault}")
 
 
 if __name__ == "__main__":

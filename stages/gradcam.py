@@ -36,6 +36,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     data = load_prepared()
     test = data.test
     network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
+    origin.require(params.model(model), data)
     explainer = Explainer(network, origin, method, options.batch_size)
     predictions = read_table(artifact(model, "predictions.csv"))
     explained = explainer.explain(test, predictions, progress=f"{model}: {method}")

@@ -27,6 +27,10 @@ def main() -> None:
     )
     sizes = ", ".join(f"{count} {name}" for name, count in prepared.card["images"].items())
     print(f"{params.data.source}: {len(prepared.classes)} classes, {sizes}")
+    for pair, count in prepared.card["shared"].items():
+        if count:
+            later, earlier = pair.split("_in_")
+            print(f"warning: {count} {later} images are in {earlier} too, to the last bit")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def main() -> None:
     from cifarpipe.figures import draw_curves
     from cifarpipe.outputs import write_csv, write_text
     from cifarpipe.paths import DATASET_CARD, DATASET_PICTURE, REPORTS
-    from cifarpipe.provenance import provenance
+    from cifarpipe.provenance import REPORTED, provenance
     from cifarpipe.report.pages import (
         MOST_BYTES,
         Study,
@@ -44,7 +44,7 @@ def main() -> None:
     images = load_prepared().test.images
     dataset = json.loads(DATASET_CARD.read_text(encoding="utf-8"))["dataset"]
     results = [read_results(name, params) for name in params.models]
-    board = leaderboard(results, dataset["images"]["train"])
+    board = leaderboard(results)
     curves = draw_curves(
         {model.name: model.history for model in results},
         earlier=earlier_curves(params, dataset["classes"]),
@@ -52,7 +52,7 @@ def main() -> None:
     save_figure(curves, REPORTS / "curves.png")
     write_csv(REPORTS / "leaderboard.csv", board)
     write_csv(REPORTS / "pairs.csv", pairs_table(results, board))
-    study = Study(params, dataset, results, board, provenance())
+    study = Study(params, dataset, results, board, provenance(REPORTED))
     write_text(REPORTS / "summary.md", render_markdown(study))
     pictures = {"curves": REPORTS / "curves.png", "dataset": DATASET_PICTURE}
     page = render_html(

@@ -2,7 +2,7 @@
 
 Reads data/prepared/; writes artifacts/M/model.safetensors and, in reports/models/M/, history.csv,
 training.json (both after every epoch), layers.csv and cost.json. While it runs, .resume/M/ holds
-what a killed run goes on from.
+what a killed run goes on from. How long each epoch took is in logs/M.csv, which nothing reads.
 """
 
 from contextlib import ExitStack
@@ -55,13 +55,16 @@ def train_model(model: str, params: "Params", world: "World", device: "torch.dev
     from cifarpipe.checkpoint import Origin, save_model
     from cifarpipe.data.prepared import load_prepared
     from cifarpipe.execution import plan_execution
+    from cifarpipe.learning import training_faults
     from cifarpipe.models.build import build_model
     from cifarpipe.models.cost import count_macs, layer_table
     from cifarpipe.outputs import write_csv, write_json
-    from cifarpipe.paths import artifact, model_report, resume_folder
+    from cifarpipe.paths import artifact, model_report, resume_folder, training_log
+    from cifarpipe.provenance import TRAINED_BY, provenance
     from cifarpipe.resume import ResumeStore, fingerprint
     from cifarpipe.training import train
 
+    made_by = provenance(TRAINED_BY)  # before anything is written, and git may be asked
     entry = params.model(model)
     data = load_prepared()
     check_strengths(model, entry.augment, data.image_size)
@@ -83,8 +86,11 @@ def train_model(model: str, params: "Params", world: "World", device: "torch.dev
 
     def tell(history: "pd.DataFrame") -> None:
         """Let others see how far it is: `dvc exp show` reads metrics while a stage runs."""
+        write_csv(training_log(model), history, float_format="%.6g")
+        # Without times, what DVC keeps is the same to the byte when it is made again.
+        history = history.drop(columns="seconds")
         write_csv(model_report(model, "history.csv"), history, float_format="%.6g")
-        last = history.iloc[-1].drop(["lr", "seconds"]).dropna().round(4)
+        last = history.iloc[-1].drop("lr").dropna().round(4)
         training = {"epoch": int(last.pop("epoch"))} | last.to_dict()
         write_json(model_report(model, "training.json"), {model: {"training": training}})
 
@@ -107,6 +113,8 @@ def train_model(model: str, params: "Params", world: "World", device: "torch.dev
         )
         if not world.leads:
             return
+        for fault in training_faults(trained.history, len(data.classes)):
+            print(f"warning: {model} {fault}")
         origin = Origin(
             name=model,
             entry=entry.model_dump(mode="json"),
@@ -115,11 +123,13 @@ def train_model(model: str, params: "Params", world: "World", device: "torch.dev
             mean=data.mean,
             std=data.std,
             data_fingerprint=data.fingerprint,
+            split_fingerprint=data.split_fingerprint,
             seed=params.seed,
             peak_lr=params.peak_lr(model),
             kept_epoch=trained.kept_epoch,
             val_accuracy=trained.val_accuracy,
             execution=execution.describe(),
+            made_by=made_by,
         )
         save_model(artifact(model, "model.safetensors"), trained.weights, origin)
         layers = layer_table(network, data.image_size)

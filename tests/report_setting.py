@@ -95,7 +95,7 @@ def results_of(
         },
         cost={"parameters": 1_234_567, "macs": 2_500_000},
         gradcam=dict(GRADCAM),
-        history=pd.DataFrame({"epoch": [1, 2, 3], "seconds": [2.0, 1.0, 1.0]}),
+        history=pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [2.0, 1.5, 1.2]}),
         layers=pd.DataFrame(
             {
                 "layer": ["stem.0", "class_token"],
@@ -136,6 +136,7 @@ def make_dataset(classes: list[str], test: int = 80) -> dict[str, Any]:
         "classes": classes,
         "images": {"train": 4000, "val": 100, "test": test},
         "image_size": 32,
+        "shared": {"val_in_train": 0, "test_in_train": 3, "test_in_val": 0},
         "fingerprint": "0123456789abcdef",
     }
 
@@ -151,7 +152,7 @@ class Report:
     labels: PublicLabels = NO_LABELS
 
     def study(self) -> Study:
-        board = leaderboard(self.results, self.dataset["images"]["train"])
+        board = leaderboard(self.results)
         return Study(self.params, self.dataset, self.results, board, PROVENANCE)
 
     def html(self, images: NDArray[np.uint8] | None = None) -> str:

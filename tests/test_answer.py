@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from cifarpipe.answer import answer, methods_for
-from cifarpipe.checkpoint import Origin
 from cifarpipe.explain import Explainer
 from cifarpipe.models.build import build_model
 from cifarpipe.params import CLASS_AGNOSTIC, Params
+from tests.origins import make_origin
 
 CLASSES = ["zebra", "007", "ant", "true", "<b>"]
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -20,10 +20,7 @@ def explainer(params: Params, name: str, method: str) -> Explainer:
     model = build_model(params.models[name], num_classes=len(CLASSES), image_size=32).eval()
     with torch.no_grad():  # not nearly the same for all classes
         model.head.bias.copy_(torch.tensor([0.5, -1.0, 2.0, 1.0, 0.0]))
-    origin = Origin(
-        name=name, entry={}, classes=CLASSES, image_size=32, mean=MEAN, std=STD,
-        data_fingerprint="", seed=0, peak_lr=0.1, kept_epoch=1, val_accuracy=0.5, execution={},
-    )  # fmt: skip
+    origin = make_origin(name, CLASSES, mean=MEAN, std=STD)
     return Explainer(model, origin, method, batch_size=2)
 
 

@@ -4,16 +4,20 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from cifarpipe.checkpoint import Origin, load_model, save_model
+from cifarpipe.data.prepare import prepare
 from cifarpipe.devices import memory_format
 from cifarpipe.errors import UserError
 from cifarpipe.models.build import build_model
 from cifarpipe.params import Params
+from tests.origins import make_origin
+from tests.raw_images import make_raw, settings
 
 CPU = torch.device("cpu")
 ARCHITECTURES = pytest.mark.parametrize("name", ["vit", "convmixer", "resnet18_ln"])
@@ -25,19 +29,12 @@ def make(params: Params, name: str, seed: int = 0) -> tuple[nn.Module, Origin]:
     for buffer in model.buffers():  # statistics of norms, which start at nought and one
         if buffer.is_floating_point():
             nn.init.uniform_(buffer, 0.5, 1.5)
-    origin = Origin(
-        name=name,
+    origin = make_origin(
+        name,
+        ["007", "<b>", "naïve", 'a"b'],
         entry=params.models[name].model_dump(mode="json"),
-        classes=["007", "<b>", "naïve", 'a"b'],
-        image_size=32,
-        mean=[0.1, 1 / 3, 0.5],
-        std=[0.2, 0.25, 0.3],
-        data_fingerprint="ab" * 32,
-        seed=7,
-        peak_lr=0.001,
-        kept_epoch=3,
-        val_accuracy=None,
-        execution={"precision": "fp32"},
+        mean=(0.1, 1 / 3, 0.5),
+        std=(0.2, 0.25, 0.3),
     )
     return model, origin
 
@@ -142,3 +139,40 @@ def test_weights_of_others_are_refused(metadata: dict[str, str] | None, tmp_path
     save_file({"weight": torch.zeros(2)}, path, metadata)
     with pytest.raises(UserError, match="is no model of this pipeline, or damaged"):
         load_model(path, CPU)
+
+
+def test_every_bit_of_a_model_file_counts(demo_params: Params, tmp_path: Path) -> None:
+    model, origin = make(demo_params, "convmixer")
+    path = tmp_path / "m.safetensors"
+    save_model(path, model.state_dict(), origin)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    in_head, anywhere = (rng.integers(0, end, 100) for end in (8 * 1500, 8 * len(whole)))
+    for place in (*in_head, *anywhere):
+        harmed = bytearray(whole)
+        harmed[place // 8] ^= 1 << place % 8
+        path.write_bytes(harmed)
+        with pytest.raises(UserError, match="is no model of this pipeline, or damaged"):
+            load_model(path, CPU)
+
+
+def test_a_model_is_used_for_what_it_is_alone(
+    demo_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = prepare(make_raw(), settings(), 0)
+    entry = demo_params.models["vit"]
+    origin = replace(
+        make_origin("vit", data.classes, entry=entry.model_dump(mode="json")),
+        split_fingerprint=data.split_fingerprint,
+    )
+    origin.require(entry, data)
+    origin.require(entry.model_copy(update={"epochs": 99}), data)  # of the recipe
+    with pytest.raises(UserError, match=r"another architecture .*: depth is \d+, not 99"):
+        origin.require(entry.model_copy(update={"depth": 99}), data)
+    with pytest.raises(UserError, match="another architecture"):
+        origin.require(demo_params.models["convmixer"], data)
+    for seed, val_size in ((1, 12), (0, 9)):
+        other = prepare(make_raw(), settings(val_size=val_size), seed)
+        with pytest.raises(UserError, match="trained on other images, or on another split"):
+            origin.require(entry, other)

@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cifarpipe.checkpoint import Origin, load_model, save_model
+from cifarpipe.checkpoint import load_model, save_model
 from cifarpipe.cli import main
 from cifarpipe.models.build import build_model
 from cifarpipe.params import Params
+from tests.origins import make_origin
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", "a longer name", "dog", "<b>"]
@@ -34,11 +35,13 @@ def study(tmp_path_factory: pytest.TempPathFactory, demo_params: Params) -> Path
         network = build_model(entry, num_classes=len(CLASSES), image_size=32)
         with torch.no_grad():  # not nearly the same for all classes
             network.head.bias.copy_(torch.tensor([0.0, 2.0, 1.0, -1.0]))
-        origin = Origin(
-            name=name, entry=entry.model_dump(mode="json"), classes=CLASSES, image_size=32,
-            mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3], data_fingerprint="", seed=0, peak_lr=0.1,
-            kept_epoch=1, val_accuracy=None, execution={},
-        )  # fmt: skip
+        origin = make_origin(
+            name,
+            CLASSES,
+            entry=entry.model_dump(mode="json"),
+            mean=(0.4, 0.5, 0.6),
+            std=(0.2, 0.25, 0.3),
+        )
         save_model(folder / f"artifacts/{name}/model.safetensors", network.state_dict(), origin)
     return folder
 

@@ -94,10 +94,10 @@ def four_in_a_queue(clone: Path, name: str, depths: str) -> list[str]:
     return [f"{name}-{number + 1}" for number in range(4)]
 
 
-def two_trainings(clone: Path) -> list[psutil.Process]:
-    """Wait until two experiments train at a time."""
+def two_at_a_time(clone: Path, command: str = "stages.train") -> list[psutil.Process]:
+    """Wait until a command runs in two experiments at a time; by default until both train."""
     end = time.monotonic() + 120
-    while len(found := processes(clone / ".dvc/tmp/exps", "stages.train")) < 2:
+    while len(found := processes(clone / ".dvc/tmp/exps", command)) < 2:
         assert time.monotonic() < end, queue(clone)
         time.sleep(0.2)
     return found
@@ -105,7 +105,7 @@ def two_trainings(clone: Path) -> list[psutil.Process]:
 
 def test_a_queue_of_four_gives_four_results(clone: Path) -> None:
     names = four_in_a_queue(clone, "four", "1,2,3,5")
-    two_trainings(clone)
+    two_at_a_time(clone, "stages.")
     assert wait_for_queue(clone) == dict.fromkeys(names, "Success")
     results = {name: experiments(clone)[name] for name in names}
     found = {
@@ -123,7 +123,7 @@ def test_a_queue_of_four_gives_four_results(clone: Path) -> None:
 
 def test_a_training_that_dies_loses_its_own_experiment_alone(clone: Path) -> None:
     names = four_in_a_queue(clone, "train", "6,7,8,9")
-    two_trainings(clone)[0].kill()
+    two_at_a_time(clone)[0].kill()
     states = wait_for_queue(clone)
     assert sorted(states.values()) == ["Failed", "Success", "Success", "Success"]
     assert {name for name in names if states[name] == "Success"} == experiments(clone).keys()
@@ -131,7 +131,7 @@ def test_a_training_that_dies_loses_its_own_experiment_alone(clone: Path) -> Non
 
 def test_an_experiment_that_is_stopped_stops_its_worker_alone(clone: Path) -> None:
     names = four_in_a_queue(clone, "stop", "14,15,16,17")
-    two_trainings(clone)
+    two_at_a_time(clone)
     stopped = next(name for name, state in queue(clone).items() if state == "Running")
     succeed(clone, "dvc", "queue", "kill", stopped)
     states = wait_for_queue(clone)
@@ -140,7 +140,7 @@ def test_an_experiment_that_is_stopped_stops_its_worker_alone(clone: Path) -> No
 
 def test_a_worker_that_dies_loses_its_own_experiment_alone(clone: Path) -> None:
     names = four_in_a_queue(clone, "worker", "10,11,12,13")
-    victim = two_trainings(clone)[0]
+    victim = two_at_a_time(clone)[0]
     os.killpg(os.getpgid(victim.pid), signal.SIGKILL)  # the worker and all that it runs
     end = time.monotonic() + 600
     while sorted((states := queue(clone)).values()) != ["Running", *["Success"] * 3]:

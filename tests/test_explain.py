@@ -22,6 +22,7 @@ from cifarpipe.normalize import normalize
 from cifarpipe.outputs import write_csv
 from cifarpipe.params import Params
 from cifarpipe.tables import read_table
+from tests.origins import make_origin
 
 CLASSES = ["zebra", "007", "ant", "true", "<b>"]
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -45,11 +46,7 @@ def make_setting(name: str, params: Params) -> Setting:
     split = Split(images, rng.integers(0, len(CLASSES), N), index)
     torch.manual_seed(0)
     model = build_model(params.models[name], num_classes=len(CLASSES), image_size=32).eval()
-    origin = Origin(
-        name=name, entry={}, classes=CLASSES, image_size=32, mean=MEAN, std=STD,
-        data_fingerprint="", seed=0, peak_lr=0.1, kept_epoch=1, val_accuracy=0.5,
-        execution={},
-    )  # fmt: skip
+    origin = make_origin(name, CLASSES, mean=MEAN, std=STD)
 
     def logits() -> np.ndarray:
         return compute_logits(

@@ -8,7 +8,6 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from cifarpipe.checkpoint import Origin
 from cifarpipe.explanation_quality import (
     evidence_figures,
     mask_figures,
@@ -17,6 +16,7 @@ from cifarpipe.explanation_quality import (
     with_random_weights,
 )
 from cifarpipe.params import Params
+from tests.origins import make_origin
 
 
 def test_maps_without_evidence_are_counted_by_kind() -> None:
@@ -114,11 +114,7 @@ def test_the_randomisation_check_fails_for_maps_that_do_not_ask_the_weights() ->
 def test_random_weights_are_a_function_of_their_seed_and_leave_chance_alone(
     name: str, demo_params: Params
 ) -> None:
-    origin = Origin(
-        name=name, entry=demo_params.models[name].model_dump(mode="json"), classes=["a", "b"],
-        image_size=32, mean=[0.5] * 3, std=[0.2] * 3, data_fingerprint="", seed=0, peak_lr=0.1,
-        kept_epoch=1, val_accuracy=None, execution={},
-    )  # fmt: skip
+    origin = make_origin(name, ["a", "b"], entry=demo_params.models[name].model_dump(mode="json"))
     torch.manual_seed(7)
     first, again, other = (
         with_random_weights(origin, torch.device("cpu"), seed) for seed in (0, 0, 1)

@@ -2,12 +2,21 @@
 
 import json
 import os
+import resource
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from matplotlib.figure import Figure
 
+from cifarpipe.checkpoint import save_model
+from cifarpipe.errors import UserError
+from cifarpipe.explain import Explained, save_maps
 from cifarpipe.outputs import atomic_path, write_csv, write_json, write_text
+from cifarpipe.sheets import save_figure
+from tests.origins import make_origin
 
 
 class BrokenOff(BaseException):
@@ -173,3 +182,32 @@ def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path: Path)
     with atomic_path(tmp_path / "a.csv") as partial:
         partial.write_text("whole")
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", ".b.1234.partial.csv"}
+
+
+@pytest.mark.parametrize("what", ["text", "table", "arrays", "model", "figure"])
+def test_a_full_disk_is_an_error_and_leaves_the_old_file(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ("out.npz" if what == "arrays" else "out.png")
+    path.write_text("old")
+    writers = {
+        "text": lambda: write_text(path, "x" * 100_000),
+        "table": lambda: write_csv(path, pd.DataFrame({"a": range(50_000)})),
+        "arrays": lambda: save_maps(path, Explained(*(np.ones((99, 9, 9)),) * 3)),
+        "model": lambda: save_model(path, {"w": torch.ones(99_999)}, make_origin("vit", ["a"])),
+        "figure": lambda: save_figure(Figure(), path),
+    }
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match=r"out.... can't be written: .*"):
+            writers[what]()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert contents(tmp_path) == {path.name: "old"}
+
+
+def test_a_folder_that_can_not_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"can't be written: (Not a directory|File exists)"):
+        write_text(tmp_path / "file/out.txt", "text")

@@ -236,3 +236,9 @@ def test_the_command_refuses_a_model_that_does_not_exist(file: Path) -> None:
 
 def test_the_command_refuses_a_folder_without_parameters(tmp_path: Path) -> None:
     assert "params.yaml does not exist" in train_command(tmp_path, "vit")
+
+
+def test_a_file_that_would_take_minutes_is_refused(file: Path) -> None:
+    file.write_text("x: [" + "1, " * 400_000 + "1]\n")
+    with pytest.raises(UserError, match=r"has 1,200,007 bytes; allowed are 1,000,000"):
+        load_params(file)

@@ -1,6 +1,7 @@
 """From raw images to prepared arrays and back: what is written is what is read."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -8,32 +9,11 @@ import pytest
 
 from cifarpipe.data import prepare as module
 from cifarpipe.data.prepare import channel_statistics, prepare, public_card
-from cifarpipe.data.prepared import PREPARED, Prepared, Split, load_prepared
-from cifarpipe.data.raw import RawData, RawSplit
+from cifarpipe.data.prepared import PREPARED, SEAL, Prepared, Split, load_prepared
+from cifarpipe.data.raw import RawData
 from cifarpipe.errors import UserError
 from cifarpipe.params import Data
-
-CLASSES = ["ant", "bee", "cat"]
-
-
-def make_split(count: int, seed: int, *, masks: bool = False, files: bool = False) -> RawSplit:
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(count) % len(CLASSES)).astype(np.int64)
-    return RawSplit(
-        rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8),
-        labels,
-        files=[f"{CLASSES[label]}/{i}.png" for i, label in enumerate(labels)] if files else None,
-        masks=rng.random((count, 8, 8)) < 0.3 if masks else None,
-    )
-
-
-def make_raw(**options: bool) -> RawData:
-    return RawData(CLASSES, make_split(60, 0, **options), make_split(30, 1, **options))
-
-
-def settings(**changes: int | None) -> Data:
-    sizes: dict[str, int | None] = {"val_size": 12, "train_size": 30, "test_size": 15}
-    return Data(source="cifar10", folder=None, **(sizes | changes))
+from tests.raw_images import CLASSES, make_raw, settings
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +58,9 @@ def test_what_is_written_is_read_back() -> None:
     written = prepare(raw, settings(), seed=3)
     read = load_prepared()
     assert read.folder == written.folder == PREPARED
-    assert read.card == written.card == json.loads((PREPARED / "dataset.json").read_text())
+    assert read.card == written.card
+    on_disk = json.loads((PREPARED / "dataset.json").read_text())
+    assert read.card == {key: value for key, value in on_disk.items() if key != SEAL}
     for name, source, count in (
         ("train", raw.train, 30), ("val", raw.train, 12), ("test", raw.test, 15)
     ):  # fmt: skip
@@ -209,7 +191,7 @@ def test_a_failure_while_writing_leaves_what_was_there(
 
     monkeypatch.setattr(np, "save", failing_save)
     monkeypatch.setattr(module, "write_json", failing_write)
-    with pytest.raises((OSError, KeyboardInterrupt)):
+    with pytest.raises((UserError, KeyboardInterrupt)):
         prepare(make_raw(masks=True), settings(), seed=1)
     assert everything_in(workspace) == old
     assert PREPARED.exists() == before
@@ -235,7 +217,8 @@ def test_the_public_card_is_short(workspace: Path) -> None:
     prepared = prepare(make_raw(masks=True, files=True), settings(), seed=0)
     (card,) = public_card(prepared).values()
     assert set(card) == {
-        "source", "images", "image_size", "classes", "per_class", "mean", "std", "fingerprint",
+        "source", "images", "image_size", "classes", "per_class", "mean", "std", "shared",
+        "fingerprint",
     }  # fmt: skip
     assert prepared.fingerprint.startswith(card["fingerprint"])
     assert len(card["fingerprint"]) == 16
@@ -251,3 +234,55 @@ def test_synthetic_data_has_the_images_that_were_asked_for() -> None:
     assert prepared.test.index.tolist() == list(range(30))
     assert prepared.test_masks is not None
     assert prepared.test_masks.shape == (30, 32, 32)
+
+
+@pytest.mark.parametrize(
+    "name", ["train_images.npy", "val_labels.npy", "test_index.npy", "test_masks.npy"]
+)
+@pytest.mark.parametrize("fault", ["flip", "cut", "grow", "gone"])
+def test_an_array_that_is_not_what_was_written_is_refused(name: str, fault: str) -> None:
+    prepare(make_raw(masks=True), settings(), seed=0)
+    path = PREPARED / name
+    harm(path, fault)
+    read = load_prepared()
+    with pytest.raises(UserError, match=f"{name} is not what `prepare` wrote"):
+        _ = read.train, read.val, read.test, read.test_masks
+
+
+def harm(path: Path, fault: str) -> None:
+    whole = path.read_bytes()
+    middle = len(whole) - 5
+    if fault == "flip":
+        path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 4]) + whole[middle + 1 :])
+    elif fault == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(whole[:-1] if fault == "cut" else whole + b"0")
+
+
+def test_every_bit_of_the_card_counts() -> None:
+    prepare(make_raw(), settings(), seed=0)
+    path = PREPARED / "dataset.json"
+    whole = path.read_bytes()
+    before = load_prepared().card
+    for place in np.random.default_rng(0).integers(0, 8 * len(whole), 300):
+        harmed = bytearray(whole)
+        harmed[place // 8] ^= 1 << place % 8
+        path.write_bytes(harmed)
+        with suppress(UserError):
+            assert load_prepared().card == before  # white space, or 1e5 for 1E5
+
+
+def test_images_in_two_splits_are_counted() -> None:
+    raw = make_raw()
+    everything = {"val_size": 12, "train_size": None, "test_size": None}
+    assert prepare(raw, settings(**everything), seed=0).card["shared"] == {
+        "val_in_train": 0, "test_in_train": 0, "test_in_val": 0,
+    }  # fmt: skip
+    train, val = load_prepared().train, load_prepared().val
+    raw.test.images[3] = raw.test.images[9] = raw.train.images[train.index[5]]
+    raw.test.images[0] = raw.train.images[val.index[2]]
+    raw.test.images[1] = raw.train.images[val.index[2]]
+    raw.test.images[1, 7, 7, 2] ^= 1  # another one by a bit
+    card = prepare(raw, settings(**everything), seed=0).card
+    assert card["shared"] == {"val_in_train": 0, "test_in_train": 2, "test_in_val": 1}

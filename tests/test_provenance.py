@@ -1,12 +1,13 @@
 """What a report says it was made by."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
-from cifarpipe.provenance import PACKAGES, git_revision, provenance
+from cifarpipe.provenance import REPORTED, git_revision, provenance
 
 
 @pytest.fixture
@@ -15,12 +16,11 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # set inside git's hooks
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "reports").mkdir()
-    for name in ("code.py", "dvc.lock", "reports/index.html"):
+    for name in ("cifarpipe/code.py", "dvc.lock", "reports/index.html", "params.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("first")
     git("init", "-q")
-    git("add", ".")
-    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--no-verify", "-m", "first")
+    commit("first")
     return tmp_path
 
 
@@ -35,14 +35,39 @@ def test_the_revision_is_gits(repository: Path) -> None:
     assert git("rev-parse", "HEAD").startswith(revision)
 
 
-def test_changes_are_told_but_not_those_of_the_report_itself(repository: Path) -> None:
+def commit(message: str) -> None:
+    git("add", ".")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--no-verify", "-m", message)
+
+
+def test_results_and_documents_make_no_other_revision(repository: Path) -> None:
     clean = git_revision()
-    for written in ("reports/index.html", "dvc.lock"):
+    for written in ("reports/index.html", "dvc.lock", "new.txt"):
         (repository / written).write_text("second")
-    (repository / "new.txt").write_text("not tracked")
     assert git_revision() == clean
-    (repository / "code.py").write_text("second")
+    commit("second")
+    assert git_revision() == clean
+    assert not git("rev-parse", "HEAD").startswith(clean)
+
+
+@pytest.mark.parametrize("path", ["cifarpipe/code.py", "cifarpipe/new.py", "params.yaml"])
+def test_changes_of_what_makes_results_are_told(repository: Path, path: str) -> None:
+    clean = git_revision()
+    (repository / path).write_text("second")
     assert git_revision() == f"{clean} with changes"
+    commit("second")
+    assert git("rev-parse", "HEAD").startswith(git_revision())
+    assert git_revision() != clean
+
+
+def test_a_copy_that_git_ignores_has_the_current_commit(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / ".gitignore").write_text("copy/\n")
+    commit("ignore")
+    shutil.copytree(repository / "cifarpipe", repository / "copy/cifarpipe")
+    monkeypatch.chdir(repository / "copy")
+    assert git("rev-parse", "HEAD").startswith(git_revision())
 
 
 def test_outside_a_repository_there_is_none(
@@ -60,6 +85,6 @@ def test_without_git_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_versions_are_those_in_use() -> None:
-    found = provenance()
-    assert list(found) == ["revision", "Python", *PACKAGES]
+    found = provenance(REPORTED)
+    assert list(found) == ["revision", "Python", *REPORTED]
     assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]

@@ -138,7 +138,7 @@ def test_the_page_says_its_language_and_suits_dark_rooms(page: Page) -> None:
 
 
 def test_the_leaderboard_is_shown(report: Report, page: Page) -> None:
-    board = leaderboard(report.results, 4000)
+    board = leaderboard(report.results)
     rows = page.table("On the 80 test images")
     assert [row[0] for row in rows[1:]] == board.model.tolist()
     best = dict(zip(rows[0], rows[1], strict=True))
@@ -277,7 +277,7 @@ def test_confusions_stand_where_they_belong(report: Report, page: Page) -> None:
 
 def test_the_verdict_stands_in_both_reports(report: Report, page: Page) -> None:
     right = {model.name: model.right for model in report.results}
-    text = verdict(leaderboard(report.results, 4000), right)
+    text = verdict(leaderboard(report.results), right)
     assert text.startswith("high leads")
     assert text in page.all("header")[0]["text"]
     assert f"**{text}**" in report.markdown()

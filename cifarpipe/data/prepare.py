@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from cifarpipe.data.prepared import PREPARED, Prepared
+from cifarpipe.data.duplicates import shared_images
+from cifarpipe.data.prepared import CARD, PREPARED, Prepared, file_digest, seal
 from cifarpipe.data.raw import Images, RawData, RawSplit
 from cifarpipe.data.splits import Indices, choose_test, split_train
 from cifarpipe.outputs import atomic_path, write_json
@@ -37,6 +38,9 @@ def prepare(raw: RawData, data: Data, seed: int) -> Prepared:
             name: np.bincount(split.labels[index], minlength=len(raw.classes)).tolist()
             for name, (split, index) in chosen.items()
         },
+        "shared": shared_images(
+            {name: split.images[index] for name, (split, index) in chosen.items()}
+        ),
         "test_files": raw.test.files and [raw.test.files[i] for i in test],
         "test_masks": None if raw.test.masks is None else "test_masks.npy",
     }
@@ -46,13 +50,14 @@ def prepare(raw: RawData, data: Data, seed: int) -> Prepared:
             _write_split(folder, name, split, index)
         if raw.test.masks is not None:
             np.save(folder / "test_masks.npy", raw.test.masks[test])
-        write_json(folder / "dataset.json", card)
+        card["sha256"] = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+        write_json(folder / CARD, seal(card))
     return Prepared(PREPARED, card)
 
 
 def public_card(prepared: Prepared) -> dict[str, Any]:
     """Return what people and reviews want of the card, without its long lists."""
-    keys = ("source", "images", "image_size", "classes", "per_class", "mean", "std")
+    keys = ("source", "images", "image_size", "classes", "per_class", "mean", "std", "shared")
     card = {key: prepared.card[key] for key in keys}
     return {"dataset": {**card, "fingerprint": prepared.short_fingerprint}}
 

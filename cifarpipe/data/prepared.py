@@ -1,5 +1,6 @@
 """The prepared arrays on disk: a few memory-mappable `.npy` files and one `dataset.json`."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from cifarpipe.errors import UserError
 
 PREPARED = Path("data/prepared")
+CARD = "dataset.json"
+SEAL = "sha256_of_all_else"
 SHORT_FINGERPRINT = 16  # hexadecimal digits
 
 
@@ -80,6 +83,14 @@ class Prepared:
         return self.fingerprint[:SHORT_FINGERPRINT]
 
     @property
+    def split_fingerprint(self) -> str:
+        """SHA-256 of that and of which images are held out: equal ones train on the same images."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for split in (self.train, self.val):
+            digest.update(split.index.astype("<i8").tobytes() + b"|")
+        return digest.hexdigest()
+
+    @property
     def test_files(self) -> list[str] | None:
         """`class/file name` of each test image, where there are files."""
         return self.card["test_files"]
@@ -103,23 +114,55 @@ class Prepared:
     def test_masks(self) -> NDArray[np.bool_] | None:
         """`[N, H, W]`, true on each test image's object, where it is known."""
         name = self.card["test_masks"]
-        return np.load(self.folder / name, mmap_mode="r") if name else None
+        return self._array(name) if name else None
 
     def _split(self, name: str) -> Split:
-        images, labels, index = (
-            np.load(self.folder / f"{name}_{what}.npy", mmap_mode="r")
-            for what in ("images", "labels", "index")
-        )
-        return Split(images, labels, index)
+        return Split(*(self._array(f"{name}_{what}.npy") for what in ("images", "labels", "index")))
+
+    def _array(self, name: str) -> NDArray[Any]:
+        """Open a file of the folder, if it is what was written."""
+        path = self.folder / name
+        if not path.is_file() or file_digest(path) != self.card["sha256"][name]:
+            raise _damaged(path)
+        return np.load(path, mmap_mode="r")
 
 
 def load_prepared(folder: Path = PREPARED) -> Prepared:
     """Open what `prepare` wrote.
 
     Raises:
-        UserError: It is not there.
+        UserError: It is not there, or not what was written.
     """
-    card = folder / "dataset.json"
-    if not card.is_file():
-        raise UserError(f"{card} does not exist. Run `dvc repro prepare` first.")
-    return Prepared(folder, json.loads(card.read_text(encoding="utf-8")))
+    path = folder / CARD
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Run `dvc repro prepare` first.")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        sealed = card.pop(SEAL) == card_digest(card)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        sealed = False
+    if not sealed:
+        raise _damaged(path)
+    return Prepared(folder, card)
+
+
+def seal(card: dict[str, Any]) -> dict[str, Any]:
+    """Return the card with its own digest in it."""
+    return card | {SEAL: card_digest(card)}
+
+
+def card_digest(card: dict[str, Any]) -> str:
+    """Return the SHA-256 of all that a card says."""
+    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"{path} is not what `prepare` wrote.\nDelete {path.parent} and run `dvc repro prepare`."
+    )

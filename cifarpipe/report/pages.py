@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cifarpipe.calibration import MOST_SCALING
+from cifarpipe.learning import answer_faults, training_faults
 from cifarpipe.params import CLASS_AGNOSTIC, Params
 from cifarpipe.report.comparison import compare_pairs, lone_errors, shared_errors
 from cifarpipe.report.explorer import Positions, most_pictures, pack, rank_images
@@ -152,8 +153,14 @@ def render_markdown(study: Study) -> str:
 
 def _shared(study: Study) -> dict[str, Any]:
     right = {model.name: model.right for model in study.results}
+    faults = {
+        model.name: answer_faults(model.metrics, model.confusion)
+        + training_faults(model.history, len(study.dataset["classes"]))
+        for model in study.results
+    }
     return {
         "title": study.params.report.title,
+        "faults": {name: said for name, said in faults.items() if said},
         "verdict": verdict(study.board, right),
         "dataset": study.dataset,
         "board": study.board.to_dict("records"),

@@ -62,11 +62,6 @@ class ModelResults:
         return (self.predictions.true == self.predictions.predicted).to_numpy()
 
     @property
-    def seconds(self) -> float:
-        """How long the training took, validation included, start-up left out."""
-        return float(self.history.seconds.sum())
-
-    @property
     def class_specific(self) -> bool:
         """Return whether the maps are of a class each, not of what matters to any."""
         return self.method not in CLASS_AGNOSTIC
@@ -82,13 +77,8 @@ class ModelResults:
         return wrong[:TOP_CONFUSIONS].to_dict("records")
 
 
-def leaderboard(results: list[ModelResults], train_images: int) -> pd.DataFrame:
-    """Return a row per model, the most accurate first.
-
-    Args:
-        results: Of each model.
-        train_images: In one epoch.
-    """
+def leaderboard(results: list[ModelResults]) -> pd.DataFrame:
+    """Return a row per model, the most accurate first."""
     figures = ("loss", "top2", "macro_f1", "ece", "ece_equal_mass", "brier")
     rows = [
         {
@@ -102,10 +92,6 @@ def leaderboard(results: list[ModelResults], train_images: int) -> pd.DataFrame:
             "epochs": len(model.history),
             "parameters": model.cost["parameters"],
             "macs": model.cost["macs"],
-            "train_seconds": round(model.seconds, 1),
-            "train_images_per_second": round(
-                train_images * len(model.history) / max(model.seconds, 1e-9)
-            ),
         }
         for model in results
     ]

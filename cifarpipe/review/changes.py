@@ -46,7 +46,7 @@ class ModelChange:
 
     @property
     def verdict(self) -> str:
-        """Return `better`, `worse`, `the same` or `no difference shown`."""
+        """Return `better`, `worse`, `the same` or `a tie`."""
         gain = self.after["accuracy"] - self.before["accuracy"]
         if isinstance(self.answers, AnswerChange):
             if not len(self.answers.broken) + len(self.answers.fixed) + self.answers.other:
@@ -55,7 +55,7 @@ class ModelChange:
         else:
             shown = "accuracy" in self.beyond
         if not shown:
-            return "no difference shown"
+            return "a tie"
         return "better" if gain > 0 else "worse"
 
 

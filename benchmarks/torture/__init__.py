@@ -1,0 +1,1 @@
+"""What breaks a pipeline, tried many times: `python -m benchmarks.torture`."""

@@ -1,0 +1,129 @@
+"""Parameter files as nobody should write them: refused in words, or runnable."""
+
+import copy
+import io
+import random
+import signal
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from ruamel.yaml import YAML
+
+from benchmarks.torture.setting import Row, chance
+from cifarpipe.errors import UserError
+from cifarpipe.models.build import build_model
+from cifarpipe.params_file import load_params
+
+PATIENCE = 60  # seconds that reading a file may take
+VALUES: list[Any] = [
+    None, True, False, 0, 1, -1, 2, 3, 7, 1e-9, 0.5, 1.0, 1e3, 1e308, 2**31, 2**63, 2**200,
+    float("nan"), float("inf"), "", "0.1", "1e-3", "vit", "../x", "a b", "-rf", "x" * 5000, "💥",
+    "\x85", [], [1], [0.5, 0.5], [1, 2, 2, 1], {}, {"a": 1}, [[[]]], "adamw", "cosine", "gradcam",
+]  # fmt: skip
+SNIPPETS = [
+    "!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path [PWNED]]",
+    "!!python/name:os.system", "!!binary aGVsbG8=", "!!set {a}", "!!timestamp 2001-01-01", "!x y",
+    "&a [*a]", "*b", "<<: {lr: 1}", "? [a, b]\n: c", "\t- x", "{", "]", "'", '"', "%YAML 3.0",
+    "---", "...", "\x00", "\ufeff", "\u2028", "lr: 1", "- - - -", "[" * 3000, "{a: " * 3000,
+    "0x1F", "1_000", ".inf", "1:30", "on", "~", "|\n  text", ">-\n text", "#", ": :", "\r",
+    "é" * 50,
+]  # fmt: skip
+BOMB = "\n".join(
+    ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+)
+
+
+def strange_parameters(times: int, example: Path) -> Row:
+    """Change a valid file in many ways, and see what the loader makes of it."""
+    rng = chance(times)
+    base = YAML(typ="safe").load(example.read_text(encoding="utf-8"))
+    base["models"] = dict(list(base["models"].items())[:3])
+    base["report"]["baselines"] = {}
+    ends: Counter[str] = Counter()
+    found: list[str] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        path, trace = Path(temporary, "params.yaml"), Path(temporary, "trace")
+        for _ in range(times):
+            path.write_bytes(strange(base, rng, trace))
+            signal.signal(signal.SIGALRM, _too_long)
+            signal.alarm(PATIENCE)
+            try:
+                ends[_outcome(path)] += 1
+            except Exception as error:  # whatever a fault of ours raises
+                found.append(f"{type(error).__name__}: {error} for {path.read_bytes()[:300]!r}")
+            finally:
+                signal.alarm(0)
+            if trace.exists():
+                found.append(f"ran code of {path.read_bytes()[:300]!r}")
+                trace.unlink()
+    said = f"{ends['refused']:,} refused with what is wrong, {ends['ran']:,} accepted and built"
+    return Row("params.yaml changed in keys, types, ranges, nesting, size, encoding, tags", times,
+               said if not found else f"WRONG: {found[0]}", len(found))  # fmt: skip
+
+
+def _outcome(path: Path) -> str:
+    try:
+        params = load_params(path)
+        for entry in params.models.values():
+            with torch.device("meta"):  # shapes alone
+                network = build_model(entry, num_classes=10, image_size=32).eval()
+                network(torch.empty(2, 3, 32, 32))
+    except UserError as error:
+        if len(str(error)) < 10:
+            raise ValueError("says too little") from error
+        return "refused"
+    return "ran"
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"took more than {PATIENCE} s")
+
+
+def strange(base: dict[str, Any], rng: random.Random, trace: Path) -> bytes:
+    """Return a file that is like `base`, but for some changes."""
+    tree = copy.deepcopy(base)
+    for _ in range(rng.choice((0, 1, 1, 2, 5))):
+        _change(tree, rng)
+    stream = io.StringIO()
+    yaml = YAML()
+    yaml.width = 10_000
+    yaml.dump(tree, stream)
+    text = stream.getvalue()
+    for _ in range(rng.choice((0, 0, 0, 1, 2))):
+        snippet = rng.choice(SNIPPETS).replace("PWNED", str(trace))
+        place = rng.choice([i for i, letter in enumerate(text) if letter in ":\n "] or [0])
+        text = text[: place + 1] + snippet + text[place + (rng.random() < 0.5) :]
+    if rng.random() < 0.01:
+        text += BOMB
+    if rng.random() < 0.002:
+        text += "x: [" + "1, " * rng.choice((50_000, 500_000)) + "1]\n"
+    content = text.encode(rng.choice(("utf-8",) * 20 + ("utf-16", "latin-1", "utf-32")), "replace")
+    if rng.random() < 0.05 and content:
+        harmed = bytearray(content)
+        for _ in range(rng.choice((1, 3, 30))):
+            harmed[rng.randrange(len(harmed))] = rng.randrange(256)
+        content = bytes(harmed)
+    if rng.random() < 0.02:
+        content = content[: rng.randrange(len(content) + 1)]
+    return content
+
+
+def _change(tree: dict[str, Any], rng: random.Random) -> None:
+    """Change a value, a key or a whole section somewhere."""
+    node, key = tree, rng.choice(list(tree))
+    while isinstance(node[key], dict) and node[key] and rng.random() < 0.85:
+        node, key = node[key], rng.choice(list(node[key]))
+    match rng.randrange(6):
+        case 0:
+            del node[key]
+            node.setdefault("seed", 0)  # never empty
+        case 1:
+            node[rng.choice((key + "s", key.upper(), "new", "", "lr"))] = node[key]
+        case 2:
+            node[key] = {key: node[key]}
+        case _:
+            node[key] = rng.choice(VALUES)

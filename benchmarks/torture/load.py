@@ -1,0 +1,114 @@
+"""Many classes, images and models, and very few: does it hold, and how long does it take."""
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ruamel.yaml import YAML
+
+from benchmarks.study import copy_study, environment
+from benchmarks.torture.setting import CHANGES, MODELS, Row
+
+TINY = {"vit": MODELS["vit"] | {"epochs": 1}, "convmixer": MODELS["convmixer"] | {"epochs": 1}}
+
+
+def dvc(folder: Path, *arguments: str) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """Run DVC, and return how many seconds it took."""
+    begun = time.monotonic()
+    done = subprocess.run(["dvc", *arguments], cwd=folder, env=environment(OMP_NUM_THREADS="1"),
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    return time.monotonic() - begun, done
+
+
+def python(folder: Path, code: str) -> str:
+    """Run a line of Python, and return what it printed."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True,
+                          text=True)  # fmt: skip
+    return done.stdout
+
+
+def outcome(what: str, done: subprocess.CompletedProcess[str], said: str) -> Row:
+    """Return the row of a run that should have succeeded."""
+    if done.returncode:
+        return Row(what, 1, f"WRONG: {(done.stderr or done.stdout)[-300:]}", 1)
+    return Row(what, 1, said)
+
+
+def many_models(folder: Path, count: int) -> Row:
+    """Measure what DVC needs to find that nothing is to be done, by the number of models."""
+    copy_study(folder, CHANGES, TINY)
+    path = folder / "params.yaml"
+    yaml = YAML()
+    params = yaml.load(path)
+    params["models"] = {
+        f"{name}_{number}": dict(entry)
+        for number in range(count // 2)
+        for name, entry in params["models"].items()
+    }
+    yaml.dump(params, path)
+    path = folder / "dvc.yaml"
+    dag = yaml.load(path)
+    del dag["plots"]  # they name the models of params.yaml
+    for stage in dag["stages"].values():  # what is measured is DVC
+        body = stage.get("do", stage)
+        outs = [
+            next(iter(out)) if isinstance(out, dict) else out
+            for kind in ("outs", "metrics", "plots")
+            for out in body.get(kind, [])
+        ]
+        folders = " ".join(dict.fromkeys(str(Path(out).parent) for out in outs))
+        body["cmd"] = f"mkdir -p {folders} && touch {' '.join(outs)}"
+    yaml.dump(dag, path)
+    dvc(folder, "repro")
+    again, done = dvc(folder, "repro")
+    stages = 4 * count + 2
+    ran = done.stdout.count("Running stage")
+    said = f"{stages} stages; once all ran, `dvc repro` finds in {again:.1f} s that none is to run"
+    row = outcome(f"{count} models in params.yaml", done, said)
+    return row if not ran else Row(row.what, 1, f"WRONG: {ran} stages ran again", 1)
+
+
+def small_study(folder: Path, what: str, changes: dict[str, dict[str, Any]], recipe: dict[str, Any],
+                *, images: Path | None = None) -> Row:  # fmt: skip
+    """Run a study with some changes to its end."""
+    data = dict(changes.get("data", {}))
+    if images:
+        data |= {"source": "folder", "folder": str(images)}
+    sections = CHANGES | changes | {"data": CHANGES["data"] | data}
+    copy_study(folder, sections, {name: entry | recipe for name, entry in TINY.items()})
+    seconds, done = dvc(folder, "repro")
+    return outcome(what, done, f"ran to the end in {seconds:.0f} s")
+
+
+def make_images(folder: Path, classes: int, per_class: int) -> Path:
+    """Write pictures of noise, as a folder of each class."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for number in range(classes):
+            place = folder / split / f"class {number:04}"
+            place.mkdir(parents=True)
+            for image in range(per_class):
+                pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{image}.png")
+    return folder
+
+
+def many_images(folder: Path, count: int) -> Row:
+    """Prepare and read very many images."""
+    copy_study(folder, {"data": {"train_size": count, "val_size": 1000, "test_size": 1000}}, TINY)
+    seconds, done = dvc(folder, "repro", "prepare")
+    if done.returncode:
+        return outcome(f"{count:,} training images", done, "")
+    code = (
+        "import time; from cifarpipe.data.prepared import load_prepared; t = time.time(); "
+        "load_prepared().train; print(time.time() - t)"
+    )
+    read = statistics.median(float(python(folder, code)) for _ in range(3))
+    return Row(f"{count:,} training images (synthetic)", 1,
+               f"prepared in {seconds:.0f} s; opened, with checksums, in {read:.1f} s")  # fmt: skip

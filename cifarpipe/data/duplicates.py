@@ -1,0 +1,27 @@
+"""Images that stand in two splits, by their content: a test that was in part learnt by heart."""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def shared_images(splits: Mapping[str, NDArray[np.uint8]]) -> dict[str, int]:
+    """Count the images of each split that another one holds too, to the last bit.
+
+    Args:
+        splits: `[N, H, W, 3]` images by the split's name, in the order in which they are used.
+
+    Returns:
+        By `test_in_train` for instance: how many test images are in train.
+    """
+    hashes = {
+        name: [blake2b(image.tobytes(), digest_size=16).digest() for image in images]
+        for name, images in splits.items()
+    }
+    return {
+        f"{later}_in_{earlier}": sum(map(set(hashes[earlier]).__contains__, hashes[later]))
+        for earlier, later in combinations(hashes, 2)
+    }
