@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import cast, get_args
 
 import numpy as np
@@ -18,7 +17,6 @@ from cifarpipe.data.prepared import Split
 from cifarpipe.gradcam import Maps, class_activation_maps
 from cifarpipe.models.build import as_classifier
 from cifarpipe.normalize import normalize
-from cifarpipe.outputs import atomic_path
 from cifarpipe.params import CLASS_AGNOSTIC, AttentionMethod
 
 # A stored prediction may differ from the one computed here only where two classes are as good as
@@ -168,9 +166,3 @@ _NO_MAPS: Maps = np.empty((0, 1, 1), np.float32)
 
 def _batches(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def save_maps(path: Path, explained: Explained) -> None:
-    """Write all raw maps to one `.npz`: `index`, `predicted` and `true`."""
-    with atomic_path(path) as partial:
-        np.savez(partial, index=explained.index, predicted=explained.predicted, true=explained.true)

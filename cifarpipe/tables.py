@@ -6,6 +6,8 @@ from typing import TextIO
 
 import pandas as pd
 
+from cifarpipe.errors import UserError
+
 # What stands beside a figure `x` under names like `x_low`.
 BESIDE = ("low", "high", "random", "centre", "images")
 # Columns that hold text: a class may be called 007.
@@ -13,9 +15,16 @@ TEXT = dict.fromkeys(("true", "predicted", "file", "class"), str)
 
 
 def read_table(path: Path | TextIO) -> pd.DataFrame:
-    """Read a predictions table, a choice of its rows or a table per class."""
-    # Only that ends a line, since a name may hold a carriage return.
-    return pd.read_csv(path, dtype=TEXT, keep_default_na=False, lineterminator="\n")
+    """Read a predictions table, a choice of its rows or a table per class.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    try:
+        # Only that ends a line, since a name may hold a carriage return.
+        return pd.read_csv(path, dtype=TEXT, keep_default_na=False, lineterminator="\n")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}).\nDelete it and run `dvc repro`.") from None
 
 
 def figures_table(figures: Mapping[str, float | int]) -> pd.DataFrame:

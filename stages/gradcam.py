@@ -25,9 +25,10 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.checkpoint import load_model
     from cifarpipe.data.prepared import load_prepared
     from cifarpipe.devices import pick_device
-    from cifarpipe.explain import Explainer, save_maps
+    from cifarpipe.explain import Explainer
     from cifarpipe.explanation_quality import HEADLINES, quality_figures
     from cifarpipe.map_figures import draw_explanations
+    from cifarpipe.maps_file import save_maps
     from cifarpipe.outputs import write_csv, write_json
     from cifarpipe.paths import artifact, model_report
     from cifarpipe.sheets import save_figure
@@ -40,7 +41,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     explainer = Explainer(network, origin, method, options.batch_size)
     predictions = read_table(artifact(model, "predictions.csv"))
     explained = explainer.explain(test, predictions, progress=f"{model}: {method}")
-    save_maps(artifact(model, "cams.npz"), explained)
+    save_maps(artifact(model, "cams.npz"), explained.index, explained.predicted, explained.true)
 
     for name, picture in (("misclassified", "gradcam.png"), ("correct", "gradcam_correct.png")):
         rows = read_table(model_report(model, f"{name}.csv"))

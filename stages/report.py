@@ -83,9 +83,9 @@ def folders_of_no_model(models: "Container[str]") -> list[str]:
 
 def read_results(name: str, params: "Params") -> "ModelResults":
     """Read what the stages wrote about one model."""
-    import numpy as np
     import pandas as pd
 
+    from cifarpipe.maps_file import load_maps
     from cifarpipe.paths import artifact, model_report
     from cifarpipe.report.results import ModelResults
     from cifarpipe.tables import read_figures, read_table
@@ -93,8 +93,7 @@ def read_results(name: str, params: "Params") -> "ModelResults":
     def read_json(file: str) -> dict[str, Any]:
         return json.loads(model_report(name, file).read_text(encoding="utf-8"))[name]
 
-    with np.load(artifact(name, "cams.npz")) as maps:
-        predicted_maps, true_maps = maps["predicted"], maps["true"]
+    predicted_maps, true_maps = load_maps(artifact(name, "cams.npz"))
     return ModelResults(
         name=name,
         arch=params.models[name].arch,

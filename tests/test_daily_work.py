@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -206,10 +207,10 @@ def test_images_of_another_checkout_are_not_shown(study: Path, tmp_path: Path) -
     shutil.copytree(study, tmp_path / "copy", symlinks=True)
     succeed(tmp_path / "copy", "cifarpipe", "review", "half")
     assert list((tmp_path / "copy/review").glob("*.png"))
-    card = tmp_path / "copy/data/prepared/dataset.json"
-    text = card.read_text().replace('"fingerprint": "', '"fingerprint": "0')
-    card.unlink()
-    card.write_text(text)
+    params = (tmp_path / "copy/params.yaml").read_text()
+    (tmp_path / "copy/params.yaml").write_text(params.replace("seed: 0", "seed: 5", 1))
+    succeed(tmp_path / "copy", sys.executable, "-m", "stages.prepare")
+    succeed(tmp_path / "copy", "git", "checkout", "-q", ".")
     done = run(tmp_path / "copy", "cifarpipe", "review", "half")
     assert done.returncode == 0
     assert "data/prepared holds other images than workspace was evaluated on" in done.stderr
@@ -266,7 +267,7 @@ def test_a_run_can_be_watched_interrupted_and_continued(study: Path, tmp_path: P
     """`dvc exp show` has the last finished epoch of what still trains, and Ctrl-C loses nothing."""
     copy = Path(shutil.copytree(study, tmp_path / "copy", symlinks=True))
     params = (copy / "params.yaml").read_text()
-    (copy / "params.yaml").write_text(params.replace("epochs: 2", "epochs: 150", 1))
+    (copy / "params.yaml").write_text(params.replace("epochs: 2", "epochs: 300", 1))
     running = subprocess.Popen(
         ["dvc", "repro", "train@vit"],
         cwd=copy,
@@ -277,13 +278,13 @@ def test_a_run_can_be_watched_interrupted_and_continued(study: Path, tmp_path: P
         start_new_session=True,
     )
     epochs = [epoch_shown(copy)]
-    while len(set(epochs)) < 4:  # that of the commit, none, and two of those that follow
+    while max(epochs) <= 2:  # that of the commit; then, while it runs, those that are done
         assert running.poll() is None
         epochs.append(epoch_shown(copy))
     assert epochs == sorted(epochs, key=lambda epoch: (epoch != 2, epoch))
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does
     said, _ = running.communicate(timeout=60)
-    assert running.returncode not in (0, None)
+    assert running.returncode not in (0, None), said
     assert "Traceback" not in said
     assert not list(copy.glob("artifacts/vit/*.tmp*"))
     assert succeed(copy, "git", "status", "--porcelain", "dvc.lock") == ""
@@ -291,10 +292,10 @@ def test_a_run_can_be_watched_interrupted_and_continued(study: Path, tmp_path: P
     again = succeed(copy, "dvc", "repro", "train@vit")
     assert "vit: going on after epoch" in again
     history = pd.read_csv(copy / "reports/models/vit/history.csv")
-    assert history.epoch.tolist() == list(range(1, 151))
+    assert history.epoch.tolist() == list(range(1, 301))
     training = json.loads((copy / "reports/models/vit/training.json").read_text())
     told = training["vit"]["training"]
-    assert told.pop("epoch") == 150
+    assert told.pop("epoch") == 300
     assert told == {name: pytest.approx(history[name].iloc[-1], abs=1e-4) for name in told}
     assert set(told) == {"train_loss", "train_acc", "val_loss", "val_acc"}
 

@@ -1,6 +1,5 @@
 """Rows of the predictions table explained: these very images, in this very order."""
 
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from cifarpipe.checkpoint import Origin
 from cifarpipe.data.prepared import Split
 from cifarpipe.data.store import ImageStore
 from cifarpipe.evaluation import predictions_table
-from cifarpipe.explain import Explained, Explainer, map_maker, save_maps
+from cifarpipe.explain import Explained, Explainer, map_maker
 from cifarpipe.gradcam import class_activation_maps
 from cifarpipe.inference import compute_logits
 from cifarpipe.models.build import as_classifier, build_model
@@ -212,26 +211,6 @@ def make_explained(seed: int = 0) -> Explained:
     rng = np.random.default_rng(seed)
     maps = rng.normal(size=(2, 4, 3, 3)).astype(np.float32)
     return Explained(np.array([5, 2, 9, 4]), maps[0], maps[1])
-
-
-def test_maps_are_read_back_as_they_were_saved(tmp_path: Path) -> None:
-    maps = make_explained()
-    save_maps(tmp_path / "maps.npz", maps)
-    assert [path.name for path in tmp_path.iterdir()] == ["maps.npz"]
-    with np.load(tmp_path / "maps.npz") as file:  # which refuses pickles
-        assert set(file) == {"index", "predicted", "true"}
-        assert file["index"].tolist() == [5, 2, 9, 4]
-        np.testing.assert_array_equal(file["predicted"], maps.predicted)
-        np.testing.assert_array_equal(file["true"], maps.true)
-        assert file["true"].dtype == np.float32
-
-
-def test_equal_maps_give_equal_bytes_at_any_time(tmp_path: Path) -> None:
-    for name in ("first", "again"):
-        save_maps(tmp_path / f"{name}.npz", make_explained())
-    assert (tmp_path / "first.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
-    with zipfile.ZipFile(tmp_path / "first.npz") as file:
-        assert {entry.date_time[0] for entry in file.infolist()} == {1980}  # not today
 
 
 def test_some_images_get_their_own_maps_in_the_order_asked() -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from cifarpipe.checkpoint import save_model
 from cifarpipe.errors import UserError
-from cifarpipe.explain import Explained, save_maps
+from cifarpipe.maps_file import save_maps
 from cifarpipe.outputs import atomic_path, write_csv, write_json, write_text
 from cifarpipe.sheets import save_figure
 from tests.origins import make_origin
@@ -193,7 +193,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_old_file(
     writers = {
         "text": lambda: write_text(path, "x" * 100_000),
         "table": lambda: write_csv(path, pd.DataFrame({"a": range(50_000)})),
-        "arrays": lambda: save_maps(path, Explained(*(np.ones((99, 9, 9)),) * 3)),
+        "arrays": lambda: save_maps(path, *(np.ones((99, 9, 9), np.float32),) * 3),
         "model": lambda: save_model(path, {"w": torch.ones(99_999)}, make_origin("vit", ["a"])),
         "figure": lambda: save_figure(Figure(), path),
     }

@@ -27,6 +27,7 @@ def trials(study: Study, shared: Path, *, quick: bool) -> list[Trial]:
     def on_copy(way: Callable[..., Row], *arguments: object) -> None:
         ways.append(lambda folder: way(study, study.copy(folder), *arguments))
 
+    ways.append(lambda folder: load.many_models(folder, 50))  # takes longest
     on_copy(faults.kill_dvc, times)
     for stage in STAGES:
         for kind in (signal.SIGKILL, signal.SIGTERM):
@@ -43,7 +44,6 @@ def trials(study: Study, shared: Path, *, quick: bool) -> list[Trial]:
     on_copy(faults.little_memory, 3 if quick else 12)
     tiny = {"train_size": 20, "val_size": 3, "test_size": 1}
     ways += [
-        lambda folder: load.many_models(folder, 50),
         lambda folder: load.small_study(folder, "one test image", {"data": tiny}, {}),
         lambda folder: load.small_study(
             folder, "a batch larger than the data", {}, {"batch_size": 5000}

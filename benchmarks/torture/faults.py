@@ -121,7 +121,7 @@ def read_only(study: Study, folder: Path, stage: str) -> Row:
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o555 if path.is_dir() else 0o444)
-    process = start(folder, command(stage), **without_write_rights())
+    process = start(folder, without_write_rights(command(stage)))
     _, said = process.communicate()
     for path in (folder, *folder.rglob("*")):
         if not path.is_symlink() and path.is_dir():

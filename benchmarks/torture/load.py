@@ -53,21 +53,20 @@ def many_models(folder: Path, count: int) -> Row:
     path = folder / "dvc.yaml"
     dag = yaml.load(path)
     del dag["plots"]  # they name the models of params.yaml
-    for stage in dag["stages"].values():  # what is measured is DVC
+    for stage in dag["stages"].values():
         body = stage.get("do", stage)
-        outs = [
-            next(iter(out)) if isinstance(out, dict) else out
-            for kind in ("outs", "metrics", "plots")
-            for out in body.get(kind, [])
-        ]
-        folders = " ".join(dict.fromkeys(str(Path(out).parent) for out in outs))
-        body["cmd"] = f"mkdir -p {folders} && touch {' '.join(outs)}"
+        for model in params["models"] if "do" in stage else [""]:
+            for out in (out for kind in ("outs", "metrics", "plots") for out in body.get(kind, [])):
+                name = next(iter(out)) if isinstance(out, dict) else out
+                file = folder / name.replace("${key}", model)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.touch()
     yaml.dump(dag, path)
-    dvc(folder, "repro")
+    dvc(folder, "commit", "--force", "--quiet")  # as if all had run: what is measured is DVC
     again, done = dvc(folder, "repro")
     stages = 4 * count + 2
     ran = done.stdout.count("Running stage")
-    said = f"{stages} stages; once all ran, `dvc repro` finds in {again:.1f} s that none is to run"
+    said = f"{stages} stages; `dvc repro` finds in {again:.1f} s that none of them is to run"
     row = outcome(f"{count} models in params.yaml", done, said)
     return row if not ran else Row(row.what, 1, f"WRONG: {ran} stages ran again", 1)
 

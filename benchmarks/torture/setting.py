@@ -108,11 +108,11 @@ def command(stage: str) -> list[str]:
     return [sys.executable, "-m", f"stages.{name}", *([model] if model else [])]
 
 
-def start(folder: Path, command: list[str], **options: object) -> subprocess.Popen[str]:
+def start(folder: Path, command: list[str]) -> subprocess.Popen[str]:
     """Start a command in a process group of its own."""
     return subprocess.Popen(
         command, cwd=folder, env=environment(OMP_NUM_THREADS="1"), text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, **options,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
 
@@ -155,6 +155,9 @@ def clear_refusal(returncode: int, said: str) -> bool:
     return returncode == 2 and said.lstrip().startswith("error: ") and "Traceback" not in said
 
 
-def without_write_rights() -> dict[str, object]:
-    """Return how to start a process that may not write here, though we be root."""
-    return {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+def without_write_rights(command: list[str]) -> list[str]:
+    """Return how to run a command for which this folder is read-only, though we be root."""
+    if os.geteuid():
+        return command
+    mount = 'mount --bind . . && mount -o remount,bind,ro . && cd "$PWD" && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", mount, "sh", *command]

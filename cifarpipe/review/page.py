@@ -90,7 +90,8 @@ def draw_montages(
             _montage(folder, change.name, side).unlink(missing_ok=True)
     try:
         prepared = load_prepared()
-    except UserError:
+    except UserError as error:
+        print(f"note: no images are shown: {str(error).partition(chr(10))[0]}", file=sys.stderr)
         return {}
     drawn: dict[str, list[tuple[str, str]]] = {}
     for name, side, rows in _changed_sides(changes):
