@@ -14,45 +14,6 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
-def predictions_table(
-    logits: NDArray[np.float32],
-    labels: Labels,
-    index: NDArray[np.int64],
-    classes: Sequence[str],
-    files: Sequence[str] | None,
-) -> pd.DataFrame:
-    """Return the one table that every later stage reads: a row per test image, by original index.
-
-    Args:
-        logits: `[N, classes]`.
-        labels: `[N]`.
-        index: `[N]` original index of each image.
-        classes: Names, by label.
-        files: `class/file name` of each image, where there are files.
-
-    Returns:
-        Columns `index`, `file` (empty where there is none), `true` and `predicted` (names),
-        `confidence` and `true_probability` (softmax of the predicted and of the true class), and
-        `logit_0` … by label.
-    """
-    probabilities = softmax(logits)
-    predicted = logits.argmax(axis=1)
-    rows = np.arange(len(labels))
-    names = np.array(classes, dtype=object)
-    table = pd.DataFrame(
-        {
-            "index": index,
-            "file": files if files is not None else "",
-            "true": names[labels],
-            "predicted": names[predicted],
-            "confidence": probabilities[rows, predicted].round(6),
-            "true_probability": probabilities[rows, labels].round(6),
-        }
-    )
-    columns = [f"logit_{label}" for label in range(len(classes))]
-    return pd.concat([table, pd.DataFrame(logits.round(5), columns=columns)], axis=1)
-
-
 def measure(
     logits: NDArray[np.float32], labels: Labels, *, calibration_bins: int, temperature: float
 ) -> dict[str, float | int]:

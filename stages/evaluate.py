@@ -35,13 +35,13 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         confusion_matrix,
         confusion_table,
         measure,
-        predictions_table,
         softmax,
     )
     from cifarpipe.inference import compute_logits
     from cifarpipe.learning import answer_faults
     from cifarpipe.outputs import write_csv, write_json
     from cifarpipe.paths import artifact, model_report
+    from cifarpipe.predictions import predictions_table
     from cifarpipe.slices import picture_properties, slice_table
 
     data = load_prepared()

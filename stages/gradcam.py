@@ -31,6 +31,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.maps_file import save_maps
     from cifarpipe.outputs import write_csv, write_json
     from cifarpipe.paths import artifact, model_report
+    from cifarpipe.predictions import read_predictions
     from cifarpipe.sheets import save_figure
     from cifarpipe.tables import figures_table, read_table
 
@@ -39,7 +40,9 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
     origin.require(params.model(model), data)
     explainer = Explainer(network, origin, method, options.batch_size)
-    predictions = read_table(artifact(model, "predictions.csv"))
+    predictions = read_predictions(
+        artifact(model, "predictions.csv"), data.test, data.classes, data.test_files
+    )
     explained = explainer.explain(test, predictions, progress=f"{model}: {method}")
     save_maps(artifact(model, "cams.npz"), explained.index, explained.predicted, explained.true)
 

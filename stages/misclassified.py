@@ -23,12 +23,14 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.figures import draw_gallery
     from cifarpipe.outputs import write_csv
     from cifarpipe.paths import artifact, model_report
+    from cifarpipe.predictions import read_predictions
     from cifarpipe.selection import choose_correct, choose_errors
     from cifarpipe.sheets import save_figure
-    from cifarpipe.tables import read_table
 
     data = load_prepared()
-    predictions = read_table(artifact(model, "predictions.csv"))
+    predictions = read_predictions(
+        artifact(model, "predictions.csv"), data.test, data.classes, data.test_files
+    )
     errors = choose_errors(predictions, data.classes, count=wanted.count, seed=wanted.seed)
     correct = choose_correct(predictions, data.classes, errors, seed=wanted.seed)
     for name, rows in (("misclassified", errors), ("correct", correct)):

@@ -13,6 +13,7 @@ from cifarpipe.command import run
 if TYPE_CHECKING:
     from collections.abc import Container
 
+    from cifarpipe.data.prepared import Prepared
     from cifarpipe.params import Params
     from cifarpipe.report.results import ModelResults
 
@@ -41,9 +42,10 @@ def main() -> None:
     from cifarpipe.sheets import save_figure
 
     labels = load_public_labels(params.report.labels)
-    images = load_prepared().test.images
+    data = load_prepared()
+    images = data.test.images
     dataset = json.loads(DATASET_CARD.read_text(encoding="utf-8"))["dataset"]
-    results = [read_results(name, params) for name in params.models]
+    results = [read_results(name, params, data) for name in params.models]
     board = leaderboard(results)
     curves = draw_curves(
         {model.name: model.history for model in results},
@@ -81,12 +83,13 @@ def folders_of_no_model(models: "Container[str]") -> list[str]:
     return [f"{folder}/" for folder in found if folder.is_dir() and folder.name not in models]
 
 
-def read_results(name: str, params: "Params") -> "ModelResults":
+def read_results(name: str, params: "Params", data: "Prepared") -> "ModelResults":
     """Read what the stages wrote about one model."""
     import pandas as pd
 
     from cifarpipe.maps_file import load_maps
     from cifarpipe.paths import artifact, model_report
+    from cifarpipe.predictions import read_predictions
     from cifarpipe.report.results import ModelResults
     from cifarpipe.tables import read_figures, read_table
 
@@ -109,7 +112,9 @@ def read_results(name: str, params: "Params") -> "ModelResults":
         confusion=read_table(model_report(name, "confusion.csv")),
         misclassified=read_table(model_report(name, "misclassified.csv")),
         correct=read_table(model_report(name, "correct.csv")),
-        predictions=read_table(artifact(name, "predictions.csv")),
+        predictions=read_predictions(
+            artifact(name, "predictions.csv"), data.test, data.classes, data.test_files
+        ),
         predicted_maps=predicted_maps,
         true_maps=true_maps,
     )

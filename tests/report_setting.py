@@ -16,10 +16,10 @@ from cifarpipe.evaluation import (
     confusion_matrix,
     confusion_table,
     measure,
-    predictions_table,
     softmax,
 )
 from cifarpipe.params import Params
+from cifarpipe.predictions import predictions_table
 from cifarpipe.report.pages import Study, render_html, render_markdown
 from cifarpipe.report.public_labels import PublicLabels
 from cifarpipe.report.results import ModelResults, leaderboard

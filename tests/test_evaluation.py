@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,12 +22,10 @@ from cifarpipe.evaluation import (
     confusion_table,
     log_softmax,
     measure,
-    predictions_table,
     softmax,
     top_k_accuracy,
 )
-from cifarpipe.outputs import write_csv
-from cifarpipe.tables import read_table
+from cifarpipe.predictions import predictions_table
 from tests.test_calibration import naive_calibration_error, naive_equal_mass_error
 
 ODD_NAMES = ["007", "NA", "a,b", "true", "1e3", 'say "hi"', " space ", "", "null", "<b>"]
@@ -209,68 +206,3 @@ def test_softmax_is_scipys_and_stays_finite() -> None:
     np.testing.assert_allclose(log_softmax(logits), scipy.special.log_softmax(exact, axis=1))
     np.testing.assert_allclose(softmax(logits), scipy.special.softmax(exact, axis=1))
     np.testing.assert_allclose(softmax(logits).sum(axis=1), 1)
-
-
-def test_predictions_table_by_hand() -> None:
-    logits = np.array([[0, math.log(3)], [2, 2]], np.float32)
-    table = predictions_table(
-        logits, np.array([0, 1]), np.array([4, 9]), ["cat", "dog"], ["cat/a.png", "dog/b.png"]
-    )
-    assert table.to_dict("records") == [
-        {
-            "index": 4, "file": "cat/a.png", "true": "cat", "predicted": "dog",
-            "confidence": 0.75, "true_probability": 0.25,
-            "logit_0": 0.0, "logit_1": pytest.approx(1.09861),
-        },
-        {
-            "index": 9, "file": "dog/b.png", "true": "dog", "predicted": "cat",  # first of a tie
-            "confidence": 0.5, "true_probability": 0.5, "logit_0": 2.0, "logit_1": 2.0,
-        },
-    ]  # fmt: skip
-
-
-def test_names_stay_text_when_read_back(tmp_path: Path) -> None:
-    logits, labels = draw(n=60)
-    files = [f"{ODD_NAMES[label]}/{i:03}" for i, label in enumerate(labels)]
-    table = predictions_table(logits, labels, np.arange(60) * 3, ODD_NAMES, files)
-    write_csv(tmp_path / "predictions.csv", table)
-    again = read_table(tmp_path / "predictions.csv")
-    assert list(again) == list(table)
-    for column in ("true", "predicted", "file"):
-        assert again[column].tolist() == table[column].tolist()
-    assert set(again.true) == {ODD_NAMES[label] for label in labels}
-    assert again["index"].tolist() == table["index"].tolist()
-    assert again.confidence.tolist() == table.confidence.tolist()
-
-
-def test_names_that_all_look_like_numbers_stay_text(tmp_path: Path) -> None:
-    table = class_table(np.eye(3, dtype=np.int64), ["007", "08", "1e3"])
-    write_csv(tmp_path / "classes.csv", table)
-    pd.testing.assert_frame_equal(read_table(tmp_path / "classes.csv"), table)
-
-
-def test_without_files_the_column_is_empty(tmp_path: Path) -> None:
-    logits, labels = draw(n=3)
-    write_csv(tmp_path / "p.csv", predictions_table(logits, labels, np.arange(3), ODD_NAMES, None))
-    assert read_table(tmp_path / "p.csv").file.tolist() == ["", "", ""]
-
-
-def test_the_written_table_gives_the_same_figures(tmp_path: Path) -> None:
-    logits, labels = draw()
-    classes = ODD_NAMES
-    write_csv(tmp_path / "p.csv", predictions_table(logits, labels, np.arange(400), classes, None))
-    table = read_table(tmp_path / "p.csv")
-    number = {name: label for label, name in enumerate(classes)}
-    again = measure(
-        table[[f"logit_{label}" for label in range(10)]].to_numpy(np.float32),
-        table.true.map(number).to_numpy(),
-        calibration_bins=15, temperature=1.0,
-    )  # fmt: skip
-    figures = measure(logits, labels, calibration_bins=15, temperature=1.0)
-    assert again == pytest.approx(figures, abs=1.01e-4)  # a last place may round the other way
-    assert (table.true != table.predicted).sum() == again["errors"] == figures["errors"]
-    true_probability = table.true_probability.to_numpy()
-    assert -np.log(true_probability).mean() == pytest.approx(figures["loss"], rel=1e-3)
-    hits = table.true == table.predicted
-    assert (table.confidence[hits] == table.true_probability[hits]).all()
-    assert (table.confidence[~hits] > table.true_probability[~hits]).all()

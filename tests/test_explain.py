@@ -12,7 +12,6 @@ from torch import nn
 from cifarpipe.checkpoint import Origin
 from cifarpipe.data.prepared import Split
 from cifarpipe.data.store import ImageStore
-from cifarpipe.evaluation import predictions_table
 from cifarpipe.explain import Explained, Explainer, map_maker
 from cifarpipe.gradcam import class_activation_maps
 from cifarpipe.inference import compute_logits
@@ -20,6 +19,7 @@ from cifarpipe.models.build import as_classifier, build_model
 from cifarpipe.normalize import normalize
 from cifarpipe.outputs import write_csv
 from cifarpipe.params import Params
+from cifarpipe.predictions import predictions_table
 from cifarpipe.tables import read_table
 from tests.origins import make_origin
 

@@ -239,13 +239,61 @@ def _not_square(root: Path) -> list[str]:
 def _name_that_is_not_text(root: Path) -> list[str]:
     latin1 = os.fsencode(root / "test/cat") + b"/caf\xe9.png"
     Path(os.fsdecode(latin1)).write_bytes((root / "test/cat/a.png").read_bytes())
-    return ["(1)", "test/'cat/caf\\udce9.png': the file's name is not UTF-8"]
+    return ["(1)", "test/'cat/caf\\udce9.png': the name has a control character or is not UTF-8"]
+
+
+def _name_of_two_lines(root: Path) -> list[str]:
+    save(root / "test/cat/two\nlines.png", pixels(2))
+    return ["(1)", "test/'cat/two\\nlines.png': the name has a control character"]
+
+
+def _bomb(root: Path) -> list[str]:
+    """Three kilobytes that Pillow would make 48 MB of."""
+    path = root / "train/cat/bomb.png"
+    Image.new("1", (4000, 4000)).save(path, optimize=True)
+    assert path.stat().st_size < 4000
+    return ["(1)", "train/cat/bomb.png: 4000 × 4000, more than 1,048,576 pixels"]
+
+
+def _bomb_that_pillow_warns_of(root: Path) -> list[str]:
+    Image.new("1", (10_000, 10_000)).save(root / "train/cat/bomb.png", optimize=True)
+    return ["(1)", "train/cat/bomb.png: ", "decompression bomb"]
+
+
+def _pipe(root: Path) -> list[str]:
+    """Whoever opens it to read waits for a writer."""
+    os.mkfifo(root / "test/dog/b.png")
+    return ["(1)", "test/dog/b.png: not a file"]
+
+
+def _huge_file(root: Path) -> list[str]:
+    with (root / "test/dog/b.webp").open("wb") as file:
+        file.write(b"RIFF\xff\xff\xff\xffWEBPVP8 ")
+        file.truncate(2**35)  # sparse; more than there is memory
+    return ["(1)", "test/dog/b.webp: 34,359,738,368 bytes, more than 33,554,432"]
+
+
+def _link_to_nowhere(root: Path) -> list[str]:
+    (root / "test/dog/b.png").symlink_to(root / "nowhere.png")
+    return ["(1)", "test/dog/b.png: not a file, or a link that leads nowhere"]
+
+
+def _link_to_itself(root: Path) -> list[str]:
+    (root / "test/dog/b.png").symlink_to("b.png")
+    return ["(1)", "test/dog/b.png: "]
+
+
+def _link_to_what_is_no_picture(root: Path) -> list[str]:
+    (root / "test/dog/b.png").symlink_to("/etc/passwd")
+    return ["(1)", "test/dog/b.png: not a picture"]
 
 
 SPOILT = [
     _nothing_there, _no_train, _no_test, _no_classes, _class_in_train_alone, _empty_class,
     _text_file, _empty_file, _truncated_jpeg, _truncated_png, _broken_dds, _sixteen_bits,
-    _two_sizes, _not_square, _name_that_is_not_text,
+    _two_sizes, _not_square, _name_that_is_not_text, _name_of_two_lines, _bomb,
+    _bomb_that_pillow_warns_of, _pipe, _huge_file, _link_to_nowhere, _link_to_itself,
+    _link_to_what_is_no_picture,
 ]  # fmt: skip
 Spoil = Callable[[Path], list[str]]
 spoilt = pytest.mark.parametrize("spoil", SPOILT, ids=lambda spoil: spoil.__name__.strip("_"))

@@ -7,8 +7,8 @@ from cifarpipe.evaluation import (
     confusion_matrix,
     confusion_table,
     measure,
-    predictions_table,
 )
+from cifarpipe.predictions import predictions_table
 from cifarpipe.review.changes import (
     beyond_intervals,
     changed_values,

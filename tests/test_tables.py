@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from cifarpipe.evaluation import class_table
 from cifarpipe.outputs import write_csv
 from cifarpipe.tables import figures_table, read_figures, read_table
 
@@ -17,6 +19,12 @@ def test_names_stay_what_they_are(first: int, tmp_path: Path) -> None:
     table = pd.DataFrame({"index": range(len(names)), "true": names, "confidence": 0.5})
     write_csv(tmp_path / "table.csv", table)
     pd.testing.assert_frame_equal(read_table(tmp_path / "table.csv"), table)
+
+
+def test_names_that_all_look_like_numbers_stay_text(tmp_path: Path) -> None:
+    table = class_table(np.eye(3, dtype=np.int64), ["007", "08", "1e3"])
+    write_csv(tmp_path / "classes.csv", table)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "classes.csv"), table)
 
 
 FIGURES = {

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmarks.study import ROOT
 from benchmarks.torture import faults, load
-from benchmarks.torture.hostile import strange_parameters
-from benchmarks.torture.setting import MODEL, STAGES, Row, Study, make_study
+from benchmarks.torture.hostile import strange_parameters, strange_pictures
+from benchmarks.torture.setting import STAGES, Row, Study, make_study
 
 Trial = Callable[[Path], Row]
 EXAMPLE = ROOT / "params.yaml"
@@ -39,7 +39,8 @@ def trials(study: Study, shared: Path, *, quick: bool) -> list[Trial]:
         on_copy(faults.read_only, stage)
     for path in faults.READERS:
         on_copy(faults.damaged_for_stage, path, times)
-    for path in (*faults.READERS, f"artifacts/{MODEL}/predictions.csv"):
+    on_copy(faults.damaged_resume, times)
+    for path in faults.READERS:
         on_copy(faults.damaged_for_dvc, path, max(1, times // 4))
     on_copy(faults.two_at_once, 1 if quick else 3)
     on_copy(faults.clock)
@@ -78,11 +79,12 @@ def main() -> int:
         # Its main thread can be told that time is up.
         with ProcessPoolExecutor(1) as beside, ThreadPoolExecutor(2) as pool:
             files = beside.submit(strange_parameters, 300 if quick else 10_000, EXAMPLE)
+            pictures = beside.submit(strange_pictures, 200 if quick else 5_000)
             tried = [
                 pool.submit(_shown, way, home / f"trial_{number}")
                 for number, way in enumerate(ways)
             ]
-            rows = [each.result() for each in (*tried, files)]
+            rows = [each.result() for each in (*tried, files, pictures)]
     print("\n| tried | times | outcome |\n| --- | ---: | --- |")
     for row in rows:
         print(f"| {row.what} | {row.times:,} | {row.outcome} |")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
 from benchmarks.study import environment, run
@@ -21,6 +22,7 @@ from benchmarks.torture.setting import (
     start,
     without_write_rights,
 )
+from cifarpipe.resume import SLOTS
 
 LIMITS = (0, 500, 2_000, 10_000, 30_000, 100_000, 300_000)  # bytes that a file may have
 
@@ -28,27 +30,34 @@ LIMITS = (0, 500, 2_000, 10_000, 30_000, 100_000, 300_000)  # bytes that a file 
 def kill_stage(study: Study, folder: Path, stage: str, kind: signal.Signals, times: int) -> Row:
     """Kill a stage at random moments, its old outputs in place or not; then let it run."""
     rng = chance(f"{stage} {kind}")
-    begun = time.monotonic()
-    run(folder, *command(stage), OMP_NUM_THREADS="1")
-    lasts = time.monotonic() - begun
-    found = study.faults(folder, stage, whole=True)
-    killed = 0
-    for number in range(times):
+    lasts, found, killed = 60.0, [], 0
+    for number in count():
+        if killed == times:
+            break
         if number % 2:
             remove(folder, stage, study)
-        process = start(folder, command(stage))
-        time.sleep(rng.uniform(0.05, 1.1) * lasts)
-        killed += process.poll() is None
-        os.killpg(process.pid, kind) if process.poll() is None else None
+        process, begun = start(folder, command(stage)), time.monotonic()
+        # Now and then it is let run to its end, to know how long it takes at the moment.
+        if number % 4 and not ended_within(process, rng.uniform(0.05, 1) * lasts):
+            os.killpg(process.pid, kind)
+            killed += 1
         process.communicate()
+        if process.returncode == 0:
+            lasts = time.monotonic() - begun
         found += study.faults(folder, stage, whole=process.returncode == 0)
     run(folder, *command(stage), OMP_NUM_THREADS="1")
     found += study.faults(folder, stage, whole=True)
-    return Row(
-        f"{stage.split('@')[0]}: {kind.name} at a random moment", times,
-        f"{killed} were hit; {told(found, 'no half output, the rerun right to the byte')}",
-        len(found),
-    )  # fmt: skip
+    return Row(f"{stage.split('@')[0]}: {kind.name} at a random moment", times,
+               told(found, "no half output, the rerun right to the byte"), len(found))  # fmt: skip
+
+
+def ended_within(process: subprocess.Popen[str], seconds: float) -> bool:
+    """Wait for a process; say whether it came to its end."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def kill_dvc(study: Study, folder: Path, times: int) -> Row:
@@ -140,6 +149,7 @@ READERS = {
     "data/prepared/test_index.npy": f"gradcam@{MODEL}",
     "data/prepared/dataset.json": f"evaluate@{MODEL}",
     f"artifacts/{MODEL}/model.safetensors": f"evaluate@{MODEL}",
+    f"artifacts/{MODEL}/predictions.csv": f"misclassified@{MODEL}",
     f"artifacts/{MODEL}/cams.npz": "report",
 }
 
@@ -176,6 +186,34 @@ def damaged_for_dvc(study: Study, folder: Path, path: str, times: int) -> Row:
         found += [fault for stage in STAGES for fault in study.faults(folder, stage, whole=True)]
     return Row(f"`{path}` damaged, then `dvc repro`", times,
                told(found, "everything as it was"), len(found))  # fmt: skip
+
+
+def damaged_resume(study: Study, folder: Path, times: int) -> Row:
+    """Kill a training, damage one of the states it left, and let it go on."""
+    stage = f"train@{MODEL}"
+    rng = chance("resume")
+    found, damaged = [], 0
+    for _ in range(times):
+        remove(folder, stage, study)
+        process = start(folder, command(stage))
+        while process.poll() is None and not (states := states_of(folder)):
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 0.5))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if states := states_of(folder):
+            damage(rng.choice(states), rng)
+            damaged += 1
+        run(folder, *command(stage), OMP_NUM_THREADS="1")
+        found += study.faults(folder, stage, whole=True)
+    return Row("train: killed, a state to go on from damaged, started again", damaged,
+               told(found, "right to the byte"), len(found))  # fmt: skip
+
+
+def states_of(folder: Path) -> list[Path]:
+    """Return the files that a training which was stopped goes on from."""
+    return sorted(path for path in folder.glob(".resume/*/*/*") if path.name in SLOTS)
 
 
 def clock(study: Study, folder: Path) -> Row:

@@ -1,7 +1,8 @@
-"""Parameter files as nobody should write them: refused in words, or runnable."""
+"""Parameter files and pictures as nobody should make them: refused in words, or usable."""
 
 import copy
 import io
+import os
 import random
 import signal
 import tempfile
@@ -9,10 +10,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from ruamel.yaml import YAML
 
 from benchmarks.torture.setting import Row, chance
+from cifarpipe.data.folder import read_folder
 from cifarpipe.errors import UserError
 from cifarpipe.models.build import build_model
 from cifarpipe.params_file import load_params
@@ -31,6 +36,8 @@ SNIPPETS = [
     "0x1F", "1_000", ".inf", "1:30", "on", "~", "|\n  text", ">-\n text", "#", ": :", "\r",
     "é" * 50,
 ]  # fmt: skip
+NAMES = ("a\nb.png", "<b>.png", "-rf.png", "\udce9.png", "\x1b[2J.png", "\u2028")
+LINKS = ("nowhere", "/dev/zero", "/etc/passwd", "sound.png")
 BOMB = "\n".join(
     ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
     + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
@@ -77,6 +84,71 @@ def _outcome(path: Path) -> str:
             raise ValueError("says too little") from error
         return "refused"
     return "ran"
+
+
+def strange_pictures(times: int) -> Row:
+    """Spoil one of a folder's pictures in many ways, and see what the reader makes of it."""
+    rng = chance("pictures")
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    ends: Counter[str] = Counter()
+    found: list[str] = []
+    signal.signal(signal.SIGALRM, _too_long)
+    with tempfile.TemporaryDirectory() as temporary:
+        for half in ("train", "test"):
+            place = Path(temporary, half, "cat")
+            place.mkdir(parents=True)
+            Image.fromarray(pixels).save(place / "sound.png")
+        for number in range(times):
+            path = _spoil(place, pixels, rng)
+            signal.alarm(PATIENCE)
+            try:
+                raw = read_folder(temporary)
+                ends["ran"] += 1
+                if raw.test.images.shape != (2, 32, 32, 3):
+                    found.append(
+                        f"picture {number}, {path.name!r}: read as {raw.test.images.shape}"
+                    )
+            except UserError as error:
+                ends["refused"] += 1
+                if len(str(error)) > 1000:
+                    found.append(f"picture {number}, {path.name!r}: says {str(error)[:300]}")
+            except Exception as error:  # whatever a fault of ours raises
+                found.append(f"picture {number}, {path.name!r}: {type(error).__name__}: {error}")
+            finally:
+                signal.alarm(0)
+            path.unlink()
+    said = f"{ends['refused']:,} refused by name, {ends['ran']:,} read as a picture of its size"
+    return Row("a picture cut, with wrong bytes, a bomb, huge, empty, a pipe, a link, oddly named",
+               times, said if not found else f"WRONG: {found[0]}", len(found))  # fmt: skip
+
+
+def _spoil(place: Path, pixels: NDArray[np.uint8], rng: random.Random) -> Path:
+    """Put a file into a folder of pictures that should not be there."""
+    if rng.random() < 0.1:
+        path = place / rng.choice(NAMES)
+        Image.fromarray(pixels).save(path, "PNG")
+        return path
+    ending = rng.choice(("png", "jpeg", "gif", "bmp", "tiff", "webp", "ppm", "tga", "ico", "avif"))
+    path = place / f"odd.{ending}"
+    match rng.randrange(12):
+        case 0:
+            Image.new("1", (rng.choice((1, 1025, 4000, 20_000)),) * 2).save(path, "PNG")
+        case 1:
+            os.mkfifo(path)
+        case 2:
+            path.symlink_to(rng.choice((*LINKS, path.name)))
+        case 3:
+            with path.open("wb") as file:
+                file.write(rng.choice((b"", b"\x89PNG\r\n\x1a\n", b"II*\0", b"GIF89a")))
+                file.truncate(rng.choice((0, 10, 2**33)))  # sparse
+        case _:
+            stream = io.BytesIO()
+            Image.fromarray(pixels).save(stream, ending)
+            content = bytearray(stream.getvalue())
+            for _ in range(rng.choice((1, 3, 30))):
+                content[min(int(rng.expovariate(0.01)), len(content) - 1)] = rng.randrange(256)
+            path.write_bytes(content[: rng.choice((len(content), rng.randrange(len(content))))])
+    return path
 
 
 def _too_long(*_: object) -> None:

@@ -1,5 +1,7 @@
 """A folder of pictures: `train/<class>/*` and `test/<class>/*`, any format that Pillow reads."""
 
+import unicodedata
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +12,31 @@ from cifarpipe.data.raw import RAW_ROOT_VARIABLE, RawData, RawSplit, raw_root
 from cifarpipe.errors import UserError
 
 SHOWN_FAULTS = 10
+# A small file can unpack to gigabytes: what is larger than this is never decoded.
+MAX_PIXELS = 1024 * 1024
+MAX_BYTES = 32 * MAX_PIXELS  # of a file, which some decoders read whole
 # All that Pillow's decoders raise on a broken file; AVIF's and DDS's raise RuntimeError.
-_UNREADABLE = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, RuntimeError,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+# Kinds of character that have no place in a name: control, lone surrogates, ends of lines.
+_NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}
 
 
 def read_folder(folder: str) -> RawData:
     """Read all pictures, classes and files in alphabetical order; hidden files are passed over.
 
     Grey-scale, CMYK and palette pictures are converted to RGB; those of more than 8 bits per
-    channel, which Pillow would clip to white, are refused.
+    channel, which Pillow would clip to white, are refused. Links are followed.
 
     Args:
         folder: Absolute, or relative to the raw-data root.
 
     Raises:
         UserError: The folder does not exist, its two halves have different classes, or a file is
-            no whole picture or not as large as the others; the first faults are named.
+            no whole picture, not as large as the others, beyond `MAX_PIXELS` or `MAX_BYTES`, or has
+            a name that is no text; the first faults are named.
     """
     root = raw_root() / Path(folder).expanduser()
     if not root.is_dir():
@@ -81,17 +92,11 @@ def _read_split(root: Path, classes: list[str], faults: list[str]) -> Pictures:
     pictures: Pictures = {}
     for path in tqdm(files, desc=f"reading {root.name}", unit=" pictures", disable=None):
         key = f"{path.parent.name}/{path.name}"
-        try:
-            key.encode()  # as the card will be
-            with Image.open(path) as picture:
-                if picture.mode.startswith(("I", "F")):
-                    raise ValueError(
-                        f"more than 8 bits per pixel and channel (mode {picture.mode})"
-                    )
-                pixels = np.asarray(picture.convert("RGB"))
-        except UnicodeEncodeError:
-            faults.append(f"{root.name}/{key!a}: the file's name is not UTF-8")
+        if {unicodedata.category(letter) for letter in key} & _NO_TEXT:
+            faults.append(f"{root.name}/{key!a}: the name has a control character or is not UTF-8")
             continue
+        try:
+            pixels = _read_picture(path)
         except _UNREADABLE as error:
             faults.append(f"{root.name}/{key}: {_reason(error)}")
             continue
@@ -99,6 +104,25 @@ def _read_split(root: Path, classes: list[str], faults: list[str]) -> Pictures:
             faults.append(f"{root.name}/{key}: {pixels.shape[1]} × {pixels.shape[0]}, not square")
         pictures[key] = pixels
     return pictures
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    """Return `[H, W, 3]` uint8, or raise one of `_UNREADABLE`."""
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise ValueError("not a file, or a link that leads nowhere")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd metadata
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(
+                    f"{picture.width} × {picture.height}, more than {MAX_PIXELS:,} pixels"
+                )
+            if picture.mode.startswith(("I", "F")):
+                raise ValueError(f"more than 8 bits per pixel and channel (mode {picture.mode})")
+            return np.asarray(picture.convert("RGB"))
 
 
 def _check_sizes(halves: dict[str, Pictures], faults: list[str]) -> None:
