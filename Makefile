@@ -18,7 +18,7 @@ SORT_YAML := import sys, yaml; yaml.safe_dump(yaml.safe_load(sys.stdin), sys.std
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-slow check lint types fast-tests repro experiments progress current torture bench
+.PHONY: help setup demo test coverage test-slow check lint types fast-tests repro experiments progress current torture bench
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,12 @@ demo-%:
 
 test: check ## Everything that CI runs
 	pytest -q -n 2 --dist loadfile -m "dvc or browser"
+
+coverage: $(READY) ## Run the tests of `make test` and show which lines none of them reached
+	coverage erase
+	COVERAGE_FILE=$(CURDIR)/.coverage coverage run -m pytest -q -n 2 --dist loadfile -m "not slow"
+	coverage combine --quiet
+	coverage report
 
 test-slow: $(READY) ## Run the tests that take minutes each: every how-to, queues that are killed
 	pytest -q -m slow

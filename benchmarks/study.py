@@ -18,6 +18,17 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **more}
 
 
+def copy_pipeline(folder: Path) -> None:
+    """Copy all but the parameters into a folder, made anew, that git does not look at."""
+    shutil.rmtree(folder, ignore_errors=True)
+    without_caches = shutil.ignore_patterns("__pycache__")
+    for name in ("cifarpipe", "stages", "data/baselines", ".dvc/plots"):
+        shutil.copytree(ROOT / name, folder / name, ignore=without_caches)
+    for name in (".dvcignore", ".dvc/config", "dvc.yaml"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+
+
 def copy_study(folder: Path, changes: dict[str, Any], models: dict[str, dict[str, Any]]) -> None:
     """Copy the pipeline with the demo's parameters.
 
@@ -26,13 +37,7 @@ def copy_study(folder: Path, changes: dict[str, Any], models: dict[str, dict[str
         changes: Values of whole sections, by key: `{"data": {"train_size": 500}}`.
         models: Which of the demo's models, each with the keys to change.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    without_caches = shutil.ignore_patterns("__pycache__")
-    for name in ("cifarpipe", "stages", "data/baselines", ".dvc/plots"):
-        shutil.copytree(ROOT / name, folder / name, ignore=without_caches)
-    for name in (".dvcignore", ".dvc/config", "dvc.yaml"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    copy_pipeline(folder)
     yaml = YAML()
     params = yaml.load((ROOT / "params.demo.yaml").read_text(encoding="utf-8"))
     for section, values in changes.items():

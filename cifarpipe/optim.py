@@ -4,9 +4,11 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cifarpipe.params import AdamW, Plateau, Recipe
+from cifarpipe.muon import Muon, Together
+from cifarpipe.params import SGD, Plateau, Recipe
+from cifarpipe.params import Muon as MuonOptions
 
 TRIANGLE_KNEE = 0.8  # of the run; there the rate has fallen to TRIANGLE_KNEE_RATE of its peak
 TRIANGLE_KNEE_RATE = 1 / 20  # both as in locuslab/convmixer-cifar10's train.py
@@ -14,20 +16,41 @@ ONECYCLE_START = 1 / 25  # torch.optim.lr_scheduler.OneCycleLR's div_factor
 ONECYCLE_END = 1 / 25e4  # its div_factor × final_div_factor
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | Together:
     """Return the recipe's optimizer of all parameters of `model`; the loop sets its rate."""
     options = recipe.optimizer
     groups = parameter_groups(model, options.weight_decay, options.decay_on)
-    if isinstance(options, AdamW):
-        return torch.optim.AdamW(groups, betas=options.betas, fused=True)
-    return torch.optim.SGD(
-        groups, lr=0.0, momentum=options.momentum, nesterov=options.nesterov, fused=True
-    )
+    if isinstance(options, SGD):
+        return torch.optim.SGD(
+            groups, lr=0.0, momentum=options.momentum, nesterov=options.nesterov, fused=True
+        )
+    if isinstance(options, MuonOptions):
+        inner = inner_kernels(model)
+        muon = Muon(
+            inner,
+            momentum=options.momentum,
+            nesterov=options.nesterov,
+            weight_decay=options.weight_decay,
+        )
+        taken = {id(kernel) for kernel in inner}
+        for group in groups:
+            group["params"] = [one for one in group["params"] if id(one) not in taken]
+        groups = [group for group in groups if group["params"]]
+        return Together(muon, torch.optim.AdamW(groups, betas=options.betas, fused=True))
+    return torch.optim.AdamW(groups, betas=options.betas, fused=True)
 
 
-def parameter_groups(
-    model: nn.Module, weight_decay: float, decay_on: str
-) -> list[dict[str, object]]:
+def inner_kernels(model: nn.Module) -> list[Tensor]:
+    """Return the kernels between the first and the last layer, but for depthwise ones."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    return [
+        layer.weight
+        for layer in layers[1:-1]
+        if not (isinstance(layer, nn.Conv2d) and layer.groups > 1)
+    ]
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, decay_on: str) -> list[dict[str, Any]]:
     """Sort the parameters into those that decay and those that do not.
 
     With `decay_on: weights` only the kernels of convolutions and linear layers decay; biases, norms
@@ -41,7 +64,7 @@ def parameter_groups(
     for parameter in model.parameters():
         decays = decay_on == "all" or id(parameter) in kernels
         (decayed if decays else spared).append(parameter)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": spared, "weight_decay": 0.0},
     ]

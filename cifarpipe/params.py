@@ -209,6 +209,22 @@ class SGD(Section):
         return self
 
 
+class Muon(Section):
+    """Orthogonalised momentum for the kernels inside the network, AdamW for all else.
+
+    All else: the first and the last layer, depthwise convolutions, biases, norms, class token and
+    positions. cifarpipe/muon.py says more.
+    """
+
+    name: Literal["muon"]
+    momentum: Fraction
+    nesterov: bool
+    betas: tuple[Fraction, Fraction] = Field(strict=False)
+    """Of AdamW."""
+    weight_decay: NonNegativeFloat
+    decay_on: Literal["weights", "all"]
+
+
 class Plateau(Section):
     """When the plateau schedule lowers the rate."""
 
@@ -229,7 +245,7 @@ class Recipe(Section):
     warmup: Fraction
     """Part of the run in which the rate rises to its peak."""
     plateau: Plateau | None
-    optimizer: Annotated[AdamW | SGD, Field(discriminator="name")]
+    optimizer: Annotated[AdamW | SGD | Muon, Field(discriminator="name")]
     clip_norm: PositiveFloat | None
     """Largest 2-norm of all gradients together; null does not clip."""
     label_smoothing: Fraction

@@ -138,6 +138,7 @@ def test_class_scores_are_scikit_learns_with_scipys_intervals() -> None:
     matrix = confusion_matrix(labels, predicted, 5)
     table = class_table(matrix, list("abcde"))
     assert table["class"].tolist() == list("abcde")
+    assert next(iter(table)) == "class"
     precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(
         labels, predicted
     )
@@ -206,3 +207,13 @@ def test_softmax_is_scipys_and_stays_finite() -> None:
     np.testing.assert_allclose(log_softmax(logits), scipy.special.log_softmax(exact, axis=1))
     np.testing.assert_allclose(softmax(logits), scipy.special.softmax(exact, axis=1))
     np.testing.assert_allclose(softmax(logits).sum(axis=1), 1)
+
+
+def test_the_confusion_table_is_the_matrix_by_hand() -> None:
+    table = confusion_table(np.array([[3, 1], [0, 2]]), ["cat", "dog"])
+    assert table.to_dict("records") == [
+        {"true": "cat", "predicted": "cat", "images": 3},
+        {"true": "cat", "predicted": "dog", "images": 1},
+        {"true": "dog", "predicted": "cat", "images": 0},
+        {"true": "dog", "predicted": "dog", "images": 2},
+    ]

@@ -250,7 +250,8 @@ def queued(names: list[str]) -> Check:
     def check(folder: Path, done: Done) -> None:
         assert done.returncode == 0, done.stderr
         states = queue(folder)
-        assert {name: states.get(name) for name in names} == dict.fromkeys(names, "Queued")
+        # A worker of an earlier queue may still be there, and take them at once.
+        assert {states.get(name) for name in names} <= {"Queued", "Running"}
         assert clean(folder)
 
     return check

@@ -7,7 +7,7 @@ from torch import nn
 
 from cifarpipe.models.build import build_model
 from cifarpipe.optim import PlateauFactor, make_optimizer, parameter_groups, schedule_factor
-from cifarpipe.params import Params, Plateau
+from cifarpipe.params import ModelEntry, Params, Plateau
 from cifarpipe.params_file import load_params
 
 STEPS = 200
@@ -68,6 +68,7 @@ def test_every_schedule_peaks_once_at_the_end_of_its_warmup(schedule: str, warmu
 @pytest.mark.parametrize("patience", [0, 2])
 def test_plateau_lowers_when_pytorchs_does(patience: int) -> None:
     losses = [2.0, 1.5, 1.6, 1.5, 1.4999, 1.45, 1.46, 1.47, 1.48, 1.5, 1.4, 1.41, 1.42, 1.43, 1.44]
+    losses += [1.5] * 9  # it is lowered again and again
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=0.3, patience=patience, eps=0.0
@@ -108,3 +109,41 @@ def test_optimizer_is_the_one_asked_for(name: str, kind: str, demo_params: Param
     entry = demo_params.models[name]
     optimizer = make_optimizer(build_model(entry, num_classes=10, image_size=32), entry)
     assert type(optimizer).__name__ == kind
+
+
+def test_a_plateau_goes_on_from_its_state() -> None:
+    first, second = (PlateauFactor(Plateau(factor=0.5, patience=1)) for _ in range(2))
+    for loss in (1.0, 2.0, 2.0, 2.0):
+        first.update(loss)
+    assert (first.factor, first.best, first.stale_epochs) == (0.5, 1.0, 1)
+    second.load_state_dict(first.state_dict())
+    for each in (first, second):
+        each.update(1.5)
+        assert each.factor == 0.25
+
+
+def with_optimizer(entry: ModelEntry, **options: object) -> ModelEntry:
+    return entry.model_copy(update={"optimizer": entry.optimizer.model_copy(update=options)})
+
+
+def test_adamw_has_the_recipes_options(demo_params: Params) -> None:
+    entry = with_optimizer(
+        demo_params.models["vit"], betas=(0.7, 0.8), weight_decay=0.25, decay_on="all"
+    )
+    optimizer = make_optimizer(nn.Linear(2, 2), entry)
+    (group,) = optimizer.param_groups
+    assert (group["betas"], group["weight_decay"]) == ((0.7, 0.8), 0.25)
+    assert len(group["params"]) == 2
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_has_the_recipes_options(nesterov: bool, demo_params: Params) -> None:
+    entry = with_optimizer(
+        demo_params.models["resnet18_ln"],
+        momentum=0.7, nesterov=nesterov, weight_decay=0.25, decay_on="weights",
+    )  # fmt: skip
+    optimizer = make_optimizer(nn.Linear(2, 2), entry)
+    decayed, spared = optimizer.param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.25, 0.0)
+    for group in (decayed, spared):
+        assert (group["momentum"], group["nesterov"], group["lr"]) == (0.7, nesterov, 0.0)

@@ -209,7 +209,7 @@ def test_without_the_key_that_tells_kinds_apart_that_key_is_named(file: Path) ->
         (
             "models__vit__optimizer__name",
             "adam",
-            "models.vit.optimizer.name is 'adam': allowed: 'adamw', 'sgd'",
+            "models.vit.optimizer.name is 'adam': allowed: 'adamw', 'sgd', 'muon'",
         ),
         (
             "models__vit__optimizer",

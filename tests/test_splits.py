@@ -103,6 +103,15 @@ def test_splits_depend_on_the_seed_alone() -> None:
         assert part != other
 
 
+def test_the_splits_of_a_seed_stay_what_they_are() -> None:
+    """Results of different versions can be compared only as long as these numbers stay."""
+    labels = np.arange(30) % 3
+    train, val = split_train(labels, val_size=6, train_size=6, seed=0)
+    assert train.tolist() == [0, 1, 14, 16, 17, 21]
+    assert val.tolist() == [8, 12, 19, 20, 27, 28]
+    assert choose_test(labels, test_size=6, seed=0).tolist() == [0, 2, 3, 4, 5, 7]
+
+
 def test_train_and_test_draws_are_not_the_same_stream() -> None:
     _, val = split_train(BALANCED, val_size=50, train_size=None, seed=7)
     assert val.tolist() != choose_test(BALANCED, test_size=50, seed=7).tolist()

@@ -1,0 +1,199 @@
+"""Every number of params.yaml at its bounds: the last value allowed, the first one refused."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cifarpipe.params import Params
+from tests.params_text import CONTENT, changed
+
+TINY = 1e-9
+POSITIVE_INT = ([1, 2], [0, -1])
+INT_FROM_0 = ([0, 1], [-1])
+POSITIVE = ([TINY, 1.0], [0, 0.0, -TINY])
+FROM_0 = ([0, 0.0, TINY, 5.0], [-TINY])
+FRACTION = ([0, 0.0, 1 - TINY], [-TINY, 1, 1.0])
+PROBABILITY = ([0, 0.0, 1, 1.0], [-TINY, 1 + TINY])
+AREAS = ([[TINY, 1.0], [1.0, 1.0], [0.5, 0.5]],
+         [[0, 1.0], [0.5, 1 + TINY], [0.6, 0.5], [0.5], [0.5, 0.6, 0.7], 0.5])  # fmt: skip
+RATIOS = ([[TINY, 1.0], [2.0, 2.0], [1.0, 9.0]], [[0.0, 1.0], [-1.0, 1.0], [2.0, 1.0], [1.0]])
+
+RECIPE: dict[str, tuple[list[Any], list[Any]]] = {
+    "epochs": POSITIVE_INT,
+    "batch_size": POSITIVE_INT,
+    "lr_scale": POSITIVE,
+    "warmup": FRACTION,
+    "clip_norm": ([None, TINY, 1.0], [0, 0.0, -1]),
+    "label_smoothing": FRACTION,
+    "ema": FRACTION,
+    "optimizer__weight_decay": FROM_0,
+    "augment__crop": INT_FROM_0,
+    "augment__resized_crop__scale": AREAS,
+    "augment__resized_crop__ratio": RATIOS,
+    "augment__randaugment__n": ([0, 10], [-1, 11]),
+    "augment__randaugment__m": ([0, 30], [-1, 31]),
+    "augment__color_jitter__brightness": FROM_0,
+    "augment__color_jitter__contrast": FROM_0,
+    "augment__color_jitter__saturation": FROM_0,
+    "augment__color_jitter__hue": ([0, 0.5], [-TINY, 0.5 + TINY]),
+    "augment__rotate": ([0, 180], [-TINY, 180 + 1e-6]),
+    "augment__erasing__probability": PROBABILITY,
+    "augment__erasing__scale": AREAS,
+    "augment__erasing__ratio": RATIOS,
+    "augment__cutout": INT_FROM_0,
+    "augment__mixup__probability": PROBABILITY,
+    "augment__mixup__alpha": POSITIVE,
+    "augment__cutmix__probability": PROBABILITY,
+    "augment__cutmix__alpha": POSITIVE,
+}
+BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
+    "seed": ([0, 2**32 - 1], [-1, 2**32]),
+    "lr": POSITIVE,
+    "data__val_size": ([1, 5000], [-1]),
+    "data__train_size": ([None, 1], [0, -1]),
+    "data__test_size": ([None, 1], [0, -1]),
+    "train__devices": POSITIVE_INT,
+    **{f"models__vit__{key}": bounds for key, bounds in RECIPE.items()},
+    "models__vit__optimizer__betas": ([[0, 0.0], [1 - TINY, 0.5]],
+                                      [[1.0, 0.5], [0.5, 1.0], [-TINY, 0.5], [0.5]]),
+    "models__vit__patch": POSITIVE_INT,
+    "models__vit__dim": ([CONTENT["models"]["vit"]["heads"]], [0, -1]),
+    "models__vit__depth": POSITIVE_INT,
+    "models__vit__heads": ([1, CONTENT["models"]["vit"]["dim"]], [0, -1]),
+    "models__vit__head_dim": POSITIVE_INT,
+    "models__vit__mlp_dim": POSITIVE_INT,
+    "models__vit__dropout": FRACTION,
+    "models__convmixer__patch": POSITIVE_INT,
+    "models__convmixer__dim": POSITIVE_INT,
+    "models__convmixer__depth": POSITIVE_INT,
+    "models__convmixer__kernel": ([1, 3], [0, 2, -1]),
+    "models__resnet18_ln__optimizer__momentum": ([TINY, 1 - TINY], [1, -TINY]),
+    "models__resnet18_ln__width": ([16], [15]),
+    "models__resnet18_ln__strides": ([[1, 1, 1, 1]], [[0, 1, 1, 1], [1, 1, 1], [1] * 5, 1]),
+    "models__resnet18_ln_plateau__plateau__factor": ([TINY, 1 - TINY], [0, 1, 1.0]),
+    "models__resnet18_ln_plateau__plateau__patience": INT_FROM_0,
+    "evaluate__batch_size": POSITIVE_INT,
+    "evaluate__calibration_bins": POSITIVE_INT,
+    "misclassified__count": POSITIVE_INT,
+    "misclassified__seed": INT_FROM_0,
+    "gradcam__batch_size": POSITIVE_INT,
+    "gradcam__opacity": ([TINY, 1, 1.0], [0, 1 + TINY]),
+    "gradcam__removal_images": INT_FROM_0,
+    "gradcam__seed": INT_FROM_0,
+    "report__title": (["x", "x" * 200], ["", "x" * 201]),
+}  # fmt: skip
+GOOD = [(path, value) for path, (values, _) in BOUNDS.items() for value in values]
+BAD = [(path, value) for path, (_, values) in BOUNDS.items() for value in values]
+
+
+def without_mixing(path: str, value: object) -> dict[str, Any]:
+    """Return the content with one key set; mixup and cutmix may not add up to more than 1."""
+    zero = {f"models__vit__augment__{other}__probability": 0.0 for other in ("mixup", "cutmix")}
+    return changed(**zero | {path: value})
+
+
+@pytest.mark.parametrize(("path", "value"), GOOD)
+def test_the_last_value_that_is_allowed_is_taken(path: str, value: object) -> None:
+    Params.model_validate(without_mixing(path, value))
+
+
+@pytest.mark.parametrize(("path", "value"), BAD)
+def test_the_first_value_that_is_not_allowed_is_refused(path: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=path.split("__")[-1]):
+        Params.model_validate(without_mixing(path, value))
+
+
+@pytest.mark.parametrize("path", [path for path in BOUNDS if path != "report__title"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True, "1"])
+def test_a_number_is_finite_and_no_truth_value_or_text(path: str, value: object) -> None:
+    with pytest.raises(ValidationError):
+        Params.model_validate(without_mixing(path, value))
+
+
+def of_any_model(path: str) -> str:
+    """Return a path without the model's name."""
+    return path.split("__", 2)[2] if path.startswith("models__") else path
+
+
+def numbers(content: Any, path: str = "") -> set[str]:
+    """Return the paths of all numbers, and of lists of them."""
+    if isinstance(content, dict):
+        return {
+            found
+            for key, value in content.items()
+            for found in numbers(value, f"{path}__{key}" if path else key)
+        }
+    first = content[0] if isinstance(content, list) and content else content
+    return {path} if isinstance(first, int | float) and not isinstance(first, bool) else set()
+
+
+def test_every_number_has_its_bounds_here() -> None:
+    found = {of_any_model(path) for path in numbers(CONTENT)}
+    assert found <= {of_any_model(path) for path in BOUNDS}
+    assert len(found) > 50
+
+
+@pytest.mark.parametrize("name", ["a", "a" * 60, "vit-2_b"])
+def test_a_models_name_may_be(name: str) -> None:
+    content = changed(report__baselines={})
+    Params.model_validate(content | {"models": {name: content["models"]["vit"]}})
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a" * 61, "Vit", "1vit", "_vit", "-vit", "vit 2", "vit\n", "é"]
+)
+def test_a_models_name_may_not_be(name: str) -> None:
+    content = changed(report__baselines={})
+    with pytest.raises(ValidationError):
+        Params.model_validate(content | {"models": {name: content["models"]["vit"]}})
+
+
+def test_there_must_be_a_model() -> None:
+    with pytest.raises(ValidationError):
+        Params.model_validate(changed(models={}, report__baselines={}))
+
+
+@pytest.mark.parametrize(("dim", "heads", "said"), [(50, 8, "e.g. 56"), (7, 8, "e.g. 8")])
+def test_a_dim_that_heads_do_not_divide_is_told_a_better_one(
+    dim: int, heads: int, said: str
+) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Params.model_validate(changed(models__vit__dim=dim, models__vit__heads=heads))
+
+
+MUON = {
+    "name": "muon", "momentum": 0.95, "nesterov": True, "betas": [0.9, 0.95],
+    "weight_decay": 0.1, "decay_on": "weights",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad"),
+    [
+        ("momentum", 0, 1),
+        ("momentum", 1 - TINY, -TINY),
+        ("betas", [0, 0.0], [1.0, 0.5]),
+        ("weight_decay", 0, -TINY),
+        ("decay_on", "all", "none"),
+        ("nesterov", False, 1),
+    ],
+)
+def test_muon_at_its_bounds(key: str, good: object, bad: object) -> None:
+    Params.model_validate(changed(models__vit__optimizer=MUON | {key: good}))
+    with pytest.raises(ValidationError, match=key):
+        Params.model_validate(changed(models__vit__optimizer=MUON | {key: bad}))
+
+
+@pytest.mark.parametrize(("mixup", "cutmix", "fine"), [(0.5, 0.5, True), (1.0, 0, True),
+                                                       (0.5, 0.5000001, False)])  # fmt: skip
+def test_an_image_is_mixed_once(mixup: float, cutmix: float, fine: bool) -> None:
+    content = changed(
+        models__vit__augment__mixup__probability=mixup,
+        models__vit__augment__cutmix__probability=cutmix,
+    )
+    if fine:
+        Params.model_validate(content)
+    else:
+        with pytest.raises(ValidationError, match="allowed: at most 1"):
+            Params.model_validate(content)
