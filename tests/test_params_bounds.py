@@ -154,7 +154,9 @@ def test_there_must_be_a_model() -> None:
         Params.model_validate(changed(models={}, report__baselines={}))
 
 
-@pytest.mark.parametrize(("dim", "heads", "said"), [(50, 8, "e.g. 56"), (7, 8, "e.g. 8")])
+@pytest.mark.parametrize(
+    ("dim", "heads", "said"), [(50, 8, "e.g. 56"), (7, 8, "e.g. 8"), (7, 3, "e.g. 9")]
+)
 def test_a_dim_that_heads_do_not_divide_is_told_a_better_one(
     dim: int, heads: int, said: str
 ) -> None:
