@@ -243,6 +243,21 @@ def test_a_vit_can_be_explained_by_other_methods(demo_params: Params, method: st
         assert not np.allclose(found.predicted, maps), other
 
 
+def test_a_network_without_errors_is_explained(convmixer: Setting) -> None:
+    rows = convmixer.table[convmixer.table.true == convmixer.table.predicted]
+    assert len(rows) > 0
+    found = run(convmixer, rows)
+    assert found.predicted.shape == (
+        len(rows),
+        *run(convmixer, convmixer.table).predicted.shape[1:],
+    )
+    np.testing.assert_array_equal(found.true, found.predicted)
+    nothing = Explainer(convmixer.model, convmixer.origin, "gradcam", 7).maps(
+        convmixer.split.images[:0], np.empty(0, np.int64)
+    )
+    assert len(nothing) == 0
+
+
 def test_classes_are_not_asked_of_a_method_that_knows_none(
     convmixer: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:

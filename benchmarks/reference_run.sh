@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# The reference run on a bare GPU machine without network: from images to a finished `dvc repro`.
+#
+#   benchmarks/reference_run.sh DIR [SECONDS]
+#
+# In the root of a checkout whose python3 has PyTorch. Beside it lie .whl/*.whl, wheels of what that
+# python3 lacks, and in .images/ either cifar-10-python.tar.gz or an archive of pictures
+# (cifar10-images.tar.xz: train/<class>/*, test/<class>/*). Stops itself after SECONDS (540), with
+# exit code 75; the same line then goes on. DIR gets dvc.lock, reports.tar.gz, timing.csv and
+# run.log, each below 16 MB. PARAMS names other parameters than params.yaml, for a rehearsal.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:?usage: benchmarks/reference_run.sh DIR [SECONDS]}
+seconds=${2:-540}
+params=${PARAMS:-params.yaml}
+run=.reference
+end=$((SECONDS + seconds))
+mkdir -p "$out" "$run"
+out=$(cd "$out" && pwd)
+
+ls .whl/*.whl >/dev/null 2>&1 || { echo "error: no wheels in .whl/; see benchmarks/reference_run.sh" >&2; exit 2; }
+if [ ! -e "$run/.installed" ]; then
+	python3 -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target "$run/packages" .whl/*.whl
+	touch "$run/.installed"
+fi
+export PYTHONPATH=$PWD/$run/packages PATH=$PWD/$run/packages/bin:$PATH PYTHONUNBUFFERED=1 DVC_NO_ANALYTICS=1
+export CIFARPIPE_DATA=$PWD/$run/raw
+# Stages run `python`.
+mkdir -p "$run/bin" && ln -sf "$(command -v python3)" "$run/bin/python" && export PATH=$PWD/$run/bin:$PATH
+
+mkdir -p "$run/raw"
+if [ -e .images/cifar-10-python.tar.gz ]; then
+	cp -n .images/cifar-10-python.tar.gz "$run/raw/"
+	source=cifar10 folder=null
+else
+	archive=$(ls .images/*.tar.xz) || { echo "error: no images in .images/; see benchmarks/reference_run.sh" >&2; exit 2; }
+	[ -e "$run/raw/.unpacked" ] || { tar -xf "$archive" -C "$run/raw" && touch "$run/raw/.unpacked"; }
+	source=folder folder=$(cd "$run/raw" && ls -d */train | cut -d/ -f1)
+fi
+
+mkdir -p "$run/study/.dvc" "$run/study/data"
+rm -rf "$run/study/cifarpipe" "$run/study/stages"
+cp -R cifarpipe stages dvc.yaml .dvcignore "$run/study/"
+cp -R data/baselines "$run/study/data/"
+cp -R .dvc/config .dvc/plots "$run/study/.dvc/"
+printf '[core]\n    no_scm = true\n' >"$run/study/.dvc/config.local"
+sed -E "s|^(  source:) [a-z0-9]+|\1 $source|; s|^(  folder:) [^ ]+|\1 $folder|" "$params" >"$run/study/params.yaml"
+
+stamped() { while IFS= read -r line; do printf '%(%s)T %s\n' -1 "$line"; done; }
+status=0
+(cd "$run/study" && timeout --signal=INT --kill-after=20 $((end - SECONDS)) dvc repro 2>&1) |
+	stamped | tee -a "$run/run.log" || status=$?
+
+cp "$run/run.log" "$out/"
+cp "$run/study/dvc.lock" "$out/" 2>/dev/null || true
+tar -czf "$out/reports.tar.gz" -C "$run/study" reports 2>/dev/null || true
+python3 -m benchmarks.timing "$run/run.log" "$run/study/logs" >"$out/timing.csv"
+case $status in
+0) echo "done: $out" ;;
+124) echo "time is up; the same line goes on"; exit 75 ;;
+*) exit "$status" ;;
+esac
