@@ -10,24 +10,24 @@ from pathlib import Path
 
 import pandas as pd
 
-STARTS = re.compile(r"(\d+) Running stage '(.+)':$")
-ENDS = re.compile(r"(\d+) (Updating lock file|Stage |ERROR|Use `dvc push`)")
+STARTS = re.compile(r"Running stage '(.+)':$")
+SPEAKS = re.compile(r"Updating lock file|Stage '|ERROR|Use `dvc push`|Data and pipelines")
 
 
 def stage_seconds(lines: list[str]) -> dict[str, int]:
     """Return how long each stage ran, by its name, in the order in which they began."""
     spent: dict[str, int] = {}
-    stage, begun, last = "", 0, 0
+    stage, since = "", 0
     for line in lines:
-        start = STARTS.match(line)
-        if stage and (start or ENDS.match(line)):
-            spent[stage] = spent.get(stage, 0) + int(line.split(" ", 1)[0]) - begun
+        second, _, text = line.partition(" ")
+        if stage and not text.startswith("Stage '"):
+            # What went by between two calls, the first of which was stopped, was no work.
+            spent[stage] = spent.get(stage, 0) + int(second) - since
+        since = int(second)
+        if start := STARTS.match(text):
+            stage = start[1]
+        elif SPEAKS.match(text):
             stage = ""
-        if start:
-            begun, stage = int(start[1]), start[2]
-        last = int(line.split(" ", 1)[0])
-    if stage:
-        spent[stage] = spent.get(stage, 0) + last - begun
     return spent
 
 

@@ -96,7 +96,7 @@ def four_in_a_queue(clone: Path, name: str, depths: str) -> list[str]:
 
 def two_at_a_time(clone: Path, command: str = "stages.train") -> list[psutil.Process]:
     """Wait until a command runs in two experiments at a time; by default until both train."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while len(found := processes(clone / ".dvc/tmp/exps", command)) < 2:
         assert time.monotonic() < end, queue(clone)
         time.sleep(0.2)
