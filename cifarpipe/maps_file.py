@@ -11,7 +11,7 @@ from cifarpipe.errors import UserError
 from cifarpipe.outputs import atomic_path
 
 Maps = NDArray[np.float32]
-# What a faulty archive raises.
+# What a faulty archive raises; OSError where it names a place before its own beginning.
 DAMAGED = (BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError, OSError)
 
 

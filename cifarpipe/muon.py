@@ -12,15 +12,18 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-STEPS = 5  # of Newton and Schulz
-# Of their polynomial: steepest at 0, so that 5 steps do for singular values near to it.
+STEPS = 5  # of the Newton-Schulz iteration
+# Of its polynomial a x + b x³ + c x⁵: so steep at 0 that few steps lift small singular values.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-LENGTH = 0.2  # root mean square of a step that AdamW is about to make at rate 1
+LENGTH = 0.2  # root mean square of a step at rate 1, which is about AdamW's
 EPSILON = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised, with decoupled weight decay."""
+    """Momentum, orthogonalised, with decoupled weight decay.
+
+    Its parameters have two dimensions or more, the first of which counts outputs.
+    """
 
     def __init__(
         self,
@@ -31,7 +34,6 @@ class Muon(torch.optim.Optimizer):
         nesterov: bool,
         weight_decay: float,
     ) -> None:
-        """Take parameters of two dimensions or more, the first of which counts outputs."""
         options = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
         super().__init__(params, {"lr": lr} | options)
 
@@ -71,10 +73,15 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Return bfloat16 matrices `[N, rows, columns]` with singular values of about 1.
+    """Return matrices of the same directions with singular values of about 1.
 
-    Between 0.7 and 1.2 they are, for all that were above a hundredth of the greatest; their
-    directions stay.
+    Values of at least a hundredth of the greatest end between 0.68 and 1.21.
+
+    Args:
+        matrices: `[N, rows, columns]`.
+
+    Returns:
+        `[N, rows, columns]` bfloat16.
     """
     a, b, c = COEFFICIENTS
     wide = matrices.shape[1] <= matrices.shape[2]

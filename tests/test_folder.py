@@ -247,6 +247,18 @@ def _name_of_two_lines(root: Path) -> list[str]:
     return ["(1)", "test/'cat/two\\nlines.png': the name has a control character"]
 
 
+def _class_of_two_lines(root: Path) -> list[str]:
+    for half in ("train", "test"):
+        save(root / half / "two\nlines/1.png", pixels(2))
+    return [f"{root}/train: class 'two\\nlines': the name has a control character", "Rename"]
+
+
+def _class_that_is_not_text(root: Path) -> list[str]:
+    latin1 = os.fsdecode(os.fsencode(root / "test") + b"/caf\xe9")
+    save(Path(latin1) / "1.png", pixels(2))
+    return [f"{root}/test: class 'caf\\udce9': the name has a control character or is not UTF-8"]
+
+
 def _bomb(root: Path) -> list[str]:
     """Three kilobytes that Pillow would make 48 MB of."""
     path = root / "train/cat/bomb.png"
@@ -291,7 +303,8 @@ def _link_to_what_is_no_picture(root: Path) -> list[str]:
 SPOILT = [
     _nothing_there, _no_train, _no_test, _no_classes, _class_in_train_alone, _empty_class,
     _text_file, _empty_file, _truncated_jpeg, _truncated_png, _broken_dds, _sixteen_bits,
-    _two_sizes, _not_square, _name_that_is_not_text, _name_of_two_lines, _bomb,
+    _two_sizes, _not_square, _name_that_is_not_text, _name_of_two_lines, _class_of_two_lines,
+    _class_that_is_not_text, _bomb,
     _bomb_that_pillow_warns_of, _pipe, _huge_file, _link_to_nowhere, _link_to_itself,
     _link_to_what_is_no_picture,
 ]  # fmt: skip

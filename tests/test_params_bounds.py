@@ -95,7 +95,10 @@ def without_mixing(path: str, value: object) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("path", "value"), GOOD)
 def test_the_last_value_that_is_allowed_is_taken(path: str, value: object) -> None:
-    Params.model_validate(without_mixing(path, value))
+    taken: Any = Params.model_validate(without_mixing(path, value)).model_dump(mode="json")
+    for key in path.split("__"):
+        taken = taken[key]
+    assert taken == value
 
 
 @pytest.mark.parametrize(("path", "value"), BAD)
@@ -137,7 +140,8 @@ def test_every_number_has_its_bounds_here() -> None:
 @pytest.mark.parametrize("name", ["a", "a" * 60, "vit-2_b"])
 def test_a_models_name_may_be(name: str) -> None:
     content = changed(report__baselines={})
-    Params.model_validate(content | {"models": {name: content["models"]["vit"]}})
+    params = Params.model_validate(content | {"models": {name: content["models"]["vit"]}})
+    assert list(params.models) == [name]
 
 
 @pytest.mark.parametrize(

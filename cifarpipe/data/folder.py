@@ -22,6 +22,7 @@ _UNREADABLE = (
 )  # fmt: skip
 # Kinds of character that have no place in a name: control, lone surrogates, ends of lines.
 _NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}
+_NAME_FAULT = "the name has a control character or is not UTF-8"
 
 
 def read_folder(folder: str) -> RawData:
@@ -72,6 +73,8 @@ def _find_classes(root: Path) -> list[str]:
                 f"{root} has no folder {half}/.\nWanted: train/<class>/* and test/<class>/*."
             )
         found[half] = {path.name for path in _visible(root / half) if path.is_dir()}
+        if odd := [name for name in sorted(found[half]) if not _is_text(name)]:
+            raise UserError(f"{root}/{half}: class {odd[0]!a}: {_NAME_FAULT}.\nRename that folder.")
     if lonely := sorted(found["train"] ^ found["test"]):
         raise UserError(
             f"{root}: classes that stand in only one of train/ and test/: {', '.join(lonely)}.\n"
@@ -92,8 +95,8 @@ def _read_split(root: Path, classes: list[str], faults: list[str]) -> Pictures:
     pictures: Pictures = {}
     for path in tqdm(files, desc=f"reading {root.name}", unit=" pictures", disable=None):
         key = f"{path.parent.name}/{path.name}"
-        if {unicodedata.category(letter) for letter in key} & _NO_TEXT:
-            faults.append(f"{root.name}/{key!a}: the name has a control character or is not UTF-8")
+        if not _is_text(path.name):
+            faults.append(f"{root.name}/{key!a}: {_NAME_FAULT}")
             continue
         try:
             pixels = _read_picture(path)
@@ -104,6 +107,10 @@ def _read_split(root: Path, classes: list[str], faults: list[str]) -> Pictures:
             faults.append(f"{root.name}/{key}: {pixels.shape[1]} × {pixels.shape[0]}, not square")
         pictures[key] = pixels
     return pictures
+
+
+def _is_text(name: str) -> bool:
+    return not {unicodedata.category(letter) for letter in name} & _NO_TEXT
 
 
 def _read_picture(path: Path) -> np.ndarray:
