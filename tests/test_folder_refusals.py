@@ -1,0 +1,156 @@
+"""Folders of pictures that can't be used, and what is said of each."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cifarpipe.data.folder import read_folder
+from cifarpipe.errors import UserError
+from cifarpipe.params_file import load_params
+from tests.odd_folders import (
+    SPOILT,
+    Spoil,
+    empty_class,
+    make_pictures,
+    not_square,
+    pixels,
+    save,
+    text_file,
+    two_sizes,
+)
+
+ROOT = Path(__file__).parents[1]
+spoilt = pytest.mark.parametrize("spoil", SPOILT, ids=lambda spoil: spoil.__name__)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return make_pictures(tmp_path / "pictures")
+
+
+def refused(root: Path) -> str:
+    with pytest.raises(UserError) as refusal:
+        read_folder(str(root))
+    return str(refusal.value)
+
+
+@spoilt
+def test_what_cannot_be_used_is_refused_and_named(pictures: Path, spoil: Spoil) -> None:
+    wanted = spoil(pictures)
+    message = refused(pictures)
+    for part in wanted:
+        assert part in message
+
+
+def test_all_faults_are_named_at_once(pictures: Path) -> None:
+    text_file(pictures)
+    two_sizes(pictures)
+    not_square(pictures)
+    empty_class(pictures)
+    message = refused(pictures)
+    assert "has pictures that can't be used (5):" in message
+    assert message.count("\n  - ") == 5
+    assert "… and" not in message
+
+
+def test_no_more_than_ten_faults_are_listed(pictures: Path) -> None:
+    for number in range(10):
+        (pictures / f"train/cat/{number}.jpg").write_text("no picture")
+    ten = refused(pictures)
+    assert ten.count("\n  - ") == 10
+    assert "… and" not in ten
+    for number in range(3):
+        (pictures / f"test/dog/{number}.jpg").write_text("no picture")
+    message = refused(pictures)
+    assert "(13):" in message
+    assert message.count("\n  - ") == 10
+    assert "\n  … and 3 more\n" in message
+
+
+def write_params(folder: Path, pictures: Path) -> None:
+    content = yaml.safe_load((ROOT / "params.demo.yaml").read_text(encoding="utf-8"))
+    content["data"] = {
+        "source": "folder",
+        "folder": str(pictures),
+        "val_size": 2,
+        "train_size": None,
+        "test_size": None,
+    }
+    (folder / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+
+
+@pytest.fixture
+def workspace(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder to run the stage in, with parameters that name the pictures."""
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    write_params(folder, pictures)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@spoilt
+def test_the_stage_refuses_it_too_and_leaves_nothing(
+    pictures: Path,
+    workspace: Path,
+    spoil: Spoil,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from cifarpipe.command import run
+    from stages.prepare import main
+
+    wanted = spoil(pictures)
+    monkeypatch.setattr(sys, "argv", ["prepare"])
+    with pytest.raises(SystemExit) as ended:
+        run(main)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("error: ") == 1
+    assert "Traceback" not in said
+    for part in wanted:
+        assert part in said
+    assert left_in(workspace) == ["params.yaml"]
+
+
+def command(folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "stages.prepare"],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_ends_with_2_a_message_and_nothing_left(
+    pictures: Path, workspace: Path
+) -> None:
+    wanted = [*text_file(pictures)[1:], *two_sizes(pictures)[1:]]
+    done = command(workspace)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error: ") == 1
+    for part in wanted:
+        assert part in done.stderr
+    assert left_in(workspace) == ["params.yaml"]
+
+
+def test_the_command_reads_a_folder_whatever_its_classes_are_called(
+    pictures: Path, workspace: Path
+) -> None:
+    for name in ("<img src=x onerror=alert(1)>", "$a", "日本"):
+        for half in ("train", "test"):
+            save(pictures / half / name / "1.png", pixels(40))
+    done = command(workspace)
+    assert done.returncode == 0, done.stderr
+    assert "folder: 5 classes, 5 train, 2 val, 5 test" in done.stdout
+    assert not [path for path in left_in(workspace) if ".partial" in path]
+    assert load_params(workspace / "params.yaml").data.folder == str(pictures)
+    assert "data/prepared/dataset.json" in left_in(workspace)
