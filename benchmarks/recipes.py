@@ -1,18 +1,18 @@
 """Train one model by many recipes, and table what validation says of each.
 
-`python -m benchmarks.recipes docs/recipes/TRIALS.yaml FOLDER [--seeds 0 1 2] [--only PART]`. What
-has been trained in FOLDER stays, so the same line goes on after a stop, or adds what is new. The
-test images are not looked at.
+`python -m benchmarks.recipes docs/recipes/TRIALS.yaml FOLDER [--seeds 0 1 2] [--only PART]`. The
+table, docs/recipes/TRIALS.csv, gets a row for each run; what has one is not run again, unless its
+recipe or its data has changed. FOLDER holds the runs. The test images are not looked at.
 
-A file of trials has `data`, which changes that section of params.yaml; `trials`, by name: the entry
-of params.yaml that each is `like`, and what it changes there, `augment.randaugment.n: 2`; `all`:
-what they all change.
+A file of trials has `data`, which changes that section of params.yaml; `start`, a whole recipe; and
+`trials`, by name: the entry of params.yaml whose architecture each is `like`, and what it changes
+of `start`: `augment.randaugment.n: 2`.
 """
 
 import argparse
 import copy
+import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from ruamel.yaml import YAML
 
 from benchmarks.study import ROOT, copy_pipeline, run
 from cifarpipe.outputs import write_csv
+from cifarpipe.params import Recipe
 
+KEY = ["trial", "seed", "recipe"]
 yaml = YAML(typ="safe")
 
 
@@ -35,26 +37,33 @@ def main() -> None:
     asked = parser.parse_args()
     study = yaml.load(asked.trials.read_text(encoding="utf-8"))
     names = [name for name in study["trials"] if asked.only in name]
+    file = asked.trials.with_suffix(".csv")
+    table = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEY)
     for seed in asked.seeds:
+        params = parameters(study, seed)
+        missing = [name for name in names if not is_in(table, name, params)]
         folder = asked.folder / f"seed_{seed}"
-        if not folder.exists():
-            copy_pipeline(folder)
-        with (folder / "params.yaml").open("w", encoding="utf-8") as file:
-            YAML().dump(parameters(study, seed), file)
-        run(folder, "dvc", "repro", "prepare")
-        for name in names:
+        for name in missing:
+            if not folder.exists():
+                copy_pipeline(folder)
+            with (folder / "params.yaml").open("w", encoding="utf-8") as out:
+                YAML().dump(params, out)
+            run(folder, "dvc", "repro", "prepare")
             run(folder, "dvc", "repro", "--single-item", f"train@{name}")
-            table = pd.DataFrame(results(study, asked.folder))
-            write_csv(asked.trials.with_suffix(".csv"), table)
-            print(f"seed {seed}: {name}: {table[table.trial == name].val_acc.iloc[-1]:.4f}")
+            row = result(study["trials"][name], name, params, folder)
+            others = table[(table.trial != name) | (table.seed != seed)]
+            table = in_order(pd.concat([others, pd.DataFrame([row])]), study)
+            write_csv(file, table)
+            print(f"seed {seed}: {name}: {row['val_acc']:.4f}", flush=True)
     print(markdown(table))
 
 
 def parameters(study: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Return params.yaml with an entry for each trial."""
+    """Return params.yaml with an entry for each trial, and nothing else of its recipes."""
     params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     models = {
-        name: changed(params["models"][trial["like"]], study["all"] | changes(trial))
+        name: architecture(params["models"][trial["like"]])
+        | changed(study["start"], changes(trial))
         for name, trial in study["trials"].items()
     }
     return params | {
@@ -65,8 +74,31 @@ def parameters(study: dict[str, Any], seed: int) -> dict[str, Any]:
     }
 
 
+def architecture(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what of an entry makes the network."""
+    return {key: value for key, value in entry.items() if key not in Recipe.model_fields}
+
+
+def recipe_hash(name: str, params: dict[str, Any]) -> str:
+    """Return what a run depends on, in eight digits."""
+    said = [params[key] for key in ("seed", "lr", "data", "train")] + [params["models"][name]]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def is_in(table: pd.DataFrame, name: str, params: dict[str, Any]) -> bool:
+    """Return whether a table has a trial's run with these parameters."""
+    return bool(((table.trial == name) & (table.recipe == recipe_hash(name, params))).any())
+
+
+def in_order(table: pd.DataFrame, study: dict[str, Any]) -> pd.DataFrame:
+    """Return a table with trials as in their file, each with its seeds in order."""
+    place = {name: index for index, name in enumerate(study["trials"])}
+    by_trial = {"by": "trial", "key": lambda names: names.map(place), "kind": "stable"}
+    return table.sort_values("seed").sort_values(**by_trial)
+
+
 def changed(entry: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return an entry with some changes, by path."""
+    """Return a recipe with some changes, by path."""
     entry = copy.deepcopy(entry)
     for path, value in changes.items():
         *parents, key = path.split(".")
@@ -74,7 +106,7 @@ def changed(entry: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         for parent in parents:
             section = section[parent]
         if key not in section:
-            raise KeyError(f"no entry has {path}")
+            raise KeyError(f"no recipe has {path}")
         section[key] = value
     return entry
 
@@ -84,25 +116,24 @@ def changes(trial: dict[str, Any]) -> dict[str, Any]:
     return {path: value for path, value in trial.items() if path != "like"}
 
 
-def results(study: dict[str, Any], folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield a row for each run that came to its end."""
-    for name, trial in study["trials"].items():
-        for place in sorted(folder.glob("seed_*")):
-            if not (place / f"artifacts/{name}/model.safetensors").exists():
-                continue
-            history = pd.read_csv(place / f"reports/models/{name}/history.csv")
-            best = history.loc[history.val_acc.idxmax()]
-            yield {
-                "trial": name,
-                "like": trial["like"],
-                "changes": json.dumps(changes(trial)),
-                "seed": int(place.name.removeprefix("seed_")),
-                "epochs": len(history),
-                "val_acc": best.val_acc,
-                "best_epoch": int(best.epoch),
-                "last_val_acc": history.val_acc.iloc[-1],
-                "train_loss": history.train_loss.iloc[-1],
-            }
+def result(
+    trial: dict[str, Any], name: str, params: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Return the row of a run that came to its end."""
+    history = pd.read_csv(folder / f"reports/models/{name}/history.csv")
+    best = history.loc[history.val_acc.idxmax()]
+    return {
+        "trial": name,
+        "seed": params["seed"],
+        "recipe": recipe_hash(name, params),
+        "like": trial["like"],
+        "changes": json.dumps(changes(trial)),
+        "epochs": len(history),
+        "val_acc": round(best.val_acc, 4),
+        "best_epoch": int(best.epoch),
+        "last_val_acc": round(history.val_acc.iloc[-1], 4),
+        "train_loss": round(history.train_loss.iloc[-1], 4),
+    }
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -1,12 +1,15 @@
 """The files of trials in docs/recipes/: all can be run, and what they say is what is run."""
 
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from benchmarks.recipes import changed, markdown, parameters, yaml
+from benchmarks import recipes
+from benchmarks.recipes import changed, markdown, parameters, recipe_hash, yaml
 from cifarpipe.params import Params
 
 FILES = sorted((Path(__file__).parents[1] / "docs/recipes").glob("*.yaml"))
@@ -24,20 +27,30 @@ def test_every_trial_can_be_run(file: Path) -> None:
     assert list(params.models) == list(trials["trials"])
     assert params.seed == 3
     for model in params.models.values():
-        assert model.epochs == trials["all"]["epochs"]
+        assert model.epochs == trials["start"]["epochs"]
 
 
 def test_the_published_rates_are_theirs() -> None:
     params = Params.model_validate(parameters(study("published"), seed=0))
-    assert {name: round(params.peak_lr(name), 6) for name in params.models} == {
-        "vit_triangular": 0.01,
-        "vit_t2t_triangular": 0.01,
-        "convmixer_defaults": 0.01,
-        "convmixer_best": 0.05,
-        "vit_adam": 0.0001,
-        "resnet18_ln_onecycle": 0.01,
-        "resnet18_ln_reduced": 0.01,
+    rates = {
+        name: (params.peak_lr(name), model.batch_size) for name, model in params.models.items()
     }
+    assert list(rates.items())[:7] == [
+        ("vit_triangular", (0.01, 512)),
+        ("vit_t2t_triangular", (0.01, 512)),
+        ("convmixer_defaults", (0.01, 512)),
+        ("convmixer_best", (0.05, 512)),
+        ("vit_adam", (0.0001, 512)),
+        ("resnet18_ln_onecycle", (0.01, 256)),
+        ("resnet18_ln_reduced", (0.01, 128)),
+    ]
+
+
+def test_a_trial_depends_on_its_file_and_not_on_the_recipes_of_params() -> None:
+    params = parameters(study("published"), seed=0)
+    published, ours = params["models"]["vit_adam"], yaml.load(Path("params.yaml").read_text())
+    assert published["dim"] == ours["models"]["vit"]["dim"]
+    assert published["label_smoothing"] == 0.0 != ours["models"]["vit"]["label_smoothing"]
 
 
 def test_a_change_reaches_its_place_and_nothing_else() -> None:
@@ -64,3 +77,79 @@ def test_the_table_has_the_best_of_each_model_first() -> None:
         "| b | vit | lr_scale 2 | 0, 1 | 55.00% ± 7.07% |",
         "| a | vit | lr_scale 2 | 0 | 40.00% |",
     ]
+
+
+STUDY = {
+    "data": {"train_size": 100},
+    "start": study("published")["start"],
+    "trials": {"b": {"like": "vit"}, "a": {"like": "vit", "augment.crop": 2}},
+}
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was trained, in a study whose trainings only say how well they went."""
+    done: list[str] = []
+
+    def train(folder: Path, *command: str) -> None:
+        name = command[-1].removeprefix("train@")
+        if name == command[-1]:
+            return
+        params = yaml.load((folder / "params.yaml").read_text())
+        done.append(f"{name} {params['seed']}")
+        history = pd.DataFrame({"epoch": [1, 2, 3], "val_acc": [0.1, 0.5, 0.4], "train_loss": 2.0})
+        (folder / "reports/models" / name).mkdir(parents=True, exist_ok=True)
+        history.to_csv(folder / "reports/models" / name / "history.csv")
+
+    monkeypatch.setattr(recipes, "copy_pipeline", Path.mkdir)
+    monkeypatch.setattr(recipes, "run", train)
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    return done
+
+
+def run_study(monkeypatch: pytest.MonkeyPatch, trials: dict[str, Any], *options: str) -> str:
+    Path("trials.yaml").write_text(json.dumps(trials))
+    monkeypatch.setattr("sys.argv", ["recipes", "trials.yaml", "runs", *options])
+    recipes.main()
+    return Path("trials.csv").read_text()
+
+
+def test_only_what_is_missing_is_trained(
+    trained: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_study(monkeypatch, STUDY, "--only", "a")
+    assert trained == ["a 0"]
+    run_study(monkeypatch, STUDY, "--seeds", "1", "0")
+    assert trained == ["a 0", "b 1", "a 1", "b 0"]
+    before = run_study(monkeypatch, STUDY, "--seeds", "0", "1")
+    assert len(trained) == 4
+    table = pd.read_csv("trials.csv")
+    assert list(zip(table.trial, table.seed, strict=True)) == [
+        ("b", 0),
+        ("b", 1),
+        ("a", 0),
+        ("a", 1),
+    ]
+    assert set(zip(table.val_acc, table.best_epoch, strict=True)) == {(0.5, 2)}
+
+    another = copy.deepcopy(STUDY)
+    another["trials"]["a"]["augment.crop"] = 3
+    after = run_study(monkeypatch, another)
+    assert trained[4:] == ["a 0"]
+    assert after.count("\n") == before.count("\n")  # in the place of the row it makes untrue
+
+
+def test_a_run_is_known_by_all_it_depends_on() -> None:
+    def known_by(seed: int = 0, **changes: dict[str, Any]) -> str:
+        return recipe_hash("a", parameters({**STUDY, **changes}, seed))
+
+    others = {"a": STUDY["trials"]["a"], "c": {"like": "convmixer"}}
+    assert known_by() == known_by(trials=others)
+    assert len({
+        known_by(),
+        known_by(seed=1),
+        known_by(data={"train_size": 50}),
+        known_by(start=STUDY["start"] | {"epochs": 13}),
+        known_by(trials={"a": {"like": "vit"}}),
+    }) == 5  # fmt: skip
