@@ -6,8 +6,9 @@
 # In the root of a checkout whose python3 has PyTorch. Beside it lie .whl/*.whl, wheels of what that
 # python3 lacks, and in .images/ either cifar-10-python.tar.gz or an archive of pictures
 # (cifar10-images.tar.xz: train/<class>/*, test/<class>/*). Stops itself after SECONDS (540), with
-# exit code 75; the same line then goes on. DIR gets dvc.lock, reports.tar.gz, timing.csv and
-# run.log, each below 16 MB. PARAMS names other parameters than params.yaml, for a rehearsal.
+# exit code 75; the same line, on the same machine, then goes on. DIR gets dvc.lock, timing.csv,
+# run.log and the reports in parts of 15 MB (cat reports.tar.gz.* | tar xz). PARAMS names other
+# parameters than params.yaml, for a rehearsal.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?usage: benchmarks/reference_run.sh DIR [SECONDS]}
@@ -25,8 +26,11 @@ if [ ! -e "$run/.installed" ]; then
 fi
 export PYTHONPATH=$PWD/$run/packages PATH=$PWD/$run/packages/bin:$PATH PYTHONUNBUFFERED=1 DVC_NO_ANALYTICS=1
 export CIFARPIPE_DATA=$PWD/$run/raw
-# Stages run `python`.
-mkdir -p "$run/bin" && ln -sf "$(command -v python3)" "$run/bin/python" && export PATH=$PWD/$run/bin:$PATH
+# Stages run `python`. Not a link, by which Python would not find the environment it belongs to.
+mkdir -p "$run/bin"
+printf '#!/bin/sh\nexec "%s" "$@"\n' "$(command -v python3)" >"$run/bin/python"
+chmod +x "$run/bin/python"
+export PATH=$PWD/$run/bin:$PATH
 
 mkdir -p "$run/raw"
 if [ -e .images/cifar-10-python.tar.gz ]; then
@@ -34,11 +38,12 @@ if [ -e .images/cifar-10-python.tar.gz ]; then
 	source=cifar10 folder=null
 else
 	archive=$(ls .images/*.tar.xz) || { echo "error: no images in .images/; see benchmarks/reference_run.sh" >&2; exit 2; }
-	[ -e "$run/raw/.unpacked" ] || { tar -xf "$archive" -C "$run/raw" && touch "$run/raw/.unpacked"; }
-	source=folder folder=$(cd "$run/raw" && ls -d */train | cut -d/ -f1)
+	mkdir -p "$run/raw/images"
+	[ -e "$run/raw/.unpacked" ] || { tar -xf "$archive" -C "$run/raw/images" && touch "$run/raw/.unpacked"; }
+	source=folder folder=$(cd "$run/raw" && find images -maxdepth 2 -type d -name train -printf '%h')
 fi
 
-mkdir -p "$run/study/.dvc" "$run/study/data"
+mkdir -p "$run/study/.dvc" "$run/study/data" "$run/study/reports"
 rm -rf "$run/study/cifarpipe" "$run/study/stages"
 cp -R cifarpipe stages dvc.yaml .dvcignore "$run/study/"
 cp -R data/baselines "$run/study/data/"
@@ -53,7 +58,8 @@ status=0
 
 cp "$run/run.log" "$out/"
 cp "$run/study/dvc.lock" "$out/" 2>/dev/null || true
-tar -czf "$out/reports.tar.gz" -C "$run/study" reports 2>/dev/null || true
+rm -f "$out"/reports.tar.gz.*
+tar -czf - -C "$run/study" reports | split --bytes=15MB --numeric-suffixes - "$out/reports.tar.gz."
 python3 -m benchmarks.timing "$run/run.log" "$run/study/logs" >"$out/timing.csv"
 case $status in
 0) echo "done: $out" ;;

@@ -46,7 +46,8 @@ def main() -> None:
                 "median_epoch_seconds": round(epochs.seconds.median(), 2),
             }
         rows.append(row)
-    print(pd.DataFrame(rows).to_csv(index=False), end="")
+    table = pd.DataFrame(rows).convert_dtypes()  # whole numbers stay so beside gaps
+    print(table.to_csv(index=False), end="")
 
 
 if __name__ == "__main__":

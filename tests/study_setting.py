@@ -103,8 +103,9 @@ def experiments(folder: Path) -> dict[str, str]:
 
 def queue(folder: Path) -> dict[str, str]:
     """Return the state of each task by its name."""
-    rows = [line.split() for line in succeed(folder, "dvc", "queue", "status").splitlines()[1:]]
-    return {row[1]: row[-1] for row in rows if len(row) == 5}
+    table, *_ = succeed(folder, "dvc", "queue", "status").split("\n\n")
+    rows = [line.split() for line in table.splitlines()[1:]]
+    return {row[1]: row[-1] for row in rows}  # between them, a time or a date
 
 
 def wait_for_queue(folder: Path, seconds: float = 900) -> dict[str, str]:
