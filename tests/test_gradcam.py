@@ -431,7 +431,8 @@ def test_nothing_stays_when_the_layout_fails(conv: Case) -> None:
 def test_frozen_weights_do_not_matter(case: Case) -> None:
     expected = case.maps()
     case.model.requires_grad_(False)
-    np.testing.assert_array_equal(case.maps(), expected)
+    # PyTorch may compute what records nothing in another order.
+    np.testing.assert_allclose(case.maps(), expected, rtol=1e-4, atol=1e-7)
     assert not any(parameter.requires_grad for parameter in case.model.parameters())
 
 
