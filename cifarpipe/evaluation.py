@@ -53,6 +53,11 @@ def measure(
     return {"errors": errors, **{name: round(value, 4) for name, value in figures.items()}}
 
 
+def tta_accuracy(*logits: NDArray[np.float32], labels: Labels) -> float:
+    """Return the accuracy of the mean of `[N, classes]` answers to variants of the same images."""
+    return round(float((np.mean(logits, axis=0).argmax(axis=1) == labels).mean()), 4)
+
+
 def class_table(matrix: NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
     """Return a row per class: precision, recall with its 95% interval, F1 and how many there are.
 

@@ -21,6 +21,7 @@ def compute_logits(
     std: Tensor,
     batch_size: int,
     precision: str = "fp32",
+    mirrored: bool = False,
     progress: str | None = None,
 ) -> Tensor:
     """Return logits `[N, classes]` float32 of images, in their order.
@@ -35,6 +36,7 @@ def compute_logits(
         std: `[3]`, in 0 … 1.
         batch_size: Images at a time.
         precision: `bf16` or `fp32`.
+        mirrored: Ask about the images' mirror images, left for right.
         progress: Name of a bar to show on a terminal.
     """
     was_training = model.training
@@ -48,8 +50,9 @@ def compute_logits(
             total=len(parts), desc=progress, unit=" batches", disable=hidden, leave=False
         ) as bar:
             for batch in images.batches(parts):
+                inputs = normalize(batch, mean, std)
                 with autocast(images.device, precision):
-                    logits.append(model(normalize(batch, mean, std)).float())
+                    logits.append(model(inputs.flip(3) if mirrored else inputs).float())
                 bar.update()
         return torch.cat(logits)
     finally:

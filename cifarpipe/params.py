@@ -330,6 +330,8 @@ class Evaluate(Section):
     batch_size: PositiveInt
     calibration_bins: PositiveInt
     """Equal-width bins of the expected calibration error."""
+    tta: Literal["none", "flip"]
+    """Test-time augmentation, for an accuracy beside the others: the mirror image is asked too."""
 
 
 class Misclassified(Section):

@@ -36,6 +36,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         confusion_table,
         measure,
         softmax,
+        tta_accuracy,
     )
     from cifarpipe.inference import compute_logits
     from cifarpipe.learning import answer_faults
@@ -49,13 +50,14 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     network, origin = load_model(artifact(model, "model.safetensors"), device)
     origin.require(entry, data)
 
-    def answers(split: Split, name: str) -> "NDArray[np.float32]":
+    def answers(split: Split, name: str, *, mirrored: bool = False) -> "NDArray[np.float32]":
         logits = compute_logits(
             network,
             ImageStore(split.images, device),
             mean=torch.tensor(origin.mean, device=device),
             std=torch.tensor(origin.std, device=device),
             batch_size=params.evaluate.batch_size,
+            mirrored=mirrored,
             progress=f"{model} on {name}",
         )
         return logits.cpu().numpy()
@@ -65,6 +67,9 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     logits, labels = answers(data.test, "test"), np.asarray(data.test.labels)
     bins = params.evaluate.calibration_bins
     figures = measure(logits, labels, calibration_bins=bins, temperature=temperature)
+    if params.evaluate.tta == "flip":
+        flipped = answers(data.test, "test, mirrored", mirrored=True)
+        figures["tta_accuracy"] = tta_accuracy(logits, flipped, labels=labels)
     matrix = confusion_matrix(labels, logits.argmax(axis=1), len(data.classes))
     table = predictions_table(logits, labels, data.test.index, data.classes, data.test_files)
     write_csv(artifact(model, "predictions.csv"), table)

@@ -24,6 +24,7 @@ from cifarpipe.evaluation import (
     measure,
     softmax,
     top_k_accuracy,
+    tta_accuracy,
 )
 from cifarpipe.predictions import predictions_table
 from tests.test_calibration import naive_calibration_error, naive_equal_mass_error
@@ -117,6 +118,15 @@ def test_figures_are_plain_numbers_of_four_places() -> None:
     figures = measure(*draw(), calibration_bins=15, temperature=1.0)
     assert json.loads(json.dumps(figures)) == figures
     assert all(value == round(value, 4) for value in figures.values())
+
+
+def test_answers_to_variants_count_together() -> None:
+    labels = np.array([0, 1, 1])
+    first = np.array([[2, 0], [3, 0], [0, 1]], np.float32)  # right, wrong, right
+    second = np.array([[0, 1], [0, 4], [0.5, 0]], np.float32)  # wrong, surely right, wrong
+    assert tta_accuracy(first, labels=labels) == 0.6667
+    assert tta_accuracy(second, labels=labels) == 0.3333
+    assert tta_accuracy(first, second, labels=labels) == 1.0
 
 
 def test_confusion_matrix_by_hand() -> None:

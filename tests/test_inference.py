@@ -1,5 +1,7 @@
 """Logits of a batch: in order, whole, and without a trace on the network."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -40,9 +42,16 @@ def images() -> torch.Tensor:
     return torch.randint(0, 256, (23, 16, 16, 3), generator=generator).to(torch.uint8)
 
 
-def logits_of(model: nn.Module, images: torch.Tensor, batch_size: int, **more: str) -> torch.Tensor:
+def logits_of(model: nn.Module, images: torch.Tensor, batch_size: int, **more: Any) -> torch.Tensor:
     store = ImageStore(images.numpy(), torch.device("cpu"))
     return compute_logits(model, store, mean=MEAN, std=STD, batch_size=batch_size, **more)
+
+
+def test_mirrored_is_as_if_the_images_were(model: Net, images: torch.Tensor) -> None:
+    flipped = images.numpy()[:, :, ::-1].copy()  # [N, H, W, 3]
+    expected = logits_of(model, torch.from_numpy(flipped), 10)
+    assert torch.equal(logits_of(model, images, 10, mirrored=True), expected)
+    assert not torch.equal(logits_of(model, images, 10), expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 22, 23, 500])

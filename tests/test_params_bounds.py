@@ -75,6 +75,7 @@ BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
     "models__resnet18_ln_plateau__plateau__patience": INT_FROM_0,
     "evaluate__batch_size": POSITIVE_INT,
     "evaluate__calibration_bins": POSITIVE_INT,
+    "evaluate__tta": (["none", "flip"], ["shift", None, True]),
     "misclassified__count": POSITIVE_INT,
     "misclassified__seed": INT_FROM_0,
     "gradcam__batch_size": POSITIVE_INT,

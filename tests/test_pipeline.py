@@ -82,6 +82,23 @@ def test_the_explained_images_are_the_misclassified_ones(study: Path, name: str)
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_mirror_images_have_an_accuracy_beside_the_others(study: Path, name: str) -> None:
+    import torch
+
+    from cifarpipe.checkpoint import load_model
+
+    network, origin = load_model(study / f"artifacts/{name}/model.safetensors", torch.device("cpu"))
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (origin.mean, origin.std))
+    images = torch.from_numpy(np.load(study / "data/prepared/test_images.npy"))
+    inputs = (images.permute(0, 3, 1, 2) / 255 - mean) / std
+    with torch.no_grad():
+        both = network.eval()(inputs) + network(inputs.flip(3))
+    right = both.argmax(1).numpy() == np.load(study / "data/prepared/test_labels.npy")
+    metrics = json.loads((study / f"reports/models/{name}/metrics.json").read_text())[name]
+    assert metrics["tta_accuracy"] == pytest.approx(right.mean(), abs=1 / 200)  # a tie may break
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_errors_add_up_everywhere(study: Path, name: str) -> None:
     folder = study / "reports/models" / name
     metrics = json.loads((folder / "metrics.json").read_text())[name]

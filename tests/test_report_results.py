@@ -28,6 +28,16 @@ def test_the_leaderboard_is_in_order_and_complete(tmp_path: Path) -> None:
     assert json.loads(board.to_json(orient="records"))[0]["model"] == "high"
 
 
+def test_the_accuracy_with_mirror_images_stands_beside_where_there_is_one(tmp_path: Path) -> None:
+    without, asked = (make_results(tmp_path, name, right=0.5) for name in ("without", "asked"))
+    assert "tta_accuracy" not in leaderboard([without])
+    asked = replace(asked, metrics=asked.metrics | {"tta_accuracy": 0.6})
+    board = leaderboard([without, asked])
+    assert board.model.tolist() == ["without", "asked"]  # it decides nothing
+    assert np.isnan(board.tta_accuracy[0])
+    assert board.tta_accuracy[1] == 0.6
+
+
 def test_models_that_score_the_same_keep_the_order_of_the_parameters(tmp_path: Path) -> None:
     results = [make_results(tmp_path, name) for name in ("c", "a", "b")]
     assert leaderboard(results).model.tolist() == ["c", "a", "b"]

@@ -1,6 +1,7 @@
 """The short form, and what is known of earlier runs."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +32,19 @@ def test_markdown_escapes_names(report: Report) -> None:
     # Leaderboard, errors, explanations and two pairs; a piped name makes no column of its own.
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [11, 3, 6, 7, 7]
     assert r"\| piped" in table[1]
+
+
+def test_accuracies_with_mirror_images_are_a_column_if_there_are_any(report: Report) -> None:
+    assert "with mirror image" not in report.markdown() + report.html()
+    first = report.results[0]
+    report.results[0] = replace(first, metrics=first.metrics | {"tta_accuracy": 0.4321})
+    text = report.markdown()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    rows = rows[: 1 + 1 + len(report.results)]
+    assert len({len(row) for row in rows}) == 1
+    assert rows[0][3] == "with mirror image"
+    assert sorted(row[3] for row in rows[2:]) == sorted(["43.21%"] + ["–"] * (len(rows) - 3))
+    assert ">43.21%</td>" in report.html()
 
 
 def test_markdown_links_are_relative_and_there(report: Report) -> None:

@@ -78,7 +78,7 @@ class ModelResults:
 
 
 def leaderboard(results: list[ModelResults]) -> pd.DataFrame:
-    """Return a row per model, the most accurate first."""
+    """Return a row per model, the most accurate first; `tta_accuracy` where a model has one."""
     figures = ("loss", "top2", "macro_f1", "ece", "ece_equal_mass", "brier")
     rows = [
         {
@@ -87,6 +87,7 @@ def leaderboard(results: list[ModelResults]) -> pd.DataFrame:
             "errors": model.metrics["errors"],
             "images": model.images,
             **{key: model.metrics[key] for key in figures},
+            "tta_accuracy": model.metrics.get("tta_accuracy"),
             "val_accuracy": model.metrics["val_accuracy"],
             "kept_epoch": model.metrics["kept_epoch"],
             "epochs": len(model.history),
@@ -96,6 +97,8 @@ def leaderboard(results: list[ModelResults]) -> pd.DataFrame:
         for model in results
     ]
     table = pd.DataFrame(rows)
+    if table.tta_accuracy.isna().all():
+        table = table.drop(columns="tta_accuracy")
     return table.sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
 
 
