@@ -46,8 +46,7 @@ def main() -> None:
         for name in missing:
             if not folder.exists():
                 copy_pipeline(folder)
-            with (folder / "params.yaml").open("w", encoding="utf-8") as out:
-                YAML().dump(params, out)
+            YAML().dump(params, folder / "params.yaml")
             run(folder, "dvc", "repro", "prepare")
             run(folder, "dvc", "repro", "--single-item", f"train@{name}")
             row = result(study["trials"][name], name, params, folder)
@@ -66,12 +65,14 @@ def parameters(study: dict[str, Any], seed: int) -> dict[str, Any]:
         | changed(study["start"], changes(trial))
         for name, trial in study["trials"].items()
     }
-    return params | {
+    more = {
         "seed": seed,
         "data": params["data"] | study["data"],
         "models": models,
         "report": params["report"] | {"baselines": {}},
     }
+    whole: dict[str, Any] = json.loads(json.dumps(params | more))  # shared parts were aliases
+    return whole
 
 
 def architecture(entry: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import recipes
 from benchmarks.recipes import changed, markdown, parameters, recipe_hash, yaml
 from cifarpipe.params import Params
+from cifarpipe.params_file import load_params
 
 FILES = sorted((Path(__file__).parents[1] / "docs/recipes").glob("*.yaml"))
 
@@ -21,9 +22,10 @@ def study(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_trial_can_be_run(file: Path) -> None:
+def test_every_trial_can_be_run(file: Path, tmp_path: Path) -> None:
     trials = study(file.stem)
-    params = Params.model_validate(parameters(trials, seed=3))
+    recipes.YAML().dump(parameters(trials, seed=3), tmp_path / "params.yaml")
+    params = load_params(tmp_path / "params.yaml")
     assert list(params.models) == list(trials["trials"])
     assert params.seed == 3
     for model in params.models.values():

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import logging
 import os
 import random
 import signal
@@ -93,6 +94,7 @@ def strange_pictures(times: int) -> Row:
     ends: Counter[str] = Counter()
     found: list[str] = []
     signal.signal(signal.SIGALRM, _too_long)
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # which has its own words for them
     with tempfile.TemporaryDirectory() as temporary:
         for half in ("train", "test"):
             place = Path(temporary, half, "cat")
