@@ -11,7 +11,7 @@ from torch import nn
 
 from cifarpipe.errors import UserError
 from cifarpipe.models.build import as_classifier, build_model
-from cifarpipe.models.convmixer import ConvMixer
+from cifarpipe.models.convmixer import ConvMixer, DepthwiseConv2d
 from cifarpipe.models.cost import layer_table
 from cifarpipe.models.resnet18_ln import ResNet18LN
 from cifarpipe.models.vit import ViT
@@ -259,6 +259,25 @@ def test_a_patch_that_does_not_fit_is_the_users_mistake(name: str) -> None:
         build_model(
             DEFAULTS.models[name].model_copy(update={"patch": 4}), num_classes=10, image_size=30
         )
+
+
+def test_depthwise_convolutions_are_pytorchs_and_fp32_on_a_cpu() -> None:
+    torch.manual_seed(0)
+    conv = DepthwiseConv2d(6, 5)
+    twin = nn.Conv2d(6, 6, 5, padding=2, groups=6)
+    twin.load_state_dict(conv.state_dict())
+    x = torch.randn(2, 6, 9, 9)
+    expected = twin(x)
+    assert torch.equal(conv(x), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = conv(x.bfloat16())
+        rough = twin(x)
+    assert rounded.dtype == torch.bfloat16
+    assert torch.equal(rounded, twin(x.bfloat16().float()).bfloat16())
+    assert not torch.equal(rounded, rough)  # else nothing is shown
+    rounded.float().sum().backward()
+    assert conv.weight.grad is not None
+    assert conv.weight.grad.dtype == torch.float32
 
 
 def test_convmixer_keeps_its_resolution() -> None:
