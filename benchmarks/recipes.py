@@ -147,10 +147,18 @@ def markdown(table: pd.DataFrame) -> str:
     for like, name in order:
         rows = table[table.trial == name]
         spread = f" ± {rows.val_acc.std():.2%}" if len(rows) > 1 else ""
-        what = ", ".join(f"{k} {v}" for k, v in json.loads(rows.changes.iloc[0]).items()) or "–"
+        what = said(json.loads(rows.changes.iloc[0])) or "–"
         seeds = ", ".join(str(seed) for seed in rows.seed)
         lines.append(f"| {name} | {like} | {what} | {seeds} | {means[name]:.2%}{spread} |")
     return "\n".join(lines)
+
+
+def said(changes: dict[str, Any]) -> str:
+    """Return changes in words."""
+    return ", ".join(
+        f"{path} ({said(value)})" if isinstance(value, dict) else f"{path} {value}"
+        for path, value in changes.items()
+    )
 
 
 if __name__ == "__main__":

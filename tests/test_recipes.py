@@ -73,11 +73,11 @@ def test_the_table_has_the_best_of_each_model_first() -> None:
         ("c", "mix", 0.1, 0),
     ]
     table = pd.DataFrame(rows, columns=["trial", "like", "val_acc", "seed"])
-    table["changes"] = '{"lr_scale": 2}'
+    table["changes"] = '{"lr_scale": 2, "augment.erasing": {"probability": 0.5}}'
     assert markdown(table).splitlines()[2:] == [
-        "| c | mix | lr_scale 2 | 0 | 10.00% |",
-        "| b | vit | lr_scale 2 | 0, 1 | 55.00% ± 7.07% |",
-        "| a | vit | lr_scale 2 | 0 | 40.00% |",
+        "| c | mix | lr_scale 2, augment.erasing (probability 0.5) | 0 | 10.00% |",
+        "| b | vit | lr_scale 2, augment.erasing (probability 0.5) | 0, 1 | 55.00% ± 7.07% |",
+        "| a | vit | lr_scale 2, augment.erasing (probability 0.5) | 0 | 40.00% |",
     ]
 
 
