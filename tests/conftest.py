@@ -1,6 +1,7 @@
 """What many tests share."""
 
 import os
+import signal
 
 # Tests run in several processes: one thread each, or they wait for one another. Before torch loads,
 # and in the environment, so that the commands which tests start do likewise.
@@ -14,6 +15,10 @@ from torch import Tensor
 
 from cifarpipe.params import Augment, Params
 from cifarpipe.params_file import load_params
+
+# A shell's job in the background ignores Ctrl-C, and so would all that it starts; a test needs it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
