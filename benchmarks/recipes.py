@@ -23,7 +23,6 @@ from benchmarks.study import ROOT, copy_pipeline, run
 from cifarpipe.outputs import write_csv
 from cifarpipe.params import Recipe
 
-KEY = ["trial", "seed", "recipe"]
 yaml = YAML(typ="safe")
 
 
@@ -38,7 +37,8 @@ def main() -> None:
     study = yaml.load(asked.trials.read_text(encoding="utf-8"))
     names = [name for name in study["trials"] if asked.only in name]
     file = asked.trials.with_suffix(".csv")
-    table = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=KEY)
+    none_yet = pd.DataFrame(columns=["trial", "seed", "recipe"])
+    table = pd.read_csv(file) if file.exists() else none_yet
     for seed in asked.seeds:
         params = parameters(study, seed)
         missing = [name for name in names if not is_in(table, name, params)]
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def parameters(study: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Return params.yaml with an entry for each trial, and nothing else of its recipes."""
+    """Return params.yaml with the trials in place of its models, on the images of the study."""
     params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     models = {
         name: architecture(params["models"][trial["like"]])
@@ -71,7 +71,8 @@ def parameters(study: dict[str, Any], seed: int) -> dict[str, Any]:
         "models": models,
         "report": params["report"] | {"baselines": {}},
     }
-    whole: dict[str, Any] = json.loads(json.dumps(params | more))  # shared parts were aliases
+    # Sections that trials share are written out for each: params.yaml has no YAML aliases.
+    whole: dict[str, Any] = json.loads(json.dumps(params | more))
     return whole
 
 
@@ -82,8 +83,8 @@ def architecture(entry: dict[str, Any]) -> dict[str, Any]:
 
 def recipe_hash(name: str, params: dict[str, Any]) -> str:
     """Return what a run depends on, in eight digits."""
-    said = [params[key] for key in ("seed", "lr", "data", "train")] + [params["models"][name]]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
+    parts = [params[key] for key in ("seed", "lr", "data", "train")] + [params["models"][name]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def is_in(table: pd.DataFrame, name: str, params: dict[str, Any]) -> bool:
@@ -147,16 +148,16 @@ def markdown(table: pd.DataFrame) -> str:
     for like, name in order:
         rows = table[table.trial == name]
         spread = f" ± {rows.val_acc.std():.2%}" if len(rows) > 1 else ""
-        what = said(json.loads(rows.changes.iloc[0])) or "–"
+        what = in_words(json.loads(rows.changes.iloc[0])) or "–"
         seeds = ", ".join(str(seed) for seed in rows.seed)
         lines.append(f"| {name} | {like} | {what} | {seeds} | {means[name]:.2%}{spread} |")
     return "\n".join(lines)
 
 
-def said(changes: dict[str, Any]) -> str:
+def in_words(changes: dict[str, Any]) -> str:
     """Return changes in words."""
     return ", ".join(
-        f"{path} ({said(value)})" if isinstance(value, dict) else f"{path} {value}"
+        f"{path} ({in_words(value)})" if isinstance(value, dict) else f"{path} {value}"
         for path, value in changes.items()
     )
 

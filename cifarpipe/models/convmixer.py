@@ -16,7 +16,7 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, channels, kernel, padding="same", groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve each channel; in fp32 on a CPU, where bf16 takes several times as long."""
+        """Convolve each channel; in fp32 on a CPU, where its gradients take longer in bf16."""
         if not torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         with torch.autocast("cpu", enabled=False):
