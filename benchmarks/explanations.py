@@ -55,7 +55,8 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
                 assert isinstance(block, Block)
                 found[f"norm before attention {number}"] = block.attention_norm
                 found[f"block {number}"] = block
-            found.popitem()  # after the last attention only the class token is read
+            if model.class_token is not None:
+                found.popitem()  # after the last attention only the class token is read
             return found
         case ConvMixer():
             return {f"block {i}": block for i, block in enumerate(model.blocks, 1)}

@@ -14,7 +14,7 @@ from benchmarks.study import run
 from cifarpipe.devices import pick_device
 from cifarpipe.distributed import cores
 
-MODELS = ("vit", "vit_t2t", "convmixer", "resnet18_ln")  # the fifth is the fourth's network
+MODELS = ("vit", "vit_t2t", "convmixer", "resnet18_ln")  # the others differ little
 PEAK_RUNS = 20  # of which the fastest counts
 
 

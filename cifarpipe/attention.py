@@ -18,7 +18,7 @@ class Attention(Protocol):
 
 
 class Attentive(Protocol):
-    """A network with a class token first and a square of patches behind it."""
+    """A network of tokens, the last of which are a square of patches."""
 
     grid: int
     """Patches of a side."""
@@ -27,13 +27,17 @@ class Attentive(Protocol):
     def attentions(self) -> Sequence[Attention]:
         """What mixes the tokens, in order of use."""
 
+    @property
+    def read_tokens(self) -> slice:
+        """Which tokens the answer is the mean of: the class token, or all."""
+
     def __call__(self, images: Tensor, /) -> Tensor:
         """Return logits `[B, classes]`."""
         ...
 
 
 def attention_rollout(model: Attentive, batch: Tensor) -> Maps:
-    """Follow the mean attention of the class token back through all blocks (arXiv:2005.00928).
+    """Follow the mean attention of what is read back through all blocks (arXiv:2005.00928).
 
     It knows no class: the same map for each.
 
@@ -76,7 +80,7 @@ def gradient_attention(model: Attentive, batch: Tensor, classes: Tensor) -> Maps
     for attention, gradient in zip(kept, gradients, strict=True):
         spoke_for = (attention.detach() * gradient).clamp(min=0).mean(dim=1)
         flow = flow + spoke_for @ flow
-    return _of_patches(model, flow)
+    return _of_patches(model, flow - _no_flow(flow))
 
 
 @contextmanager
@@ -93,11 +97,12 @@ def _kept(attentions: Sequence[Attention]) -> Iterator[list[Tensor]]:
 
 
 def _no_flow(attention: Tensor) -> Tensor:
-    """Return `[N, tokens, tokens]`: every token stays its own."""
+    """Return `[N, tokens, tokens]` where every token stays its own."""
     return torch.eye(attention.shape[-1], device=attention.device).expand(len(attention), -1, -1)
 
 
 def _of_patches(model: Attentive, flow: Tensor) -> Maps:
-    """Return what the class token got from each patch."""
-    maps: Maps = flow[:, 0, 1:].reshape(-1, model.grid, model.grid).float().cpu().numpy()
+    """Return what the tokens that are read got from each patch."""
+    patches = flow[:, model.read_tokens, -(model.grid**2) :].mean(dim=1)
+    maps: Maps = patches.reshape(-1, model.grid, model.grid).float().cpu().numpy()
     return maps

@@ -278,6 +278,8 @@ class ViT(Recipe):
     heads: PositiveInt
     head_dim: PositiveInt
     mlp_dim: PositiveInt
+    pool: Literal["class", "mean"]
+    """What the answer is read from: a class token, or the mean of the tokens of all patches."""
     dropout: Fraction
     """Each of several processes draws its own."""
 

@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cifarpipe.attention import attention_rollout, gradient_attention
 from cifarpipe.models.vit import Block, ViT
 
-TOKENS, DIM, HEADS, HEAD_DIM = 17, 12, 3, 5
+DIM, HEADS, HEAD_DIM = 12, 3, 5
 
 
-@pytest.fixture
-def model() -> ViT:
+@pytest.fixture(params=["class", "mean"])
+def model(request: pytest.FixtureRequest) -> ViT:
     torch.manual_seed(0)
     vit = ViT(
         image_size=16, num_classes=4, patch=4, dim=DIM, depth=3, heads=HEADS, head_dim=HEAD_DIM,
-        mlp_dim=20, dropout=0.3,
+        mlp_dim=20, dropout=0.3, pool=request.param,
     )  # fmt: skip
     for parameter in vit.parameters():
         nn.init.normal_(parameter, 0.05, 0.4)
@@ -38,7 +39,9 @@ def plain(model: ViT, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         return convolution.weight[:, :, 0, 0], convolution.bias
 
     patches = F.conv2d(image[None], model.patch_embedding.weight, model.patch_embedding.bias, 4)
-    tokens = torch.cat([model.class_token[0, :, 0].T, patches[0].flatten(1).T])
+    tokens = patches[0].flatten(1).T
+    if model.class_token is not None:
+        tokens = torch.cat([model.class_token[0, :, 0].T, tokens])
     tokens = tokens + model.positions[0, :, 0].T
     attentions = []
     for block in model.blocks:
@@ -59,8 +62,22 @@ def plain(model: ViT, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         x = F.layer_norm(tokens, (DIM,), block.mlp_norm.weight, block.mlp_norm.bias)
         hidden = F.gelu(F.linear(x, *matrix(block.mlp[0])))
         tokens = tokens + F.linear(hidden, *matrix(block.mlp[3]))
-    x = F.layer_norm(tokens[:1], (DIM,), model.norm.weight, model.norm.bias)
-    return F.linear(x, *matrix(model.head))[0], attentions
+    if model.class_token is not None:
+        tokens = tokens[:1]
+    x = F.layer_norm(tokens, (DIM,), model.norm.weight, model.norm.bias)
+    return F.linear(x, *matrix(model.head)).mean(dim=0), attentions
+
+
+def of_patches(model: ViT, flow: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the class token's row, or the mean of all rows."""
+    return flow[0, 1:] if model.class_token is not None else flow.mean(axis=0)
+
+
+def test_the_plain_transformer_is_the_models(model: ViT, batch: Tensor) -> None:
+    with torch.no_grad():
+        logits = model(batch)
+    for number, image in enumerate(batch):
+        torch.testing.assert_close(plain(model, image)[0], logits[number], rtol=1e-4, atol=1e-4)
 
 
 def test_rollout_is_the_papers(model: ViT, batch: Tensor) -> None:
@@ -68,11 +85,11 @@ def test_rollout_is_the_papers(model: ViT, batch: Tensor) -> None:
     assert maps.shape == (3, 4, 4)
     for number, image in enumerate(batch):
         _, attentions = plain(model, image)
-        flow = np.eye(TOKENS)
+        flow = stays = np.eye(len(attentions[0][0]))
         for heads in attentions:
             mean = np.mean([head.detach().numpy() for head in heads], axis=0)
-            flow = (0.5 * mean + 0.5 * np.eye(TOKENS)) @ flow
-        np.testing.assert_allclose(maps[number].ravel(), flow[0, 1:], rtol=1e-4)
+            flow = (0.5 * mean + 0.5 * stays) @ flow
+        np.testing.assert_allclose(maps[number].ravel(), of_patches(model, flow), rtol=1e-4)
 
 
 def test_gradient_attention_is_the_papers_for_the_class_asked_about(
@@ -83,11 +100,12 @@ def test_gradient_attention_is_the_papers_for_the_class_asked_about(
     for number, image in enumerate(batch):
         logits, attentions = plain(model, image)
         logits[classes[number]].backward()
-        relevance = np.eye(TOKENS)
+        relevance = stays = np.eye(len(attentions[0][0]))
         for heads in attentions:
             terms = [np.maximum(head.grad.numpy() * head.detach().numpy(), 0) for head in heads]
             relevance = relevance + np.mean(terms, axis=0) @ relevance
-        np.testing.assert_allclose(maps[number].ravel(), relevance[0, 1:], rtol=1e-3, atol=1e-6)
+        expected = of_patches(model, relevance - stays)
+        np.testing.assert_allclose(maps[number].ravel(), expected, rtol=1e-3, atol=1e-6)
     assert not np.allclose(maps, gradient_attention(model, batch, (classes + 1) % 4))
 
 

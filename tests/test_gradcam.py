@@ -272,6 +272,20 @@ def test_past_a_vits_last_attention_every_map_is_zero(vit: Case, late: str) -> N
     assert without_evidence(maps).all()  # which is how the report would tell
 
 
+def test_a_vit_without_class_token_adds_its_map_up_to_the_logit() -> None:
+    torch.manual_seed(0)
+    model = ViT(
+        image_size=32, num_classes=K, patch=4, dim=8, depth=2, heads=2, head_dim=4, mlp_dim=8,
+        pool="mean",
+    ).eval()  # fmt: skip
+    nn.init.normal_(model.head.bias)
+    batch, classes = torch.randn(3, 3, 32, 32), torch.tensor([2, 0, 4])
+    maps = class_activation_maps(model, model.cam_layer, model.cam_map, batch, classes)
+    assert maps.shape == (3, 8, 8)
+    logits = model(batch).gather(1, classes[:, None])[:, 0] - model.head.bias[classes]
+    assert_close(maps.sum(axis=(1, 2)), logits.detach().numpy())
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_chosen_layer_has_evidence_all_over(name: str, demo_params: Params) -> None:
     maps = make_case(name, demo_params).maps()

@@ -21,6 +21,7 @@ from cifarpipe.params_file import load_params
 DEFAULTS = load_params("params.yaml")
 COUNTS = {
     "vit": 1_989_258 + 8_448,
+    "vit_mean": 1_989_258 + 64 * 128,
     "vit_t2t": 3_722_250,
     "convmixer": 594_186,
     "resnet18_ln": 11_173_962,
@@ -51,11 +52,12 @@ def test_vit_parameters_outside_its_layers() -> None:
     assert table[table.type != "Parameter"].parameters.sum() == 1_989_258
 
 
-def test_vit_macs_by_hand() -> None:
-    tokens, dim, inner, mlp = 65, 128, 8 * 64, 256
+@pytest.mark.parametrize(("name", "tokens"), [("vit", 65), ("vit_mean", 64)])
+def test_vit_macs_by_hand(name: str, tokens: int) -> None:
+    dim, inner, mlp = 128, 8 * 64, 256
     block = tokens * (dim * 3 * inner + inner * dim + 2 * dim * mlp) + 2 * tokens**2 * inner
     by_hand = 64 * (4 * 4 * 3) * dim + 6 * block + dim * 10
-    assert layer_table(build(DEFAULTS, "vit"), 32).macs.sum() == by_hand
+    assert layer_table(build(DEFAULTS, name), 32).macs.sum() == by_hand
 
 
 def test_resnet_macs_by_hand() -> None:
@@ -174,15 +176,15 @@ def test_resnet_equals_torchvisions_blocks_with_the_same_weights() -> None:
 
 
 @EVERY_MODEL
-def test_every_parameter_gets_a_gradient(name: str, demo_params: Params) -> None:
-    model = build(demo_params, name)
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    model = build(DEFAULTS, name)
     model(torch.randn(8, 3, 32, 32)).logsumexp(dim=1).sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
 
 
 @EVERY_MODEL
-def test_features_and_head_make_the_model(name: str, demo_params: Params) -> None:
-    model = build(demo_params, name).eval()
+def test_features_and_head_make_the_model(name: str) -> None:
+    model = build(DEFAULTS, name).eval()
     images = torch.randn(3, 3, 32, 32)
     parts = as_classifier(model)
     with torch.no_grad():

@@ -90,6 +90,7 @@ def test_no_gradient_is_no_step() -> None:
 
 OUTER = {
     "vit": {"patch_embedding.weight", "head.weight"},
+    "vit_mean": {"patch_embedding.weight", "head.weight"},
     "vit_t2t": {"patch_embedding.weight", "head.weight"},
     "convmixer": {"stem.0.weight", "head.weight"},
     "resnet18_ln": {"stem.0.weight", "head.weight"},

@@ -29,7 +29,7 @@ def refusal(file: Path, **changes: Any) -> list[str]:
 def test_the_projects_own_files_are_valid(name: str) -> None:
     params = load_params(ROOT / name)
     assert list(params.models) == [
-        "vit", "vit_t2t", "convmixer", "resnet18_ln", "resnet18_ln_plateau"
+        "vit", "vit_mean", "vit_t2t", "convmixer", "resnet18_ln", "resnet18_ln_plateau"
     ]  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_an_unknown_model_is_refused_with_the_names_that_exist() -> None:
             ask("vitt")
         message = str(refused.value)
         assert "unknown model 'vitt'" in message
-        assert "vit, vit_t2t, convmixer, resnet18_ln, resnet18_ln_plateau" in message
+        assert "vit, vit_mean, vit_t2t, convmixer, resnet18_ln, resnet18_ln_plateau" in message
         assert "models.vitt" in message
 
 
@@ -252,7 +252,7 @@ def test_without_the_key_that_tells_kinds_apart_that_key_is_named(file: Path) ->
             "report__baselines__vitt",
             "some.csv",
             "report.baselines.vitt names no model; "
-            "the models are: vit, vit_t2t, convmixer, resnet18_ln, resnet18_ln_plateau",
+            "the models are: vit, vit_mean, vit_t2t, convmixer, resnet18_ln, resnet18_ln_plateau",
         ),
         ("models__ViT", CONTENT["models"]["vit"], "models.ViT is 'ViT': a model's name is lower-"),
         ("models__../x", CONTENT["models"]["vit"], "models.../x is '../x': a model's name is"),

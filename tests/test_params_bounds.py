@@ -63,6 +63,7 @@ BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
     "models__vit__heads": ([1, CONTENT["models"]["vit"]["dim"]], [0, -1]),
     "models__vit__head_dim": POSITIVE_INT,
     "models__vit__mlp_dim": POSITIVE_INT,
+    "models__vit__pool": (["class", "mean"], ["max", None]),
     "models__vit__dropout": FRACTION,
     "models__convmixer__patch": POSITIVE_INT,
     "models__convmixer__dim": POSITIVE_INT,

@@ -67,9 +67,9 @@ def test_a_tag_that_does_not_fit_its_value_is_refused(file: Path, value: str) ->
 
 
 def test_an_alias_is_refused(file: Path) -> None:
-    text = replaced("lr: 0.01", "lr: &rate 0.01").replace("lr_scale: 0.1", "lr_scale: *rate", 1)
+    text = replaced("lr: 0.01", "lr: &rate 0.01").replace("lr_scale: 0.3", "lr_scale: *rate", 1)
     message = refused_text(file, text)
-    assert "line 32: *rate is an alias; write the value out" in message
+    assert "line 33: *rate is an alias; write the value out" in message
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_the_command_refuses_bad_parameters_with_exit_2_and_writes_nothing(file:
 def test_the_command_refuses_a_model_that_does_not_exist(file: Path) -> None:
     file.write_text(TEXT, encoding="utf-8")
     said = train_command(file.parent, "vitt")
-    assert "unknown model 'vitt'; params.yaml has: vit, vit_t2t" in said
+    assert "unknown model 'vitt'; params.yaml has: vit, vit_mean, vit_t2t" in said
 
 
 def test_the_command_refuses_a_folder_without_parameters(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def candidates(value: Any) -> Iterator[Any]:
             )
         case str():
             yield from ("bf16", "last", "always", "sgd", "onecycle", "none", "all", "synthetic",
-                        "hirescam", "Another title")  # fmt: skip
+                        "hirescam", "mean", "Another title")  # fmt: skip
         case None:
             yield from (1000, 0.5, "somewhere", {"factor": 0.5, "patience": 2})
         case list():
@@ -236,11 +236,12 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[list[set[str]
     (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
     (folder / "stub.py").write_text(STUB)
     dag = (folder / "dvc.yaml").read_text(encoding="utf-8")
-    dag = dag[: dag.index("\n# All models in one figure")]  # that names all five
+    dag = dag[: dag.index("\n# All models in one figure")]  # that names them all
     (folder / "dvc.yaml").write_text(dag.replace("python -m stages.", f"{sys.executable} stub.py "))
     params = (folder / "params.yaml").read_text(encoding="utf-8")
-    start, end = params.index("  resnet18_ln:"), params.index("evaluate:")
-    (folder / "params.yaml").write_text(params[:start] + params[end:], encoding="utf-8")
+    for first, after in (("  vit_mean:", "  vit_t2t:"), ("  resnet18_ln:", "evaluate:")):
+        params = params[: params.index(first)] + params[params.index(after) :]
+    (folder / "params.yaml").write_text(params, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-c", DRIVER],
         cwd=folder,

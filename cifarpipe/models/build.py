@@ -47,6 +47,7 @@ def build_model(entry: ModelEntry, *, num_classes: int, image_size: int) -> nn.M
                     heads=entry.heads,
                     head_dim=entry.head_dim,
                     mlp_dim=entry.mlp_dim,
+                    pool=entry.pool,
                     dropout=entry.dropout,
                     **shape,
                 )

@@ -1,12 +1,15 @@
 """Vision transformer (arXiv:2010.11929) whose every linear layer is a 1 × 1 convolution.
 
 Tokens are kept as a one-row picture `[batch, dim, 1, tokens]`, so that a 1 × 1 `Conv2d` is the same
-map on each token that `nn.Linear` would be. The first token is the class token.
+map on each token that `nn.Linear` would be. The answer is read from a class token, which then is
+the first, or from the mean of the tokens of all patches.
 """
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
 
@@ -76,7 +79,11 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patch embedding, class token, learned positions, blocks, norm and head.
+    """Patch embedding, learned positions, blocks, norm and head.
+
+    Args:
+        pool: Whether the answer is read from a class token, or from the mean of all others; there
+            is no class token then.
 
     Raises:
         ValueError: `patch` does not divide `image_size`.
@@ -94,14 +101,18 @@ class ViT(nn.Module):
         head_dim: int,
         mlp_dim: int,
         dropout: float = 0.0,
+        pool: Literal["class", "mean"] = "class",
     ) -> None:
         super().__init__()
         if image_size % patch:
             raise ValueError(f"patch {patch} does not divide the image size {image_size}")
         self.grid = image_size // patch
         self.patch_embedding = nn.Conv2d(3, dim, patch, stride=patch)
-        self.class_token = nn.Parameter(torch.randn(1, dim, 1, 1) * 0.02)
-        self.positions = nn.Parameter(torch.randn(1, dim, 1, 1 + self.grid**2) * 0.02)
+        self.class_token = (
+            nn.Parameter(torch.randn(1, dim, 1, 1) * 0.02) if pool == "class" else None
+        )
+        tokens = self.grid**2 + (self.class_token is not None)
+        self.positions = nn.Parameter(torch.randn(1, dim, 1, tokens) * 0.02)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.Sequential(
             *(
@@ -113,15 +124,18 @@ class ViT(nn.Module):
         self.head = nn.Conv2d(dim, num_classes, 1)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Turn images `[B, 3, H, W]` into tokens `[B, dim, 1, 1 + grid²]`, class token first."""
-        patches = rearrange(self.patch_embedding(images), "b c h w -> b c 1 (h w)")
-        class_token = self.class_token.expand(len(images), -1, -1, -1)
-        tokens = torch.cat([class_token, patches], dim=3) + self.positions
-        return self.blocks(self.dropout(tokens))
+        """Turn images `[B, 3, H, W]` into tokens `[B, dim, 1, N]`, those of patches last."""
+        tokens = rearrange(self.patch_embedding(images), "b c h w -> b c 1 (h w)")
+        if self.class_token is not None:
+            class_token = self.class_token.expand(len(images), -1, -1, -1)
+            tokens = torch.cat([class_token, tokens], dim=3)
+        return self.blocks(self.dropout(tokens + self.positions))
 
     def forward_head(self, tokens: Tensor) -> Tensor:
-        """Read the class token: `[B, dim, 1, N]` → logits `[B, classes]`."""
-        return rearrange(self.head(self.norm(tokens[..., :1])), "b k 1 1 -> b k")
+        """Read the class token, or the mean of all: `[B, dim, 1, N]` → logits `[B, classes]`."""
+        read = self.norm(tokens[..., self.read_tokens])
+        pooled = reduce(read, "b c 1 n -> b c 1 1", "mean")
+        return rearrange(self.head(pooled), "b k 1 1 -> b k")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `[B, classes]` of images `[B, 3, H, W]`."""
@@ -129,20 +143,28 @@ class ViT(nn.Module):
 
     @property
     def cam_layer(self) -> nn.Module:
-        """Where a class activation map is taken: the last block's first norm.
+        """Where a class activation map is taken: the last block's first norm, or the last norm.
 
-        After the last attention only the class token is read, so at any later layer the gradient
-        on the image's tokens, and with it every map, is zero.
+        With a class token, after the last attention it alone is read, so at any later layer the
+        gradient on the image's tokens, and with it every map, is zero. Without, the last norm is
+        followed by a mean and a linear layer, so the map is the logit, place by place.
         """
+        if self.class_token is None:
+            return self.norm
         last = self.blocks[-1]
         assert isinstance(last, Block)
         return last.attention_norm
 
     def cam_map(self, activation: Tensor) -> Tensor:
-        """Lay that layer's output out as a picture: `[B, C, 1, 1 + grid²]` → `[B, C, h, w]`."""
-        return rearrange(activation[..., 1:], "b c 1 (h w) -> b c h w", h=self.grid)
+        """Lay that layer's output out as a picture: `[B, C, 1, N]` → `[B, C, h, w]`."""
+        return rearrange(activation[..., -(self.grid**2) :], "b c 1 (h w) -> b c h w", h=self.grid)
 
     @property
     def attentions(self) -> list[Attention]:
         """Return what mixes the tokens, in order of use."""
         return [block.attention for block in self.blocks if isinstance(block, Block)]
+
+    @property
+    def read_tokens(self) -> slice:
+        """Return which tokens the answer is the mean of."""
+        return slice(1) if self.class_token is not None else slice(None)
