@@ -28,7 +28,7 @@ from cifarpipe.models.build import as_classifier, build_model
 from cifarpipe.models.vit import ViT
 from cifarpipe.params import Params
 
-NAMES = ["vit", "convmixer", "resnet18_ln"]
+NAMES = ["vit", "vit_mean", "convmixer", "resnet18_ln"]
 K = 5
 
 
@@ -107,7 +107,7 @@ def make_case(name: str, params: Params) -> Case:
     else:
         model = build_model(params.models[name], num_classes=K, image_size=32)
         parts = as_classifier(model)
-        cells = one_row_cells if name == "vit" else picture_cells
+        cells = one_row_cells if "vit" in name else picture_cells
         where = parts.cam_layer, parts.cam_map, cells
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # as after training: not nought and one
@@ -126,7 +126,8 @@ def token_cells(output: Tensor) -> list[Tensor]:
 
 
 def one_row_cells(output: Tensor) -> list[Tensor]:
-    return [output[:, 0, number] for number in range(1, output.shape[2])]
+    patches = output[:, 0, -64:]  # behind the class token, where there is one
+    return list(patches.unbind(dim=1))
 
 
 @pytest.fixture(params=["conv", "tokens", *NAMES])
