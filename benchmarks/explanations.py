@@ -55,7 +55,9 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
                 assert isinstance(block, Block)
                 found[f"norm before attention {number}"] = block.attention_norm
                 found[f"block {number}"] = block
-            if model.class_token is not None:
+            if model.class_token is None:
+                found["last norm"] = model.norm
+            else:
                 found.popitem()  # after the last attention only the class token is read
             return found
         case ConvMixer():

@@ -19,11 +19,11 @@ from typing import Any
 import pandas as pd
 from ruamel.yaml import YAML
 
-from benchmarks.study import ROOT, copy_pipeline, run
+from benchmarks.study import ROOT, refresh_pipeline, run
 from cifarpipe.outputs import write_csv
 from cifarpipe.params import Recipe
 
-yaml = YAML(typ="safe")
+YAML_READER = YAML(typ="safe")
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", default="", help="trials whose name has this in it")
     asked = parser.parse_args()
-    study = yaml.load(asked.trials.read_text(encoding="utf-8"))
+    study = YAML_READER.load(asked.trials.read_text(encoding="utf-8"))
     names = [name for name in study["trials"] if asked.only in name]
     file = asked.trials.with_suffix(".csv")
     none_yet = pd.DataFrame(columns=["trial", "seed", "recipe"])
@@ -43,15 +43,15 @@ def main() -> None:
         params = parameters(study, seed)
         missing = [name for name in names if not is_in(table, name, params)]
         folder = asked.folder / f"seed_{seed}"
+        if missing:  # in a folder used before, the code may be an older one
+            refresh_pipeline(folder)
         for name in missing:
-            if not folder.exists():
-                copy_pipeline(folder)
             YAML().dump(params, folder / "params.yaml")
             run(folder, "dvc", "repro", "prepare")
             run(folder, "dvc", "repro", "--single-item", f"train@{name}")
             row = result(study["trials"][name], name, params, folder)
             others = table[(table.trial != name) | (table.seed != seed)]
-            table = in_order(pd.concat([others, pd.DataFrame([row])]), study)
+            table = in_order(pd.DataFrame([*others.to_dict("records"), row]), study)
             write_csv(file, table)
             print(f"seed {seed}: {name}: {row['val_acc']:.4f}", flush=True)
     print(markdown(table))
@@ -59,10 +59,10 @@ def main() -> None:
 
 def parameters(study: dict[str, Any], seed: int) -> dict[str, Any]:
     """Return params.yaml with the trials in place of its models, on the images of the study."""
-    params = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params = YAML_READER.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     models = {
         name: architecture(params["models"][trial["like"]])
-        | changed(study["start"], changes(trial))
+        | changed(study["start"], changes_of(trial))
         for name, trial in study["trials"].items()
     }
     more = {
@@ -113,7 +113,7 @@ def changed(entry: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def changes(trial: dict[str, Any]) -> dict[str, Any]:
+def changes_of(trial: dict[str, Any]) -> dict[str, Any]:
     """Return what a trial changes."""
     return {path: value for path, value in trial.items() if path != "like"}
 
@@ -129,7 +129,7 @@ def result(
         "seed": params["seed"],
         "recipe": recipe_hash(name, params),
         "like": trial["like"],
-        "changes": json.dumps(changes(trial)),
+        "changes": json.dumps(changes_of(trial)),
         "epochs": len(history),
         "val_acc": round(best.val_acc, 4),
         "best_epoch": int(best.epoch),

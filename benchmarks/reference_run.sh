@@ -53,7 +53,8 @@ sed -E "s|^(  source:) [a-z0-9]+|\1 $source|; s|^(  folder:) [^ ]+|\1 $folder|" 
 
 stamped() { while IFS= read -r line; do printf '%(%s)T %s\n' -1 "$line"; done; }
 status=0
-(cd "$run/study" && timeout --signal=INT --kill-after=20 $((end - SECONDS)) dvc repro 2>&1) |
+left=$((end - SECONDS))
+(cd "$run/study" && timeout --signal=INT --kill-after=20 $((left > 1 ? left : 1)) dvc repro 2>&1) |
 	stamped | tee -a "$run/run.log" || status=$?
 
 cp "$run/run.log" "$out/"
@@ -63,6 +64,6 @@ tar -czf - -C "$run/study" reports | split --bytes=15MB --numeric-suffixes - "$o
 python3 -m benchmarks.timing "$run/run.log" "$run/study/logs" >"$out/timing.csv"
 case $status in
 0) echo "done: $out" ;;
-124) echo "time is up; the same line goes on"; exit 75 ;;
+124 | 137) echo "time is up; the same line goes on"; exit 75 ;;
 *) exit "$status" ;;
 esac

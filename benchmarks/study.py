@@ -21,8 +21,14 @@ def environment(**more: str) -> dict[str, str]:
 def copy_pipeline(folder: Path) -> None:
     """Copy all but the parameters into a folder, made anew, that git does not look at."""
     shutil.rmtree(folder, ignore_errors=True)
+    refresh_pipeline(folder)
+
+
+def refresh_pipeline(folder: Path) -> None:
+    """Copy all but the parameters into a folder whose data and runs stay."""
     without_caches = shutil.ignore_patterns("__pycache__")
     for name in ("cifarpipe", "stages", "data/baselines", ".dvc/plots"):
+        shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, ignore=without_caches)
     for name in (".dvcignore", ".dvc/config", "dvc.yaml"):
         shutil.copy(ROOT / name, folder / name)

@@ -50,9 +50,9 @@ def attention_rollout(model: Attentive, batch: Tensor) -> Maps:
     """
     with torch.no_grad(), _kept(model.attentions) as kept:
         model(batch)
-    flow = _no_flow(kept[0])
+    flow = _identity(kept[0])
     for attention in kept:
-        flow = (attention.mean(dim=1) + _no_flow(attention)) / 2 @ flow
+        flow = (attention.mean(dim=1) + _identity(attention)) / 2 @ flow
     return _of_patches(model, flow)
 
 
@@ -76,11 +76,11 @@ def gradient_attention(model: Attentive, batch: Tensor, classes: Tensor) -> Maps
         logits = model(batch.detach().clone().requires_grad_())
         asked = logits.gather(1, classes.to(logits.device)[:, None]).sum()
         gradients = torch.autograd.grad(asked, kept)
-    flow = _no_flow(kept[0])
+    flow = _identity(kept[0])
     for attention, gradient in zip(kept, gradients, strict=True):
         spoke_for = (attention.detach() * gradient).clamp(min=0).mean(dim=1)
         flow = flow + spoke_for @ flow
-    return _of_patches(model, flow - _no_flow(flow))
+    return _of_patches(model, flow - _identity(flow))
 
 
 @contextmanager
@@ -96,9 +96,10 @@ def _kept(attentions: Sequence[Attention]) -> Iterator[list[Tensor]]:
             attention.kept = None
 
 
-def _no_flow(attention: Tensor) -> Tensor:
+def _identity(like: Tensor) -> Tensor:
     """Return `[N, tokens, tokens]` where every token stays its own."""
-    return torch.eye(attention.shape[-1], device=attention.device).expand(len(attention), -1, -1)
+    one = torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
+    return one.expand(len(like), -1, -1)
 
 
 def _of_patches(model: Attentive, flow: Tensor) -> Maps:

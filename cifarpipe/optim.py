@@ -27,12 +27,12 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | 
     if isinstance(options, MuonOptions):
         inner = inner_kernels(model)
         muon = Muon(
-            inner,
+            [{"params": kernels, "stacked": stacked} for stacked, kernels in inner.items()],
             momentum=options.momentum,
             nesterov=options.nesterov,
             weight_decay=options.weight_decay,
         )
-        taken = {id(kernel) for kernel in inner}
+        taken = {id(kernel) for kernels in inner.values() for kernel in kernels}
         for group in groups:
             group["params"] = [one for one in group["params"] if id(one) not in taken]
         groups = [group for group in groups if group["params"]]
@@ -40,14 +40,20 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | 
     return torch.optim.AdamW(groups, betas=options.betas, fused=True)
 
 
-def inner_kernels(model: nn.Module) -> list[Tensor]:
-    """Return the kernels between the first and the last layer, but for depthwise ones."""
+def inner_kernels(model: nn.Module) -> dict[int, list[Tensor]]:
+    """Return the kernels between the first and the last layer, but for grouped convolutions'.
+
+    Layers come in the order in which the model names them.
+
+    Returns:
+        Kernels by how many maps are stacked in each: as many as the layer's `stacked` says, else 1.
+    """
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    return [
-        layer.weight
-        for layer in layers[1:-1]
-        if not (isinstance(layer, nn.Conv2d) and layer.groups > 1)
-    ]
+    kernels: dict[int, list[Tensor]] = {}
+    for layer in layers[1:-1]:
+        if not (isinstance(layer, nn.Conv2d) and layer.groups > 1):
+            kernels.setdefault(getattr(layer, "stacked", 1), []).append(layer.weight)
+    return kernels
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay_on: str) -> list[dict[str, Any]]:

@@ -213,7 +213,7 @@ class Muon(Section):
     """Orthogonalised momentum for the kernels inside the network, AdamW for all else.
 
     All else: the first and the last layer, depthwise convolutions, biases, norms, class token and
-    positions. cifarpipe/muon.py says more.
+    positions. Queries, keys and values are kernels of their own. cifarpipe/muon.py says more.
     """
 
     name: Literal["muon"]

@@ -105,7 +105,10 @@ def make_case(name: str, params: Params) -> Case:
         model = TokenNet()
         where = model.norm, lambda output: output[:, 1:].mT.unflatten(2, (4, 4)), token_cells
     else:
-        model = build_model(params.models[name], num_classes=K, image_size=32)
+        entry = params.models[name.removesuffix("_mean")]
+        if name == "vit_mean":
+            entry = entry.model_copy(update={"pool": "mean"})
+        model = build_model(entry, num_classes=K, image_size=32)
         parts = as_classifier(model)
         cells = one_row_cells if "vit" in name else picture_cells
         where = parts.cam_layer, parts.cam_map, cells

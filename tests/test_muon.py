@@ -61,6 +61,21 @@ def test_a_kernel_is_the_matrix_from_all_inputs_to_the_outputs(
     torch.testing.assert_close(kernel.flatten(1), matrix)
 
 
+def test_each_of_stacked_maps_is_turned_by_itself() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(4, 5, generator=generator) for _ in range(3)]
+    scales = [1.0, 10.0, 0.1]  # one below the other, the greatest would be turned and no other
+    options = {"lr": 0.1, "momentum": 0.5, "nesterov": True, "weight_decay": 0.1}
+    apart = [nn.Parameter(one.clone()) for one in maps]
+    below = nn.Parameter(torch.cat(maps)[:, :, None, None])
+    for weight, scale, one in zip(apart, scales, maps, strict=True):
+        weight.grad = scale * one
+    below.grad = torch.cat([weight.grad for weight in apart])[:, :, None, None]
+    Muon(apart, **options).step()
+    Muon([{"params": [below], "stacked": 3}], **options).step()
+    torch.testing.assert_close(below[:, :, 0, 0], torch.cat([*apart]))
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(8, 30), (30, 8), (16, 16)])
 def test_singular_values_become_about_one_and_their_directions_stay(
     rows: int, columns: int
@@ -90,7 +105,6 @@ def test_no_gradient_is_no_step() -> None:
 
 OUTER = {
     "vit": {"patch_embedding.weight", "head.weight"},
-    "vit_mean": {"patch_embedding.weight", "head.weight"},
     "vit_t2t": {"patch_embedding.weight", "head.weight"},
     "convmixer": {"stem.0.weight", "head.weight"},
     "resnet18_ln": {"stem.0.weight", "head.weight"},
@@ -104,7 +118,10 @@ def test_first_and_last_layer_and_what_mixes_no_channels_are_left_to_adamw(
 ) -> None:
     model = build_model(demo_params.models[name], num_classes=10, image_size=32)
     names = {id(parameter): key for key, parameter in model.named_parameters()}
-    inner = {names[id(kernel)] for kernel in inner_kernels(model)}
+    found = inner_kernels(model)
+    inner = {names[id(kernel)] for kernels in found.values() for kernel in kernels}
+    stacked = {names[id(kernel)] for kernel in found.get(3, [])}
+    assert stacked == {name for name in names.values() if name.endswith("to_qkv.weight")}
     kernels = {key: p for key, p in model.named_parameters() if key.endswith("weight")}
     outer = {key for key, p in kernels.items() if p.ndim > 1} - inner
     depthwise = {key for key in outer if name == "convmixer" and kernels[key].shape[1] == 1}
@@ -125,12 +142,11 @@ def test_every_parameter_has_one_optimizer(demo_params: Params) -> None:
     model = build_model(entry, num_classes=10, image_size=32)
     optimizer = make_optimizer(model, entry)
     assert isinstance(optimizer, Together)
-    matrices, decayed, spared = optimizer.param_groups
-    assert (matrices["momentum"], matrices["nesterov"], matrices["weight_decay"]) == (
-        0.9,
-        True,
-        0.2,
-    )
+    *matrices, decayed, spared = optimizer.param_groups
+    assert len(matrices) == 2  # of one map each, and of three
+    for group in matrices:
+        options = group["momentum"], group["nesterov"], group["weight_decay"]
+        assert options == (0.9, True, 0.2)
     assert (decayed["betas"], decayed["weight_decay"]) == ((0.8, 0.99), 0.2)
     assert spared["weight_decay"] == 0.0
     held = [id(one) for group in optimizer.param_groups for one in group["params"]]

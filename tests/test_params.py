@@ -25,12 +25,12 @@ def refusal(file: Path, **changes: Any) -> list[str]:
     return [fault.removeprefix("  - ") for fault in faults]
 
 
-@pytest.mark.parametrize("name", ["params.yaml", "params.demo.yaml"])
-def test_the_projects_own_files_are_valid(name: str) -> None:
-    params = load_params(ROOT / name)
-    assert list(params.models) == [
+def test_the_projects_own_files_are_valid() -> None:
+    names = list(load_params(ROOT / "params.yaml").models)
+    assert names == [
         "vit", "vit_mean", "vit_t2t", "convmixer", "resnet18_ln", "resnet18_ln_plateau"
     ]  # fmt: skip
+    assert list(load_params(ROOT / "params.demo.yaml").models) == [names[0], *names[2:]]
 
 
 def test_values_are_those_of_the_file() -> None:

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from benchmarks import recipes
-from benchmarks.recipes import changed, markdown, parameters, recipe_hash, yaml
+from benchmarks.recipes import YAML_READER, changed, markdown, parameters, recipe_hash
+from benchmarks.study import refresh_pipeline
 from cifarpipe.params import Params
 from cifarpipe.params_file import load_params
 
@@ -18,7 +19,7 @@ FILES = sorted((Path(__file__).parents[1] / "docs/recipes").glob("*.yaml"))
 
 def study(name: str) -> dict[str, Any]:
     (file,) = [each for each in FILES if each.stem == name]
-    return yaml.load(file.read_text(encoding="utf-8"))
+    return YAML_READER.load(file.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -50,7 +51,10 @@ def test_the_published_rates_are_theirs() -> None:
 
 def test_a_trial_depends_on_its_file_and_not_on_the_recipes_of_params() -> None:
     params = parameters(study("published"), seed=0)
-    published, ours = params["models"]["vit_adam"], yaml.load(Path("params.yaml").read_text())
+    published, ours = (
+        params["models"]["vit_adam"],
+        YAML_READER.load(Path("params.yaml").read_text()),
+    )
     assert published["dim"] == ours["models"]["vit"]["dim"]
     assert published["label_smoothing"] == 0.0 != ours["models"]["vit"]["label_smoothing"]
 
@@ -97,13 +101,13 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         name = command[-1].removeprefix("train@")
         if name == command[-1]:
             return
-        params = yaml.load((folder / "params.yaml").read_text())
+        params = YAML_READER.load((folder / "params.yaml").read_text())
         done.append(f"{name} {params['seed']}")
         history = pd.DataFrame({"epoch": [1, 2, 3], "val_acc": [0.1, 0.5, 0.4], "train_loss": 2.0})
         (folder / "reports/models" / name).mkdir(parents=True, exist_ok=True)
         history.to_csv(folder / "reports/models" / name / "history.csv")
 
-    monkeypatch.setattr(recipes, "copy_pipeline", Path.mkdir)
+    monkeypatch.setattr(recipes, "refresh_pipeline", lambda folder: folder.mkdir(exist_ok=True))
     monkeypatch.setattr(recipes, "run", train)
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
@@ -140,6 +144,16 @@ def test_only_what_is_missing_is_trained(
     after = run_study(monkeypatch, another)
     assert trained[4:] == ["a 0"]
     assert after.count("\n") == before.count("\n")  # in the place of the row it makes untrue
+
+
+def test_a_folder_used_before_gets_the_code_of_today_and_keeps_its_data(tmp_path: Path) -> None:
+    for name in ("cifarpipe/optim.py", "cifarpipe/old.py", "data/prepared/dataset.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("of yesterday")
+    refresh_pipeline(tmp_path)
+    assert (tmp_path / "cifarpipe/optim.py").read_text() == Path("cifarpipe/optim.py").read_text()
+    assert not (tmp_path / "cifarpipe/old.py").exists()
+    assert (tmp_path / "data/prepared/dataset.json").read_text() == "of yesterday"
 
 
 def test_a_run_is_known_by_all_it_depends_on() -> None:

@@ -21,6 +21,12 @@ class TokenNorm(nn.LayerNorm):
         return rearrange(super().forward(rearrange(x, "b c 1 n -> b n c")), "b n c -> b c 1 n")
 
 
+class QueriesKeysValues(nn.Conv2d):
+    """Three maps of each token, stacked in one convolution."""
+
+    stacked = 3
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; heads × head_dim need not equal dim."""
 
@@ -28,7 +34,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.to_qkv = nn.Conv2d(dim, 3 * heads * head_dim, 1)
+        self.to_qkv = QueriesKeysValues(dim, 3 * heads * head_dim, 1)
         self.to_out = nn.Conv2d(heads * head_dim, dim, 1)
         self.kept: list[Tensor] | None = None
         """Where it puts its attention `[B, heads, N, N]` while somebody asks for it."""
@@ -82,8 +88,8 @@ class ViT(nn.Module):
     """Patch embedding, learned positions, blocks, norm and head.
 
     Args:
-        pool: Whether the answer is read from a class token, or from the mean of all others; there
-            is no class token then.
+        pool: `class`: the answer is read from a class token; `mean`: from the mean of the patches'
+            tokens, and there is no other.
 
     Raises:
         ValueError: `patch` does not divide `image_size`.
