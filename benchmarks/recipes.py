@@ -1,6 +1,6 @@
 """Train one model by many recipes, and table what validation says of each.
 
-`python -m benchmarks.recipes docs/recipes/TRIALS.yaml FOLDER [--seeds 0 1 2] [--only PART]`. The
+`python -m benchmarks.recipes docs/recipes/TRIALS.yaml FOLDER [--seeds 0 1 2] [--only TRIAL …]`. The
 table, docs/recipes/TRIALS.csv, gets a row for each run; what has one is not run again, unless its
 recipe or its data has changed. FOLDER holds the runs. The test images are not looked at.
 
@@ -32,10 +32,12 @@ def main() -> None:
     parser.add_argument("trials", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--only", default="", help="trials whose name has this in it")
+    parser.add_argument("--only", nargs="+", metavar="TRIAL", help="these, in this order")
     asked = parser.parse_args()
     study = YAML_READER.load(asked.trials.read_text(encoding="utf-8"))
-    names = [name for name in study["trials"] if asked.only in name]
+    names = asked.only or list(study["trials"])
+    if unknown := set(names) - set(study["trials"]):
+        parser.error(f"{asked.trials} has no {', '.join(sorted(unknown))}")
     file = asked.trials.with_suffix(".csv")
     none_yet = pd.DataFrame(columns=["trial", "seed", "recipe"])
     table = pd.read_csv(file) if file.exists() else none_yet

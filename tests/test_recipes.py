@@ -146,6 +146,15 @@ def test_only_what_is_missing_is_trained(
     assert after.count("\n") == before.count("\n")  # in the place of the row it makes untrue
 
 
+def test_an_unknown_trial_is_named(
+    trained: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_study(monkeypatch, STUDY, "--only", "a", "c")
+    assert capsys.readouterr().err.endswith("error: trials.yaml has no c\n")
+    assert trained == []
+
+
 def test_a_folder_used_before_gets_the_code_of_today_and_keeps_its_data(tmp_path: Path) -> None:
     for name in ("cifarpipe/optim.py", "cifarpipe/old.py", "data/prepared/dataset.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
