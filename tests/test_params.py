@@ -42,7 +42,7 @@ def test_peak_lr_is_base_rate_times_the_models_scale(file: Path) -> None:
     file.write_text(dump(changed(lr=0.005, models__vit__lr_scale=0.2)))
     params = load_params(file)
     assert params.peak_lr("vit") == 0.005 * 0.2
-    assert params.peak_lr("resnet18_ln") == 0.005 * 5.0
+    assert params.peak_lr("convmixer") == 0.005 * 1.0
 
 
 def test_an_unknown_model_is_refused_with_the_names_that_exist() -> None:
@@ -230,7 +230,11 @@ def test_without_the_key_that_tells_kinds_apart_that_key_is_named(file: Path) ->
             4,
             "models.convmixer: `kernel` 4 is even; allowed: 1, 3, 5, 7 …",
         ),
-        ("models__resnet18_ln__optimizer__momentum", 0, "`nesterov: true` needs a `momentum`"),
+        (
+            "models__resnet18_ln__optimizer",
+            {"name": "sgd", "momentum": 0, "nesterov": True, "weight_decay": 0, "decay_on": "all"},
+            "models.resnet18_ln.optimizer: `nesterov: true` needs a `momentum` above 0",
+        ),
         (
             "models__vit__plateau",
             {"factor": 0.3, "patience": 2},

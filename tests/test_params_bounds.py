@@ -55,6 +55,7 @@ BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
     "data__test_size": ([None, 1], [0, -1]),
     "train__devices": POSITIVE_INT,
     **{f"models__vit__{key}": bounds for key, bounds in RECIPE.items()},
+    "models__vit__optimizer__momentum": FRACTION,
     "models__vit__optimizer__betas": ([[0, 0.0], [1 - TINY, 0.5]],
                                       [[1.0, 0.5], [0.5, 1.0], [-TINY, 0.5], [0.5]]),
     "models__vit__patch": POSITIVE_INT,
@@ -69,7 +70,6 @@ BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
     "models__convmixer__dim": POSITIVE_INT,
     "models__convmixer__depth": POSITIVE_INT,
     "models__convmixer__kernel": ([1, 3], [0, 2, -1]),
-    "models__resnet18_ln__optimizer__momentum": ([TINY, 1 - TINY], [1, -TINY]),
     "models__resnet18_ln__width": ([16], [15]),
     "models__resnet18_ln__strides": ([[1, 1, 1, 1]], [[0, 1, 1, 1], [1, 1, 1], [1] * 5, 1]),
     "models__resnet18_ln_plateau__plateau__factor": ([TINY, 1 - TINY], [0, 1, 1.0]),
@@ -170,27 +170,33 @@ def test_a_dim_that_heads_do_not_divide_is_told_a_better_one(
         Params.model_validate(changed(models__vit__dim=dim, models__vit__heads=heads))
 
 
-MUON = {
-    "name": "muon", "momentum": 0.95, "nesterov": True, "betas": [0.9, 0.95],
-    "weight_decay": 0.1, "decay_on": "weights",
-}  # fmt: skip
+DECAY = {"weight_decay": 0.1, "decay_on": "weights"}
+OPTIMIZERS = {
+    "adamw": {"name": "adamw", "betas": [0.9, 0.95], **DECAY},
+    "sgd": {"name": "sgd", "momentum": 0.9, "nesterov": True, **DECAY},
+    "muon": {"name": "muon", "momentum": 0.9, "nesterov": True, "betas": [0.9, 0.95], **DECAY},
+}
 
 
 @pytest.mark.parametrize(
-    ("key", "good", "bad"),
+    ("names", "key", "good", "bad"),
     [
-        ("momentum", 0, 1),
-        ("momentum", 1 - TINY, -TINY),
-        ("betas", [0, 0.0], [1.0, 0.5]),
-        ("weight_decay", 0, -TINY),
-        ("decay_on", "all", "none"),
-        ("nesterov", False, 1),
+        ("sgd", "momentum", TINY, 0),  # with `nesterov: true`
+        ("muon", "momentum", 0, -TINY),
+        ("sgd muon", "momentum", 1 - TINY, 1),
+        ("sgd muon", "nesterov", False, 1),
+        ("adamw muon", "betas", [0, 0.0], [1.0, 0.5]),
+        ("adamw muon", "betas", [1 - TINY, 0.5], [0.5]),
+        ("adamw sgd muon", "weight_decay", 0, -TINY),
+        ("adamw sgd muon", "decay_on", "all", "none"),
     ],
 )
-def test_muon_at_its_bounds(key: str, good: object, bad: object) -> None:
-    Params.model_validate(changed(models__vit__optimizer=MUON | {key: good}))
-    with pytest.raises(ValidationError, match=key):
-        Params.model_validate(changed(models__vit__optimizer=MUON | {key: bad}))
+def test_an_optimizer_at_its_bounds(names: str, key: str, good: object, bad: object) -> None:
+    for name in names.split():
+        options = OPTIMIZERS[name]
+        Params.model_validate(changed(models__vit__optimizer=options | {key: good}))
+        with pytest.raises(ValidationError, match=key):
+            Params.model_validate(changed(models__vit__optimizer=options | {key: bad}))
 
 
 @pytest.mark.parametrize(("mixup", "cutmix", "fine"), [(0.5, 0.5, True), (1.0, 0, True),
