@@ -4,6 +4,10 @@
 table, docs/recipes/TRIALS.csv, gets a row for each run; what has one is not run again, unless its
 recipe or its data has changed. FOLDER holds the runs. The test images are not looked at.
 
+`python -m benchmarks.recipes docs/recipes/TRIALS.yaml --write FILE` writes parameters that have the
+trials for models, on the images and for the epochs of params.yaml: in its place, `dvc repro` makes
+of them the whole study.
+
 A file of trials has `data`, which changes that section of params.yaml; `start`, a whole recipe; and
 `trials`, by name: the entry of params.yaml whose architecture each is `like`, and what it changes
 of `start`: `augment.randaugment.n: 2`.
@@ -30,7 +34,9 @@ def main() -> None:
     """Train what is missing, one after the other, and write the table after each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("trials", type=Path)
-    parser.add_argument("folder", type=Path)
+    todo = parser.add_mutually_exclusive_group(required=True)
+    todo.add_argument("folder", type=Path, nargs="?", help="where to train them")
+    todo.add_argument("--write", type=Path, metavar="FILE", help="parameters to train them by")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", metavar="TRIAL", help="these, in this order")
     asked = parser.parse_args()
@@ -38,6 +44,9 @@ def main() -> None:
     names = asked.only or list(study["trials"])
     if unknown := set(names) - set(study["trials"]):
         parser.error(f"{asked.trials} has no {', '.join(sorted(unknown))}")
+    if asked.write:
+        YAML().dump(full_budget(study, names), asked.write)
+        return
     file = asked.trials.with_suffix(".csv")
     none_yet = pd.DataFrame(columns=["trial", "seed", "recipe"])
     table = pd.read_csv(file) if file.exists() else none_yet
@@ -61,21 +70,37 @@ def main() -> None:
 
 def parameters(study: dict[str, Any], seed: int) -> dict[str, Any]:
     """Return params.yaml with the trials in place of its models, on the images of the study."""
-    params = YAML_READER.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    models = {
-        name: architecture(params["models"][trial["like"]])
-        | changed(study["start"], changes_of(trial))
-        for name, trial in study["trials"].items()
-    }
-    more = {
-        "seed": seed,
-        "data": params["data"] | study["data"],
-        "models": models,
-        "report": params["report"] | {"baselines": {}},
-    }
+    params = with_models(study, list(study["trials"]))
+    return params | {"seed": seed, "data": params["data"] | study["data"]}
+
+
+def full_budget(study: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return params.yaml with some trials in place of its models, each for as long as its like."""
+    params = with_models(study, names)
+    epochs = {name: entry["epochs"] for name, entry in default_params()["models"].items()}
+    for name, entry in params["models"].items():
+        entry["epochs"] = epochs[study["trials"][name]["like"]]
+    return params
+
+
+def with_models(study: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return params.yaml with some trials in place of its models."""
+    params = default_params()
+    models = {}
+    for name in names:
+        trial = study["trials"][name]
+        network = architecture(params["models"][trial["like"]])
+        models[name] = network | changed(study["start"], changes_of(trial))
+    more = {"models": models, "report": params["report"] | {"baselines": {}}}
     # Sections that trials share are written out for each: params.yaml has no YAML aliases.
     whole: dict[str, Any] = json.loads(json.dumps(params | more))
     return whole
+
+
+def default_params() -> dict[str, Any]:
+    """Return params.yaml as plain values."""
+    params: dict[str, Any] = YAML_READER.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return params
 
 
 def architecture(entry: dict[str, Any]) -> dict[str, Any]:

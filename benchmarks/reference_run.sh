@@ -49,7 +49,7 @@ cp -R cifarpipe stages dvc.yaml .dvcignore "$run/study/"
 cp -R data/baselines "$run/study/data/"
 cp -R .dvc/config .dvc/plots "$run/study/.dvc/"
 printf '[core]\n    no_scm = true\n' >"$run/study/.dvc/config.local"
-sed -E "s|^(  source:) [a-z0-9]+|\1 $source|; s|^(  folder:) [^ ]+|\1 $folder|" "$params" >"$run/study/params.yaml"
+sed -E "s|^(  source:).*|\1 $source|; s|^(  folder:).*|\1 $folder|" "$params" >"$run/study/params.yaml"
 
 stamped() { while IFS= read -r line; do printf '%(%s)T %s\n' -1 "$line"; done; }
 status=0

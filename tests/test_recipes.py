@@ -146,6 +146,24 @@ def test_only_what_is_missing_is_trained(
     assert after.count("\n") == before.count("\n")  # in the place of the row it makes untrue
 
 
+def test_written_parameters_are_those_of_the_trials_at_full_budget(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "published.params.yaml"
+    trials = Path("docs/recipes/published.yaml")
+    chosen = "vit_adam", "resnet18_ln_reduced"
+    argv = ["recipes", str(trials), "--write", str(file), "--only", *chosen]
+    monkeypatch.setattr("sys.argv", argv)
+    recipes.main()
+    params, ours = load_params(file), load_params(Path("params.yaml"))
+    assert list(params.models) == list(chosen)
+    assert (params.data, params.seed) == (ours.data, ours.seed)
+    adam, reduced = params.models.values()
+    assert (adam.epochs, reduced.epochs) == (25, 40)
+    assert (adam.batch_size, adam.optimizer.weight_decay) == (512, 0.0)
+    assert reduced.augment.flip == "none"
+
+
 def test_an_unknown_trial_is_named(
     trained: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
