@@ -39,7 +39,7 @@ demo: $(READY) ## Run the whole pipeline at laptop size in .demo/ and name its r
 	@mkdir -p $(DEMO)/.dvc $(DEMO)/data
 	@rm -rf $(DEMO)/cifarpipe $(DEMO)/stages $(DEMO)/data/baselines $(DEMO)/.dvc/plots
 	@cp -R cifarpipe stages .dvcignore $(DEMO)/
-	@sed '/vit_mean/d' dvc.yaml >$(DEMO)/dvc.yaml  # the demo is without, and so its figures are
+	@sed '/vit_mean/d' dvc.yaml >$(DEMO)/dvc.yaml  # DVC warns of a model that a figure names and params.yaml has not
 	@cp -R data/baselines $(DEMO)/data/
 	@cp -R .dvc/config .dvc/plots .dvc/plots_page.html $(DEMO)/.dvc/
 	@cp params.demo.yaml $(DEMO)/params.yaml

@@ -14,7 +14,7 @@ from benchmarks.study import run
 from cifarpipe.devices import pick_device
 from cifarpipe.distributed import cores
 
-# Those of params.yaml, but for what has the network of one of these, or as good as that.
+# vit_mean costs what vit does, and resnet18_ln_plateau has the network of resnet18_ln.
 MODELS = ("vit", "vit_t2t", "convmixer", "resnet18_ln")
 PEAK_RUNS = 20  # of which the fastest counts
 
