@@ -94,8 +94,10 @@ progress: $(READY) ## Show experiments with the last finished epoch of what trai
 	@dvc exp show --md --drop '$(ALL_BUT_TRAINING)'
 
 current: $(READY) ## Say whether dvc.lock is what dvc repro would write
-	@run=$$(dvc repro --dry --allow-missing | sed -n "s/^Running stage '\(.*\)':$$/\1/p" | paste -sd ' '); \
-		test -z "$$run" || { echo "error: dvc.lock is not current: run dvc repro and commit. It would run $$run" >&2; exit 2; }
+	@said=$$(dvc repro --dry --allow-missing 2>&1) || more=' …'; \
+		run=$$(sed -n "s/^Running stage '\(.*\)':$$/\1/p" <<<"$$said" | paste -sd ' '); \
+		test -n "$$run" -o -z "$${more:-}" || { echo "$$said" >&2; exit 2; }; \
+		test -z "$$run" || { echo "error: dvc.lock is not current: run dvc repro and commit. It would run $$run$${more:-}" >&2; exit 2; }
 	@echo "dvc.lock is current."
 
 torture: $(READY) ## Kill, fill, damage and mislead the pipeline, and see what is left (30 minutes)

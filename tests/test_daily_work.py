@@ -244,6 +244,20 @@ def test_a_lock_is_current_in_a_clone_without_data(study: Path, tmp_path: Path) 
     assert said == "dvc.lock is current.\n"
 
 
+def test_a_lock_of_other_data_is_named_in_a_clone_without_data(study: Path, tmp_path: Path) -> None:
+    """DVC gives up at the first stage whose input is not there."""
+    copy = tmp_path / "copy"
+    succeed(tmp_path, "git", "clone", "-q", str(study), "copy")
+    link_environment(copy)
+    params = (copy / "params.yaml").read_text()
+    (copy / "params.yaml").write_text(params.replace("seed: 0", "seed: 1", 1))
+    done = run(copy, "make", "-s", "-o", ".venv/.ready", "current")
+    assert done.returncode == 2
+    assert "dvc.lock is not current" in done.stderr
+    assert "It would run prepare …\n" in done.stderr
+    assert "ERROR" not in done.stderr
+
+
 def test_plots_open_without_network(changed: Path, tmp_path: Path) -> None:
     """Curves of both sides and all models, confusions and pictures, in one page."""
     succeed(changed, "dvc", "plots", "diff", "main", "-o", str(tmp_path))
