@@ -44,8 +44,6 @@ class Origin:
     """At the kept epoch; none where nothing was held out."""
     execution: dict[str, Any]
     """Device, precision and what else the bits may depend on."""
-    made_by: dict[str, str]
-    """Commit and versions: see `provenance`."""
 
     @property
     def trained_on(self) -> str:

@@ -1,11 +1,10 @@
-"""What results were made by: code, packages."""
+"""Which revision and which package versions a report was made by."""
 
 import platform
 import subprocess
 from importlib.metadata import version
 
 REPORTED = ("torch", "torchvision", "grad-cam", "numpy", "dvc")
-TRAINED_BY = ("torch", "numpy")  # what weights may depend on
 MAKERS = ("cifarpipe", "stages", "dvc.yaml", "params.yaml")  # all that results follow from
 
 

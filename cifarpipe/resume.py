@@ -29,19 +29,26 @@ SLOTS = ("even", "odd")  # written in turn, so that one whole file always remain
 LOCK = "lock"
 
 
-def fingerprint(parts: Mapping[str, Any], arrays: Iterable[NDArray[np.generic]]) -> str:
-    """Return a name for all that shapes a run: its own values, the code, and the machine's.
+def fingerprint(
+    parts: Mapping[str, Any], arrays: Iterable[NDArray[np.generic]], code: Iterable[Path]
+) -> str:
+    """Return a name for everything that shapes a run.
 
     Args:
-        parts: What JSON can write; with it the code that is not in this package.
-        arrays: Which images take part.
+        parts: Parameters, data and machine, as values that JSON can write.
+        arrays: The original indices of the images that take part.
+        code: Python files, or folders of them, that compute the result.
+
+    Returns:
+        32 hexadecimal digits.
     """
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
+    for path in code:
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
     return digest.hexdigest()[:32]
 
 

@@ -11,7 +11,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import cifarpipe
 from cifarpipe.command import run
+
+# What a run computes with, beside this file and its architecture: a change of any starts it anew.
+# tests/test_dag.py compares these with what dvc.yaml lists for the stage.
+CODE = (
+    "augment",
+    "averaging.py",
+    "batches.py",
+    "checkpoint.py",
+    "data/prepared.py",
+    "data/store.py",
+    "devices.py",
+    "distributed.py",
+    "execution.py",
+    "gpus.py",
+    "inference.py",
+    "learning.py",
+    "models/cost.py",
+    "muon.py",
+    "normalize.py",
+    "optim.py",
+    "outputs.py",
+    "paths.py",
+    "resume.py",
+    "synced_norm.py",
+    "training.py",
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,11 +87,10 @@ def train_model(model: str, params: "Params", world: "World", device: "torch.dev
     from cifarpipe.models.cost import count_macs, layer_table
     from cifarpipe.outputs import write_csv, write_json
     from cifarpipe.paths import artifact, model_report, resume_folder, training_log
-    from cifarpipe.provenance import TRAINED_BY, provenance
     from cifarpipe.resume import ResumeStore, fingerprint
     from cifarpipe.training import train
 
-    made_by = provenance(TRAINED_BY)  # before anything is written, and git may be asked
+    package = Path(cifarpipe.__file__).parent
     entry = params.model(model)
     data = load_prepared()
     check_strengths(model, entry.augment, data.image_size)
@@ -78,10 +104,10 @@ def train_model(model: str, params: "Params", world: "World", device: "torch.dev
         "seed": params.seed,
         "keep": params.train.keep,
         "data": data.fingerprint,
-        "stage": Path(__file__).read_text(encoding="utf-8"),
         **execution.describe(),
     }
-    this_run = fingerprint(shaped_by, [data.train.index, data.val.index])
+    code = [Path(__file__), package / f"models/{entry.arch}.py", *(package / name for name in CODE)]
+    this_run = fingerprint(shaped_by, [data.train.index, data.val.index], code)
     resume = ResumeStore(resume_folder(model), this_run, writes=world.leads)
 
     def tell(history: "pd.DataFrame") -> None:
@@ -129,7 +155,6 @@ def train_model(model: str, params: "Params", world: "World", device: "torch.dev
             kept_epoch=trained.kept_epoch,
             val_accuracy=trained.val_accuracy,
             execution=execution.describe(),
-            made_by=made_by,
         )
         save_model(artifact(model, "model.safetensors"), trained.weights, origin)
         layers = layer_table(network, data.image_size)

@@ -29,5 +29,4 @@ def make_origin(
         kept_epoch=1,
         val_accuracy=None,
         execution={"device": "CPU", "precision": "fp32"},
-        made_by={"revision": "none"},
     )

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from stages.train import CODE
 from tests.dag_setting import DAG, MODELS, PARAMS, PER_MODEL, ROOT, definition
 
-BUILD = "cifarpipe/models/build.py"
+NEVER_SHAPES_A_RESULT = {
+    "cifarpipe/command.py", "cifarpipe/errors.py", "cifarpipe/models/build.py",
+    "cifarpipe/params.py", "cifarpipe/params_file.py",
+}  # fmt: skip
 
 
 def local_imports(file: Path) -> Iterator[str]:
@@ -54,6 +58,17 @@ EVERY_STAGE = [("prepare", None), ("report", None), *((s, m) for s in PER_MODEL 
 def test_each_stage_lists_exactly_the_code_it_reaches(stage: str, model: str | None) -> None:
     listed = {dep for dep in definition(stage, model)["deps"] if dep.endswith(".py")}
     assert listed == reached(stage, PARAMS.models[model].arch if model else None)
+
+
+def test_a_killed_run_is_tied_to_the_code_of_its_stage() -> None:
+    ours = [Path("cifarpipe") / name for name in CODE]
+    files = {file.relative_to(ROOT).as_posix() for path in ours for file in expanded(ROOT / path)}
+    listed = {dep for dep in definition("train", "vit")["deps"] if dep.endswith(".py")}
+    assert files | {"stages/train.py", "cifarpipe/models/vit.py"} == listed - NEVER_SHAPES_A_RESULT
+
+
+def expanded(path: Path) -> list[Path]:
+    return [file for file in path.glob("*.py") if file.stem != "__init__"] or [path]
 
 
 def test_packages_hold_no_code_of_their_own() -> None:

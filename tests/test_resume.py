@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from cifarpipe import resume as module
 from cifarpipe.errors import UserError
 from cifarpipe.resume import HEADER, LOCK, SLOTS, ResumeStore, fingerprint
 
@@ -144,19 +143,23 @@ def test_success_leaves_nothing_behind(resume: ResumeStore) -> None:
     assert not resume.folder.exists()
 
 
-def test_the_fingerprint_knows_all_that_shapes_a_run() -> None:
+def test_fingerprint_depends_on_parameters_and_images() -> None:
     parts, arrays = {"lr": 0.1, "epochs": 3}, [np.arange(5), np.arange(3)]
-    first = fingerprint(parts, arrays)
-    assert first == fingerprint(dict(reversed(parts.items())), arrays)
-    assert first != fingerprint(parts | {"lr": 0.2}, arrays)
-    assert first != fingerprint(parts, [np.arange(5), np.arange(1, 4)])
+    first = fingerprint(parts, arrays, [])
+    assert first == fingerprint(dict(reversed(parts.items())), arrays, [])
+    assert first != fingerprint(parts | {"lr": 0.2}, arrays, [])
+    assert first != fingerprint(parts, [np.arange(5), np.arange(1, 4)], [])
 
 
-def test_the_fingerprint_knows_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = tmp_path / "models" / "vit.py"
-    code.parent.mkdir()
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "resume.py"))
-    code.write_text("a = 1")
-    first = fingerprint({}, [])
-    code.write_text("a = 2")
-    assert fingerprint({}, []) != first
+def test_fingerprint_depends_on_the_listed_code_alone(tmp_path: Path) -> None:
+    for name in ("training/loop.py", "models/vit.py", "report/page.py"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("a = 1")
+    listed = [tmp_path / "models/vit.py", tmp_path / "training"]
+    first = fingerprint({}, [], listed)
+    (tmp_path / "report/page.py").write_text("a = 2")
+    assert fingerprint({}, [], listed) == first
+    (tmp_path / "training/loop.py").write_text("a = 2")
+    second = fingerprint({}, [], listed)
+    (tmp_path / "models/vit.py").write_text("a = 2")
+    assert len({first, second, fingerprint({}, [], listed)}) == 3
