@@ -32,7 +32,7 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation -e .
-	$(VENV)/bin/python -m cifarpipe.plots_page
+	$(VENV)/bin/python -m cifarpipe.cli.plots_page
 	@touch $@
 
 demo: $(READY) ## Run the whole pipeline at laptop size in .demo/ and name its report

@@ -38,20 +38,20 @@ from benchmarks.machine import (
 )
 from benchmarks.study import ROOT, copy_study, environment, run
 from cifarpipe.augment.pipeline import Augmentation
-from cifarpipe.batches import AugmentedBatches
-from cifarpipe.data.prepared import Split
-from cifarpipe.data.store import ImageStore
-from cifarpipe.devices import autocast, device_name, memory_format, pick_device
-from cifarpipe.distributed import World
-from cifarpipe.execution import Execution, plan_execution
-from cifarpipe.inference import compute_logits
+from cifarpipe.config.reader import load_params
+from cifarpipe.config.schema import Augment, ModelEntry
 from cifarpipe.models.build import build_model
-from cifarpipe.models.cost import count_macs
-from cifarpipe.optim import make_optimizer
-from cifarpipe.outputs import write_text
-from cifarpipe.params import Augment, ModelEntry
-from cifarpipe.params_file import load_params
-from cifarpipe.training import train
+from cifarpipe.networks.devices import autocast, device_name, memory_format, pick_device
+from cifarpipe.networks.images import ImageStore
+from cifarpipe.networks.inference import compute_logits
+from cifarpipe.store.outputs import write_text
+from cifarpipe.store.prepared import Split
+from cifarpipe.training.batches import AugmentedBatches
+from cifarpipe.training.cost import count_macs
+from cifarpipe.training.distributed import World
+from cifarpipe.training.execution import Execution, plan_execution
+from cifarpipe.training.loop import train
+from cifarpipe.training.optim import make_optimizer
 
 BATCH = 128
 GEOMETRY = {"crop": 4, "flip": "random", "rotate": 15.0, "cutout": 8}

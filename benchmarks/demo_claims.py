@@ -15,8 +15,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from cifarpipe.intervals import wilson_interval
-from cifarpipe.tables import read_figures
+from cifarpipe.results.intervals import wilson_interval
+from cifarpipe.results.tables import read_figures
 
 DEMO = Path(".demo")
 LEAST_ACCURACY = 0.75

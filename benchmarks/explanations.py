@@ -18,12 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cifarpipe.attention import attention_rollout, gradient_attention
-from cifarpipe.checkpoint import Origin, load_model
-from cifarpipe.data.prepared import Split, load_prepared
-from cifarpipe.devices import pick_device
-from cifarpipe.explanation_quality import with_random_weights
-from cifarpipe.faithfulness import (
+from cifarpipe.explanations.attention import attention_rollout, gradient_attention
+from cifarpipe.explanations.faithfulness import (
     centre_maps,
     deletion_insertion,
     energy_inside,
@@ -33,13 +29,17 @@ from cifarpipe.faithfulness import (
     rank_correlation,
     road,
 )
-from cifarpipe.gradcam import METHODS, Maps, class_activation_maps
+from cifarpipe.explanations.gradcam import METHODS, Maps, class_activation_maps
+from cifarpipe.explanations.quality import with_random_weights
 from cifarpipe.models.build import as_classifier
 from cifarpipe.models.convmixer import ConvMixer
 from cifarpipe.models.resnet18_ln import ResNet18LN
 from cifarpipe.models.vit import Block, ViT
-from cifarpipe.normalize import normalize
-from cifarpipe.outputs import write_csv
+from cifarpipe.networks.checkpoint import Origin, load_model
+from cifarpipe.networks.devices import pick_device
+from cifarpipe.networks.normalize import normalize
+from cifarpipe.store.outputs import write_csv
+from cifarpipe.store.prepared import Split, load_prepared
 
 AT_ONCE = 50
 GRID = 8  # of maps that know nothing

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from cifarpipe.command import run
+from cifarpipe.config.command import run
 
 
 def leave(*_arguments: Any, **_named: Any) -> None:
@@ -33,15 +33,15 @@ def main() -> None:
     """Set the trap and run the stage."""
     stage, model = sys.argv[1:]
     if stage == "train":
-        from cifarpipe.batches import AugmentedBatches
+        from cifarpipe.training.batches import AugmentedBatches
 
         AugmentedBatches.epoch = leave_with_a_batch(AugmentedBatches.epoch)  # type: ignore[method-assign]
     elif stage == "evaluate":
-        from cifarpipe.data.store import ImageStore
+        from cifarpipe.networks.images import ImageStore
 
         ImageStore.batches = leave_with_a_batch(ImageStore.batches)  # type: ignore[method-assign]
     elif stage == "gradcam":
-        from cifarpipe.explain import Explainer
+        from cifarpipe.explanations.explainer import Explainer
 
         Explainer.maps = leave  # type: ignore[method-assign]
     sys.argv = [stage, model]

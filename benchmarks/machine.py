@@ -11,8 +11,8 @@ import torch
 
 from benchmarks import ordinary
 from benchmarks.study import run
-from cifarpipe.devices import pick_device
-from cifarpipe.distributed import cores
+from cifarpipe.networks.devices import pick_device
+from cifarpipe.training.distributed import cores
 
 # vit_mean costs what vit does, and resnet18_ln_plateau has the network of resnet18_ln.
 MODELS = ("vit", "vit_t2t", "convmixer", "resnet18_ln")

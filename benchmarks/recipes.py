@@ -24,8 +24,8 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 from benchmarks.study import ROOT, refresh_pipeline, run
-from cifarpipe.outputs import write_csv
-from cifarpipe.params import Recipe
+from cifarpipe.config.schema import Recipe
+from cifarpipe.store.outputs import write_csv
 
 YAML_READER = YAML(typ="safe")
 

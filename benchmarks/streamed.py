@@ -14,13 +14,13 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.study import ROOT
-from cifarpipe.data.prepared import Split
-from cifarpipe.data.store import room
-from cifarpipe.devices import pick_device
-from cifarpipe.execution import Execution
+from cifarpipe.config.reader import load_params
 from cifarpipe.models.build import build_model
-from cifarpipe.params_file import load_params
-from cifarpipe.training import train
+from cifarpipe.networks.devices import pick_device
+from cifarpipe.networks.images import room
+from cifarpipe.store.prepared import Split
+from cifarpipe.training.execution import Execution
+from cifarpipe.training.loop import train
 
 PART = 10_000
 

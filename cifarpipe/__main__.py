@@ -1,5 +1,5 @@
 """The command `cifarpipe` as `python -m cifarpipe`."""
 
-from cifarpipe.cli import main
+from cifarpipe.cli.main import main
 
 main()

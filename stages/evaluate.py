@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cifarpipe.command import run
+from cifarpipe.config.command import run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
     """Evaluate one trained model of params.yaml."""
-    from cifarpipe.params_file import load_params
+    from cifarpipe.config.reader import load_params
 
     params = load_params()
     entry = params.model(model)
@@ -25,12 +25,9 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     import numpy as np
     import torch
 
-    from cifarpipe.calibration import fit_temperature, reliability_table
-    from cifarpipe.checkpoint import load_model
-    from cifarpipe.data.prepared import Split, load_prepared
-    from cifarpipe.data.store import ImageStore
-    from cifarpipe.devices import pick_device
-    from cifarpipe.evaluation import (
+    from cifarpipe.evaluation.calibration import fit_temperature, reliability_table
+    from cifarpipe.evaluation.diagnosis import answer_faults
+    from cifarpipe.evaluation.metrics import (
         class_table,
         confusion_matrix,
         confusion_table,
@@ -38,12 +35,15 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         softmax,
         tta_accuracy,
     )
-    from cifarpipe.inference import compute_logits
-    from cifarpipe.learning import answer_faults
-    from cifarpipe.outputs import write_csv, write_json
-    from cifarpipe.paths import artifact, model_report
-    from cifarpipe.predictions import predictions_table
-    from cifarpipe.slices import picture_properties, slice_table
+    from cifarpipe.evaluation.slices import picture_properties, slice_table
+    from cifarpipe.networks.checkpoint import load_model
+    from cifarpipe.networks.devices import pick_device
+    from cifarpipe.networks.images import ImageStore
+    from cifarpipe.networks.inference import compute_logits
+    from cifarpipe.results.predictions import predictions_table
+    from cifarpipe.store.outputs import write_csv, write_json
+    from cifarpipe.store.paths import artifact, model_report
+    from cifarpipe.store.prepared import Split, load_prepared
 
     data = load_prepared()
     device = pick_device()

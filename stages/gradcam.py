@@ -10,30 +10,29 @@ from typing import Annotated
 
 import typer
 
-from cifarpipe.command import run
+from cifarpipe.config.command import run
 
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
     """Draw where one model of params.yaml saw evidence for the predicted and the true class."""
-    from cifarpipe.params import CLASS_AGNOSTIC
-    from cifarpipe.params_file import load_params
+    from cifarpipe.config.reader import load_params
 
     params = load_params()
     method = params.cam_method(model)
     options = params.gradcam
 
-    from cifarpipe.checkpoint import load_model
-    from cifarpipe.data.prepared import load_prepared
-    from cifarpipe.devices import pick_device
-    from cifarpipe.explain import Explainer
-    from cifarpipe.explanation_quality import HEADLINES, quality_figures
-    from cifarpipe.map_figures import draw_explanations
-    from cifarpipe.maps_file import save_maps
-    from cifarpipe.outputs import write_csv, write_json
-    from cifarpipe.paths import artifact, model_report
-    from cifarpipe.predictions import read_predictions
-    from cifarpipe.sheets import save_figure
-    from cifarpipe.tables import figures_table, read_table
+    from cifarpipe.explanations.explainer import Explainer
+    from cifarpipe.explanations.quality import HEADLINES, quality_figures
+    from cifarpipe.figures.maps import draw_explanations
+    from cifarpipe.figures.sheets import save_figure
+    from cifarpipe.networks.checkpoint import load_model
+    from cifarpipe.networks.devices import pick_device
+    from cifarpipe.results.maps import CLASS_AGNOSTIC, save_maps
+    from cifarpipe.results.predictions import read_predictions
+    from cifarpipe.results.tables import figures_table, read_table
+    from cifarpipe.store.outputs import write_csv, write_json
+    from cifarpipe.store.paths import artifact, model_report
+    from cifarpipe.store.prepared import load_prepared
 
     data = load_prepared()
     test = data.test

@@ -8,24 +8,24 @@ from typing import Annotated
 
 import typer
 
-from cifarpipe.command import run
+from cifarpipe.config.command import run
 
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
     """Choose errors of one model of params.yaml evenly over the classes."""
-    from cifarpipe.params_file import load_params
+    from cifarpipe.config.reader import load_params
 
     params = load_params()
     params.model(model)
     wanted = params.misclassified
 
-    from cifarpipe.data.prepared import load_prepared
-    from cifarpipe.figures import draw_gallery
-    from cifarpipe.outputs import write_csv
-    from cifarpipe.paths import artifact, model_report
-    from cifarpipe.predictions import read_predictions
-    from cifarpipe.selection import choose_correct, choose_errors
-    from cifarpipe.sheets import save_figure
+    from cifarpipe.evaluation.selection import choose_correct, choose_errors
+    from cifarpipe.figures.galleries import draw_gallery
+    from cifarpipe.figures.sheets import save_figure
+    from cifarpipe.results.predictions import read_predictions
+    from cifarpipe.store.outputs import write_csv
+    from cifarpipe.store.paths import artifact, model_report
+    from cifarpipe.store.prepared import load_prepared
 
     data = load_prepared()
     predictions = read_predictions(

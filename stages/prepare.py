@@ -3,21 +3,21 @@
 Reads raw data; writes data/prepared/, reports/dataset.json and reports/dataset.png.
 """
 
-from cifarpipe.command import run
+from cifarpipe.config.command import run
 
 
 def main() -> None:
     """Prepare the images that `data` of params.yaml describes."""
-    from cifarpipe.params_file import load_params
+    from cifarpipe.config.reader import load_params
 
     params = load_params()
 
-    from cifarpipe.data.prepare import prepare, public_card
+    from cifarpipe.data.preparation import prepare, public_card
     from cifarpipe.data.sources import read_source
-    from cifarpipe.figures import draw_samples
-    from cifarpipe.outputs import write_json
-    from cifarpipe.paths import DATASET_CARD, DATASET_PICTURE
-    from cifarpipe.sheets import save_figure
+    from cifarpipe.figures.galleries import draw_samples
+    from cifarpipe.figures.sheets import save_figure
+    from cifarpipe.store.outputs import write_json
+    from cifarpipe.store.paths import DATASET_CARD, DATASET_PICTURE
 
     prepared = prepare(read_source(params.data, params.seed), params.data, params.seed)
     write_json(DATASET_CARD, public_card(prepared))

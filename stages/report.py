@@ -8,27 +8,24 @@ and curves.png.
 import json
 from typing import TYPE_CHECKING, Any
 
-from cifarpipe.command import run
+from cifarpipe.config.command import run
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from cifarpipe.data.prepared import Prepared
-    from cifarpipe.params import Params
+    from cifarpipe.config.schema import Params
     from cifarpipe.report.results import ModelResults
+    from cifarpipe.store.prepared import Prepared
 
 
 def main() -> None:
     """Write the summary report of all models of params.yaml."""
-    from cifarpipe.params_file import load_params
+    from cifarpipe.config.reader import load_params
 
     params = load_params()
 
-    from cifarpipe.data.prepared import load_prepared
-    from cifarpipe.figures import draw_curves
-    from cifarpipe.outputs import write_csv, write_text
-    from cifarpipe.paths import DATASET_CARD, DATASET_PICTURE, REPORTS
-    from cifarpipe.provenance import REPORTED, provenance
+    from cifarpipe.figures.galleries import draw_curves
+    from cifarpipe.figures.sheets import save_figure
     from cifarpipe.report.pages import (
         MOST_BYTES,
         Study,
@@ -37,9 +34,12 @@ def main() -> None:
         render_html,
         render_markdown,
     )
+    from cifarpipe.report.provenance import REPORTED, provenance
     from cifarpipe.report.public_labels import load_public_labels
     from cifarpipe.report.results import leaderboard
-    from cifarpipe.sheets import save_figure
+    from cifarpipe.store.outputs import write_csv, write_text
+    from cifarpipe.store.paths import DATASET_CARD, DATASET_PICTURE, REPORTS
+    from cifarpipe.store.prepared import load_prepared
 
     labels = load_public_labels(params.report.labels)
     data = load_prepared()
@@ -77,7 +77,7 @@ def main() -> None:
 
 def folders_of_no_model(models: "Container[str]") -> list[str]:
     """Return what models have left that are no longer in params.yaml."""
-    from cifarpipe.paths import ARTIFACTS, MODEL_REPORTS
+    from cifarpipe.store.paths import ARTIFACTS, MODEL_REPORTS
 
     found = [folder for parent in (ARTIFACTS, MODEL_REPORTS) for folder in sorted(parent.iterdir())]
     return [f"{folder}/" for folder in found if folder.is_dir() and folder.name not in models]
@@ -87,11 +87,11 @@ def read_results(name: str, params: "Params", data: "Prepared") -> "ModelResults
     """Read what the stages wrote about one model."""
     import pandas as pd
 
-    from cifarpipe.maps_file import load_maps
-    from cifarpipe.paths import artifact, model_report
-    from cifarpipe.predictions import read_predictions
     from cifarpipe.report.results import ModelResults
-    from cifarpipe.tables import read_figures, read_table
+    from cifarpipe.results.maps import load_maps
+    from cifarpipe.results.predictions import read_predictions
+    from cifarpipe.results.tables import read_figures, read_table
+    from cifarpipe.store.paths import artifact, model_report
 
     def read_json(file: str) -> dict[str, Any]:
         return json.loads(model_report(name, file).read_text(encoding="utf-8"))[name]

@@ -12,53 +12,31 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import cifarpipe
-from cifarpipe.command import run
+from cifarpipe.config.command import run
 
-# What a run computes with, beside this file and its architecture: a change of any starts it anew.
-# tests/test_dag.py compares these with what dvc.yaml lists for the stage.
-CODE = (
-    "augment",
-    "averaging.py",
-    "batches.py",
-    "checkpoint.py",
-    "data/prepared.py",
-    "data/store.py",
-    "devices.py",
-    "distributed.py",
-    "execution.py",
-    "gpus.py",
-    "inference.py",
-    "learning.py",
-    "models/cost.py",
-    "muon.py",
-    "normalize.py",
-    "optim.py",
-    "outputs.py",
-    "paths.py",
-    "resume.py",
-    "synced_norm.py",
-    "training.py",
-)
+# Packages that a run computes with, beside this file and its architecture: an edit of any starts it
+# anew. tests/test_dag.py compares them with what dvc.yaml lists for the stage.
+CODE = ("augment", "networks", "store", "training")
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from cifarpipe.distributed import World
-    from cifarpipe.params import Params
+    from cifarpipe.config.schema import Params
+    from cifarpipe.training.distributed import World
 
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
     """Train one model of params.yaml by its recipe."""
-    from cifarpipe.params_file import load_params
+    from cifarpipe.config.reader import load_params
 
     params = load_params()
     params.model(model)
 
-    from cifarpipe.distributed import check_devices, is_launched, joined, launch
-    from cifarpipe.gpus import claimed_gpus
-    from cifarpipe.paths import resume_folder
-    from cifarpipe.resume import locked
+    from cifarpipe.store.paths import resume_folder
+    from cifarpipe.training.distributed import check_devices, is_launched, joined, launch
+    from cifarpipe.training.gpus import claimed_gpus
+    from cifarpipe.training.resume import locked
 
     check_devices(params.train.devices)
     with ExitStack() as held:
@@ -79,20 +57,20 @@ def train_model(model: str, params: "Params", world: "World", device: "torch.dev
     import torch
 
     from cifarpipe.augment.pipeline import check_strengths
-    from cifarpipe.checkpoint import Origin, save_model
-    from cifarpipe.data.prepared import load_prepared
-    from cifarpipe.execution import plan_execution
-    from cifarpipe.learning import training_faults
     from cifarpipe.models.build import build_model
-    from cifarpipe.models.cost import count_macs, layer_table
-    from cifarpipe.outputs import write_csv, write_json
-    from cifarpipe.paths import artifact, model_report, resume_folder, training_log
-    from cifarpipe.resume import ResumeStore, fingerprint
-    from cifarpipe.training import train
+    from cifarpipe.networks.checkpoint import Origin, save_model
+    from cifarpipe.store.outputs import write_csv, write_json
+    from cifarpipe.store.paths import artifact, model_report, resume_folder, training_log
+    from cifarpipe.store.prepared import load_prepared
+    from cifarpipe.training.cost import count_macs, layer_table
+    from cifarpipe.training.execution import plan_execution
+    from cifarpipe.training.loop import train
+    from cifarpipe.training.resume import ResumeStore, fingerprint
 
     package = Path(cifarpipe.__file__).parent
     entry = params.model(model)
     data = load_prepared()
+    peak_lr = params.lr * entry.lr_scale
     check_strengths(model, entry.augment, data.image_size)
     torch.manual_seed(params.seed)
     network = build_model(entry, num_classes=len(data.classes), image_size=data.image_size)
@@ -100,7 +78,7 @@ def train_model(model: str, params: "Params", world: "World", device: "torch.dev
     execution = plan_execution(params.train, entry.arch, macs, device, world)
     shaped_by = {
         "entry": entry.model_dump(mode="json"),
-        "peak_lr": params.peak_lr(model),
+        "peak_lr": peak_lr,
         "seed": params.seed,
         "keep": params.train.keep,
         "data": data.fingerprint,
@@ -130,7 +108,7 @@ def train_model(model: str, params: "Params", world: "World", device: "torch.dev
             mean=data.mean,
             std=data.std,
             classes=len(data.classes),
-            peak_lr=params.peak_lr(model),
+            peak_lr=peak_lr,
             seed=params.seed,
             keep=params.train.keep,
             execution=execution,
@@ -139,8 +117,6 @@ def train_model(model: str, params: "Params", world: "World", device: "torch.dev
         )
         if not world.leads:
             return
-        for fault in training_faults(trained.history, len(data.classes)):
-            print(f"warning: {model} {fault}")
         origin = Origin(
             name=model,
             entry=entry.model_dump(mode="json"),
@@ -151,7 +127,7 @@ def train_model(model: str, params: "Params", world: "World", device: "torch.dev
             data_fingerprint=data.fingerprint,
             split_fingerprint=data.split_fingerprint,
             seed=params.seed,
-            peak_lr=params.peak_lr(model),
+            peak_lr=peak_lr,
             kept_epoch=trained.kept_epoch,
             val_accuracy=trained.val_accuracy,
             execution=execution.describe(),

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cifarpipe.params import Augment, Params
-from cifarpipe.params_file import load_params
+from cifarpipe.config.reader import load_params
+from cifarpipe.config.schema import Augment, Params
 
 # A shell's job in the background ignores Ctrl-C, and so would all that it starts; a test needs it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from cifarpipe.answer import answer, methods_for
-from cifarpipe.explain import Explainer
+from cifarpipe.cli.explain import answer, methods_for
+from cifarpipe.config.schema import Params
+from cifarpipe.explanations.explainer import Explainer
 from cifarpipe.models.build import build_model
-from cifarpipe.params import CLASS_AGNOSTIC, Params
-from tests.origins import make_origin
+from cifarpipe.results.maps import CLASS_AGNOSTIC
+from tests.support.origins import make_origin
 
 CLASSES = ["zebra", "007", "ant", "true", "<b>"]
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]

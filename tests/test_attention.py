@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cifarpipe.attention import attention_rollout, gradient_attention
+from cifarpipe.explanations.attention import attention_rollout, gradient_attention
 from cifarpipe.models.vit import Block, ViT
 
 DIM, HEADS, HEAD_DIM = 12, 3, 5

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from cifarpipe.augment.pipeline import Augmentation, check_strengths
 from cifarpipe.augment.transform import EpochOrder
-from cifarpipe.errors import UserError
-from cifarpipe.normalize import normalize
-from cifarpipe.params import Augment
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import Augment
+from cifarpipe.networks.normalize import normalize
 
 MEAN = torch.tensor([0.4914, 0.4822, 0.4465])
 STD = torch.tensor([0.2470, 0.2435, 0.2616])

@@ -1,5 +1,7 @@
 """RandAugment against torchvision's class, operation by operation and strength by strength."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,9 @@ from scipy import stats
 from torch import Tensor
 from torchvision.transforms import v2
 
-from cifarpipe.augment.randaugment import RandAugment, operations
+from cifarpipe.augment.randaugment import OPERATIONS, RandAugment, operations
 from cifarpipe.augment.transform import EpochOrder
-from cifarpipe.params import RANDAUGMENT_OPERATIONS
+from cifarpipe.config.schema import RandAugmentOperation
 
 CPU = torch.device("cpu")
 SIGNED = {
@@ -35,7 +37,7 @@ def torchvisions(name: str) -> str:
 
 
 @pytest.mark.parametrize("m", [0, 1, 9, 15, 16, 18, 24, 30])
-@pytest.mark.parametrize("name", RANDAUGMENT_OPERATIONS)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_each_operation_is_torchvisions(name: str, m: int, pictures: Tensor) -> None:
     theirs = OneOperation(torchvisions(name), m)
     positive, negative = (
@@ -53,27 +55,25 @@ def test_each_operation_is_torchvisions(name: str, m: int, pictures: Tensor) -> 
 
 
 def test_the_list_is_complete() -> None:
-    assert tuple(operations(9, 32, CPU)) == RANDAUGMENT_OPERATIONS
-    assert {torchvisions(name) for name in RANDAUGMENT_OPERATIONS} == set(
-        v2.RandAugment._AUGMENTATION_SPACE
-    )
+    assert tuple(operations(9, 32, CPU)) == OPERATIONS
+    assert {torchvisions(name) for name in OPERATIONS} == set(v2.RandAugment._AUGMENTATION_SPACE)
 
 
 def test_a_batch_is_changed_image_by_image_in_the_drawn_order(pictures: Tensor) -> None:
-    augment = RandAugment(n=2, m=9, names=RANDAUGMENT_OPERATIONS, size=32, device=CPU)
+    augment = RandAugment(n=2, m=9, names=OPERATIONS, size=32, device=CPU)
     drawn = augment.draw(np.random.default_rng(0), EpochOrder(1, np.arange(len(pictures))))
     together = augment.apply(pictures.clone(), torch.from_numpy(drawn))
     known = operations(9, 32, CPU)
     for ours, picture, codes in zip(together, pictures, drawn, strict=True):
         alone = picture[None]
         for code in codes:
-            operation = known[RANDAUGMENT_OPERATIONS[code // 2]][code % 2]
+            operation = known[OPERATIONS[code // 2]][code % 2]
             alone = alone if operation is None else operation(alone)
         assert torch.equal(ours, alone[0])
 
 
 def test_operations_and_signs_are_drawn_equally_often() -> None:
-    names = tuple(name for name in RANDAUGMENT_OPERATIONS if name != "solarize")
+    names = tuple(name for name in OPERATIONS if name != "solarize")
     augment = RandAugment(n=2, m=9, names=names, size=32, device=CPU)
     drawn = augment.draw(np.random.default_rng(0), EpochOrder(1, np.arange(20_000)))
     assert drawn.shape == (20_000, 2)
@@ -90,3 +90,7 @@ def test_the_batch_handed_in_stays_as_it_was(pictures: Tensor) -> None:
     changed = augment.apply(pictures, torch.zeros(len(pictures), 1, dtype=torch.int8))
     assert torch.equal(pictures, before)
     assert not torch.equal(changed, before)
+
+
+def test_schema_allows_exactly_these_operations() -> None:
+    assert set(get_args(RandAugmentOperation)) == set(OPERATIONS)

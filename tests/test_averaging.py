@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cifarpipe.averaging import AveragedNetwork
+from cifarpipe.training.averaging import AveragedNetwork
 
 
 def test_it_is_pytorchs_average_with_buffers_and_goes_on_where_it_stopped() -> None:

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from cifarpipe import batches as module
 from cifarpipe.augment.pipeline import Augmentation
-from cifarpipe.batches import AugmentedBatches, Batch
-from cifarpipe.data.store import ImageStore
-from cifarpipe.distributed import Share, World
-from cifarpipe.params import Augment
+from cifarpipe.config.schema import Augment
+from cifarpipe.networks.images import ImageStore
+from cifarpipe.training import batches as module
+from cifarpipe.training.batches import AugmentedBatches, Batch
+from cifarpipe.training.distributed import Share, World
 
 CPU = torch.device("cpu")
 COUNT = 103

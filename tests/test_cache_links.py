@@ -7,7 +7,7 @@ import pytest
 from dvc_objects.fs import generic, system
 from dvc_objects.fs.local import LocalFileSystem
 
-from tests.dag_setting import ROOT
+from tests.support.dag_setting import ROOT
 
 
 def link_types() -> list[str]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from cifarpipe.calibration import (
+from cifarpipe.evaluation.calibration import (
     Floats,
     Labels,
     calibration_error,

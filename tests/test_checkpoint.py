@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from cifarpipe.checkpoint import Origin, load_model, save_model
-from cifarpipe.data.prepare import prepare
-from cifarpipe.devices import memory_format
-from cifarpipe.errors import UserError
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import Params
+from cifarpipe.data.preparation import prepare
 from cifarpipe.models.build import build_model
-from cifarpipe.params import Params
-from tests.origins import make_origin
-from tests.raw_images import make_raw, settings
+from cifarpipe.networks.checkpoint import Origin, load_model, save_model
+from cifarpipe.networks.devices import memory_format
+from tests.support.origins import make_origin
+from tests.support.raw_images import make_raw, settings
 
 CPU = torch.device("cpu")
 ARCHITECTURES = pytest.mark.parametrize("name", ["vit", "convmixer", "resnet18_ln"])

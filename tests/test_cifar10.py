@@ -16,8 +16,8 @@ import pytest
 from torchvision.datasets import CIFAR10
 
 import cifarpipe.data.cifar10 as module
+from cifarpipe.config.errors import UserError
 from cifarpipe.data.cifar10 import read_cifar10
-from cifarpipe.errors import UserError
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cifarpipe.checkpoint import load_model, save_model
-from cifarpipe.cli import main
+from cifarpipe.cli.main import main
+from cifarpipe.config.schema import Params
 from cifarpipe.models.build import build_model
-from cifarpipe.params import Params
-from tests.origins import make_origin
+from cifarpipe.networks.checkpoint import load_model, save_model
+from tests.support.origins import make_origin
 
 ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", "a longer name", "dog", "<b>"]
@@ -229,8 +229,8 @@ def test_help_comes_without_loading_what_computes() -> None:
     )  # fmt: skip
     assert "--method" in done.stdout
     loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "cifarpipe.cli" in loaded
-    assert not loaded & {"torch", "numpy", "pandas", "matplotlib", "PIL", "cifarpipe.params"}
+    assert "cifarpipe.cli.main" in loaded
+    assert not loaded & {"torch", "numpy", "pandas", "matplotlib", "PIL", "cifarpipe.config.schema"}
 
 
 def test_the_installed_command_is_this_one() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 import typer
 
-from cifarpipe.command import USER_ERROR, new_app, out_of_memory, run_app
-from cifarpipe.errors import UserError
+from cifarpipe.config.command import USER_ERROR, new_app, out_of_memory, run_app
+from cifarpipe.config.errors import UserError
 
 
 def ended(error: BaseException, capsys: pytest.CaptureFixture[str]) -> str:

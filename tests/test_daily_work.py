@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cifarpipe.outputs import write_csv
-from cifarpipe.tables import read_table
-from tests.browsing import started_browser, visit
-from tests.study_setting import (
+from cifarpipe.results.tables import read_table
+from cifarpipe.store.outputs import write_csv
+from tests.support.browsing import started_browser, visit
+from tests.support.study_setting import (
     MODELS,
     environment,
     link_environment,

@@ -11,7 +11,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.study_setting import (
+from tests.support.study_setting import (
     ROOT,
     experiments,
     link_environment,

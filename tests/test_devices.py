@@ -8,7 +8,7 @@ import pytest
 
 WORK = """
 import resource, sys, torch
-from cifarpipe.devices import keep_freed_memory
+from cifarpipe.networks.devices import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def faults():

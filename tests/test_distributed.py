@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cifarpipe.distributed import World, check_devices, cores, launch
-from cifarpipe.errors import UserError
-from tests.two_processes import MODELS, learn
+from cifarpipe.config.errors import UserError
+from cifarpipe.training.distributed import World, check_devices, cores, launch
+from tests.support.two_processes import MODELS, learn
 
 SIZES = [1, 2, 3, 4, 8]
 
@@ -48,7 +48,7 @@ def test_two_processes_train_the_network_that_one_does(
 ) -> None:
     """Mixing, a last batch too small to divide, and batch norm over both."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    launch([0, 1], "tests.two_processes", str(tmp_path))
+    launch([0, 1], "tests.support.two_processes", str(tmp_path))
     for name in MODELS:
         alone = learn(name)
         together = torch.load(tmp_path / f"{name}.weights", weights_only=True)

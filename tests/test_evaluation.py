@@ -12,7 +12,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifarpipe.evaluation import (
+from cifarpipe.evaluation.metrics import (
     Floats,
     Labels,
     brier_score,
@@ -26,7 +26,7 @@ from cifarpipe.evaluation import (
     top_k_accuracy,
     tta_accuracy,
 )
-from cifarpipe.predictions import predictions_table
+from cifarpipe.results.predictions import predictions_table
 from tests.test_calibration import naive_calibration_error, naive_equal_mass_error
 
 ODD_NAMES = ["007", "NA", "a,b", "true", "1e3", 'say "hi"', " space ", "", "null", "<b>"]

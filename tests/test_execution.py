@@ -4,12 +4,18 @@ import pytest
 import torch
 from torch import nn
 
-from cifarpipe import execution as module
-from cifarpipe.devices import CHANNELS_LAST
-from cifarpipe.distributed import World
-from cifarpipe.errors import UserError
-from cifarpipe.execution import MARGIN, Compiling, Execution, compiling_pays, plan_execution
-from cifarpipe.params import Params, Train
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import Params, Train
+from cifarpipe.networks.devices import CHANNELS_LAST
+from cifarpipe.training import execution as module
+from cifarpipe.training.distributed import World
+from cifarpipe.training.execution import (
+    MARGIN,
+    Compiling,
+    Execution,
+    compiling_pays,
+    plan_execution,
+)
 
 CPU = torch.device("cpu")
 

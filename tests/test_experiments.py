@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 
-from cifarpipe.errors import UserError
-from cifarpipe.experiments import flatten, read_experiments
+from cifarpipe.cli.experiments import flatten, read_experiments
+from cifarpipe.config.errors import UserError
 
 
 def row(name: str, accuracy: float, rate: float, state: str | None = None) -> dict[str, object]:

@@ -9,19 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from cifarpipe.checkpoint import Origin
-from cifarpipe.data.prepared import Split
-from cifarpipe.data.store import ImageStore
-from cifarpipe.explain import Explained, Explainer, map_maker
-from cifarpipe.gradcam import class_activation_maps
-from cifarpipe.inference import compute_logits
+from cifarpipe.config.schema import Params
+from cifarpipe.explanations.explainer import Explained, Explainer, map_maker
+from cifarpipe.explanations.gradcam import class_activation_maps
 from cifarpipe.models.build import as_classifier, build_model
-from cifarpipe.normalize import normalize
-from cifarpipe.outputs import write_csv
-from cifarpipe.params import Params
-from cifarpipe.predictions import predictions_table
-from cifarpipe.tables import read_table
-from tests.origins import make_origin
+from cifarpipe.networks.checkpoint import Origin
+from cifarpipe.networks.images import ImageStore
+from cifarpipe.networks.inference import compute_logits
+from cifarpipe.networks.normalize import normalize
+from cifarpipe.results.predictions import predictions_table
+from cifarpipe.results.tables import read_table
+from cifarpipe.store.outputs import write_csv
+from cifarpipe.store.prepared import Split
+from tests.support.origins import make_origin
 
 CLASSES = ["zebra", "007", "ant", "true", "<b>"]
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]

@@ -8,15 +8,15 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from cifarpipe.explanation_quality import (
+from cifarpipe.config.schema import Params
+from cifarpipe.explanations.quality import (
     evidence_figures,
     mask_figures,
     randomisation_figures,
     removal_figures,
     with_random_weights,
 )
-from cifarpipe.params import Params
-from tests.origins import make_origin
+from tests.support.origins import make_origin
 
 
 def test_maps_without_evidence_are_counted_by_kind() -> None:

@@ -6,7 +6,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from cifarpipe.faithfulness import (
+from cifarpipe.explanations.faithfulness import (
     Pointing,
     centre_maps,
     deletion_insertion,
@@ -17,7 +17,7 @@ from cifarpipe.faithfulness import (
     rank_correlation,
     road,
 )
-from cifarpipe.gradcam import Maps
+from cifarpipe.explanations.gradcam import Maps
 
 
 def test_pointing_game_by_hand() -> None:

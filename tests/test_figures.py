@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from cifarpipe.figures import draw_curves, draw_gallery, draw_samples
-from cifarpipe.map_figures import draw_explanations
-from tests.figure_setting import (
+from cifarpipe.figures.galleries import draw_curves, draw_gallery, draw_samples
+from cifarpipe.figures.maps import draw_explanations
+from tests.support.figure_setting import (
     NASTY,
     assert_equal_bytes,
     decode,

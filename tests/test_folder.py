@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cifarpipe.config.errors import UserError
 from cifarpipe.data.folder import read_folder
-from cifarpipe.errors import UserError
-from tests.odd_folders import SIDE, make_pictures, pixels, save
+from tests.support.odd_folders import SIDE, make_pictures, pixels, save
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.reader import load_params
 from cifarpipe.data.folder import read_folder
-from cifarpipe.errors import UserError
-from cifarpipe.params_file import load_params
-from tests.odd_folders import (
+from tests.support.odd_folders import (
     SPOILT,
     Spoil,
     empty_class,
@@ -105,7 +105,7 @@ def test_the_stage_refuses_it_too_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from cifarpipe.command import run
+    from cifarpipe.config.command import run
     from stages.prepare import main
 
     wanted = spoil(pictures)

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cifarpipe import gpus
-from cifarpipe.gpus import claimed, claimed_gpus
+from cifarpipe.training import gpus
+from cifarpipe.training.gpus import claimed, claimed_gpus
 
 ROOT = Path(__file__).parents[1]
 HOLDER = """
 import sys, time
 from pathlib import Path
-from cifarpipe.gpus import claimed
+from cifarpipe.training.gpus import claimed
 
 folder, count, *names = sys.argv[1:]
 tell = lambda: print("waits", flush=True)

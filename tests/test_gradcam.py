@@ -13,15 +13,15 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from cifarpipe.gradcam import (
+from cifarpipe.config.schema import Params
+from cifarpipe.explanations.gradcam import (
     Maps,
     class_activation_maps,
     enlarge,
     without_evidence,
 )
 from cifarpipe.models.vit import ViT
-from cifarpipe.params import Params
-from tests.gradcam_setting import ARCHITECTURES, Case, K, make_case
+from tests.support.gradcam_setting import ARCHITECTURES, Case, K, make_case
 
 
 class ByHand(nn.Module):

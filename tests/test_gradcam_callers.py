@@ -10,9 +10,9 @@ import torch
 from pytorch_grad_cam.base_cam import BaseCAM
 from torch import Tensor, nn
 
-from cifarpipe.gradcam import class_activation_maps
-from cifarpipe.params import Params
-from tests.gradcam_setting import ARCHITECTURES, Case, K, make_case
+from cifarpipe.config.schema import Params
+from cifarpipe.explanations.gradcam import class_activation_maps
+from tests.support.gradcam_setting import ARCHITECTURES, Case, K, make_case
 
 
 @pytest.fixture(params=["conv", "tokens", *ARCHITECTURES])

@@ -1,7 +1,7 @@
 """Parameter files as nobody should write them; `make torture` tries ten thousand of them."""
 
 from benchmarks.torture.hostile import strange_parameters
-from tests.dag_setting import ROOT
+from tests.support.dag_setting import ROOT
 
 
 def test_strange_files_are_refused_in_words_or_make_a_network() -> None:

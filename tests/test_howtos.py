@@ -19,8 +19,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.howto import Check, follow
-from tests.study_setting import (
+from tests.support.howto import Check, follow
+from tests.support.study_setting import (
     MODELS,
     ROOT,
     experiments,

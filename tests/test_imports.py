@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cifarpipe.imports import left_out
+from cifarpipe.explanations.imports import left_out
 
 
 def test_what_is_left_out_refuses_to_be_called_and_is_there_again_afterwards() -> None:
@@ -30,7 +30,7 @@ def test_a_failed_import_leaves_no_stand_in() -> None:
 
 def test_maps_are_computed_without_what_they_do_not_need() -> None:
     look = (
-        "import sys, cifarpipe.gradcam;"
+        "import sys, cifarpipe.explanations.gradcam;"
         "loaded = {'sklearn', 'torchvision', 'torch._dynamo'} & set(sys.modules);"
         "import torchvision.transforms, sklearn.decomposition;"
         "print(loaded, torchvision.transforms.Compose, sklearn.decomposition.NMF)"

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from cifarpipe.data.store import ImageStore
-from cifarpipe.inference import compute_logits
-from cifarpipe.normalize import normalize
+from cifarpipe.networks.images import ImageStore
+from cifarpipe.networks.inference import compute_logits
+from cifarpipe.networks.normalize import normalize
 
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
 

@@ -5,7 +5,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifarpipe.intervals import wilson_interval
+from cifarpipe.results.intervals import wilson_interval
 
 
 @settings(deadline=None, max_examples=200)

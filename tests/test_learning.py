@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cifarpipe.evaluation import confusion_matrix, confusion_table, measure
-from cifarpipe.learning import answer_faults, training_faults
+from cifarpipe.evaluation.diagnosis import answer_faults, training_faults
+from cifarpipe.evaluation.metrics import confusion_matrix, confusion_table, measure
 
 CLASSES = [f"class {i}" for i in range(10)]
 LABELS = np.arange(500) % 10

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from cifarpipe.map_figures import draw_answer, draw_explanations
-from tests.figure_setting import (
+from cifarpipe.figures.maps import draw_answer, draw_explanations
+from tests.support.figure_setting import (
     NASTY,
     assert_equal_bytes,
     decode,

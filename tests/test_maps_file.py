@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifarpipe.errors import UserError
-from cifarpipe.maps_file import load_maps, save_maps
+from cifarpipe.config.errors import UserError
+from cifarpipe.results.maps import load_maps, save_maps
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from cifarpipe.errors import UserError
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.reader import load_params
+from cifarpipe.config.schema import Params
 from cifarpipe.models.build import as_classifier, build_model
 from cifarpipe.models.convmixer import ConvMixer, DepthwiseConv2d
-from cifarpipe.models.cost import layer_table
 from cifarpipe.models.resnet18_ln import ResNet18LN
 from cifarpipe.models.vit import ViT
-from cifarpipe.params import Params
-from cifarpipe.params_file import load_params
+from cifarpipe.training.cost import layer_table
 
 DEFAULTS = load_params("params.yaml")
 COUNTS = {

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cifarpipe.config.reader import load_params
+from cifarpipe.config.schema import Muon as MuonOptions
+from cifarpipe.config.schema import Params
 from cifarpipe.models.build import build_model
-from cifarpipe.muon import Muon, Together, orthogonalize
-from cifarpipe.optim import inner_kernels, make_optimizer
-from cifarpipe.params import Muon as MuonOptions
-from cifarpipe.params import Params
-from cifarpipe.params_file import load_params
+from cifarpipe.training.muon import Muon, Together, orthogonalize
+from cifarpipe.training.optim import inner_kernels, make_optimizer
 
 SHAPES = [(6, 4), (4, 6), (6, 4), (5, 5), (6, 4)]
 

@@ -3,7 +3,7 @@
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from cifarpipe.normalize import normalize
+from cifarpipe.networks.normalize import normalize
 
 MEAN = torch.tensor([0.4914, 0.4822, 0.4465])
 STD = torch.tensor([0.2470, 0.2435, 0.2616])

@@ -5,10 +5,15 @@ import pytest
 import torch
 from torch import nn
 
+from cifarpipe.config.reader import load_params
+from cifarpipe.config.schema import ModelEntry, Params, Plateau
 from cifarpipe.models.build import build_model
-from cifarpipe.optim import PlateauFactor, make_optimizer, parameter_groups, schedule_factor
-from cifarpipe.params import ModelEntry, Params, Plateau
-from cifarpipe.params_file import load_params
+from cifarpipe.training.optim import (
+    PlateauFactor,
+    make_optimizer,
+    parameter_groups,
+    schedule_factor,
+)
 
 STEPS = 200
 PROGRESS = np.arange(STEPS + 1) / STEPS

@@ -11,12 +11,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from cifarpipe.checkpoint import save_model
-from cifarpipe.errors import UserError
-from cifarpipe.maps_file import save_maps
-from cifarpipe.outputs import atomic_path, write_csv, write_json, write_text
-from cifarpipe.sheets import save_figure
-from tests.origins import make_origin
+from cifarpipe.config.errors import UserError
+from cifarpipe.figures.sheets import save_figure
+from cifarpipe.networks.checkpoint import save_model
+from cifarpipe.results.maps import save_maps
+from cifarpipe.store.outputs import atomic_path, write_csv, write_json, write_text
+from tests.support.origins import make_origin
 
 
 class BrokenOff(BaseException):

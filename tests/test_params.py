@@ -2,15 +2,15 @@
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
-from cifarpipe.errors import UserError
-from cifarpipe.params import RANDAUGMENT_OPERATIONS, Params
-from cifarpipe.params_file import HOW_TO_UNDO, load_params
-from tests.params_text import CONTENT, DELETED, ROOT, changed, dump
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.reader import HOW_TO_UNDO, load_params
+from cifarpipe.config.schema import Params, RandAugmentOperation
+from tests.support.params_text import CONTENT, DELETED, ROOT, changed, dump
 
 
 def refusal(file: Path, **changes: Any) -> list[str]:
@@ -38,16 +38,9 @@ def test_values_are_those_of_the_file() -> None:
     assert params.model_dump(mode="json") == CONTENT
 
 
-def test_peak_lr_is_base_rate_times_the_models_scale(file: Path) -> None:
-    file.write_text(dump(changed(lr=0.005, models__vit__lr_scale=0.2)))
-    params = load_params(file)
-    assert params.peak_lr("vit") == 0.005 * 0.2
-    assert params.peak_lr("convmixer") == 0.005 * 1.0
-
-
 def test_an_unknown_model_is_refused_with_the_names_that_exist() -> None:
     params = load_params(ROOT / "params.yaml")
-    for ask in (params.model, params.peak_lr):
+    for ask in (params.model, params.cam_method):
         with pytest.raises(UserError) as refused:
             ask("vitt")
         message = str(refused.value)
@@ -151,7 +144,7 @@ def test_without_the_key_that_tells_kinds_apart_that_key_is_named(file: Path) ->
         ),
         (
             "models__vit__augment__randaugment__omit",
-            list(RANDAUGMENT_OPERATIONS),
+            list(get_args(RandAugmentOperation)),
             "models.vit.augment.randaugment: `omit` names every operation",
         ),
         ("models__vit__augment__randaugment__m", 31, "m is 31: Input should be less than or equal"),

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cifarpipe.params import Params
-from tests.params_text import CONTENT, changed
+from cifarpipe.config.schema import Params
+from tests.support.params_text import CONTENT, changed
 
 TINY = 1e-9
 POSITIVE_INT = ([1, 2], [0, -1])

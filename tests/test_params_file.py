@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifarpipe.errors import UserError
-from cifarpipe.params import Params
-from cifarpipe.params_file import HOW_TO_UNDO, load_params
-from tests.params_text import CONTENT, ROOT, TEXT, changed, dump, refused_text, replaced
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.reader import HOW_TO_UNDO, load_params
+from cifarpipe.config.schema import Params
+from tests.support.params_text import CONTENT, ROOT, TEXT, changed, dump, refused_text, replaced
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from tests.params_text import CONTENT, ROOT, TEXT, changed, dump, refused_text, 
 def test_plain_values_are_read_as_dvc_reads_them(file: Path, text: str) -> None:
     from dvc.utils.serialize import parse_yaml
 
-    from cifarpipe.params_file import _read_yaml
+    from cifarpipe.config.reader import _read_yaml
 
     file.write_text(f"key: {text}\n")
     ours, theirs = _read_yaml(file)["key"], parse_yaml(f"key: {text}\n", file)["key"]

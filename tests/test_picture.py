@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifarpipe.errors import UserError
-from cifarpipe.picture import Picture, read_picture
+from cifarpipe.config.errors import UserError
+from cifarpipe.data.picture import Picture, read_picture
 
 ORIENTATION = 0x0112  # of EXIF
 

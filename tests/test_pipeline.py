@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from cifarpipe.tables import read_table
-from tests.study_setting import MODELS, make_study, run, succeed
+from cifarpipe.results.tables import read_table
+from tests.support.study_setting import MODELS, make_study, run, succeed
 
 pytestmark = pytest.mark.dvc
 
@@ -62,7 +62,7 @@ def test_no_stage_imports_what_it_does_not_use(study: Path, stage: str, unused: 
     done = run(study, sys.executable, "-X", "importtime", "-m", *f"stages.{stage}".split())
     assert done.returncode == 0, done.stderr
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "cifarpipe.params" in loaded
+    assert "cifarpipe.config.schema" in loaded
     assert not unused & loaded
 
 
@@ -85,7 +85,7 @@ def test_the_explained_images_are_the_misclassified_ones(study: Path, name: str)
 def test_mirror_images_have_an_accuracy_beside_the_others(study: Path, name: str) -> None:
     import torch
 
-    from cifarpipe.checkpoint import load_model
+    from cifarpipe.networks.checkpoint import load_model
 
     network, origin = load_model(study / f"artifacts/{name}/model.safetensors", torch.device("cpu"))
     mean, std = (torch.tensor(each).view(3, 1, 1) for each in (origin.mean, origin.std))

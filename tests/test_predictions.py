@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cifarpipe.data.prepared import Split
-from cifarpipe.errors import UserError
-from cifarpipe.evaluation import measure
-from cifarpipe.outputs import write_csv
-from cifarpipe.predictions import predictions_table, read_predictions
-from cifarpipe.tables import read_table
+from cifarpipe.config.errors import UserError
+from cifarpipe.evaluation.metrics import measure
+from cifarpipe.results.predictions import predictions_table, read_predictions
+from cifarpipe.results.tables import read_table
+from cifarpipe.store.outputs import write_csv
+from cifarpipe.store.prepared import Split
 from tests.test_evaluation import ODD_NAMES, draw
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cifarpipe.data import prepare as module
-from cifarpipe.data.prepare import channel_statistics, prepare, public_card
-from cifarpipe.data.prepared import PREPARED, SEAL, Prepared, Split, load_prepared
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import Data
+from cifarpipe.data import preparation as module
+from cifarpipe.data.preparation import channel_statistics, prepare, public_card
 from cifarpipe.data.raw import RawData
-from cifarpipe.errors import UserError
-from cifarpipe.params import Data
-from tests.raw_images import CLASSES, make_raw, settings
+from cifarpipe.store.prepared import PREPARED, SEAL, Prepared, Split, load_prepared
+from tests.support.raw_images import CLASSES, make_raw, settings
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifarpipe.provenance import REPORTED, git_revision, provenance
+from cifarpipe.report.provenance import REPORTED, git_revision, provenance
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from benchmarks import recipes
 from benchmarks.recipes import YAML_READER, changed, markdown, parameters, recipe_hash
 from benchmarks.study import refresh_pipeline
-from cifarpipe.params import Params
-from cifarpipe.params_file import load_params
+from cifarpipe.config.reader import load_params
+from cifarpipe.config.schema import Params
 
 FILES = sorted((Path(__file__).parents[1] / "docs/recipes").glob("*.yaml"))
 
@@ -37,7 +37,8 @@ def test_every_trial_can_be_run(file: Path, tmp_path: Path) -> None:
 def test_the_published_rates_are_theirs() -> None:
     params = Params.model_validate(parameters(study("published"), seed=0))
     rates = {
-        name: (params.peak_lr(name), model.batch_size) for name, model in params.models.items()
+        name: (params.lr * model.lr_scale, model.batch_size)
+        for name, model in params.models.items()
     }
     assert list(rates.items())[:7] == [
         ("vit_triangular", (0.01, 512)),
@@ -175,11 +176,13 @@ def test_an_unknown_trial_is_named(
 
 
 def test_a_folder_used_before_gets_the_code_of_today_and_keeps_its_data(tmp_path: Path) -> None:
-    for name in ("cifarpipe/optim.py", "cifarpipe/old.py", "data/prepared/dataset.json"):
+    for name in ("cifarpipe/training/optim.py", "cifarpipe/old.py", "data/prepared/dataset.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("of yesterday")
     refresh_pipeline(tmp_path)
-    assert (tmp_path / "cifarpipe/optim.py").read_text() == Path("cifarpipe/optim.py").read_text()
+    assert (tmp_path / "cifarpipe/training/optim.py").read_text() == Path(
+        "cifarpipe/training/optim.py"
+    ).read_text()
     assert not (tmp_path / "cifarpipe/old.py").exists()
     assert (tmp_path / "data/prepared/dataset.json").read_text() == "of yesterday"
 

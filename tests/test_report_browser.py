@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from cifarpipe.map_figures import MAP_COLOURS
-from cifarpipe.outputs import write_text
-from cifarpipe.params import Params
-from tests.browsing import Visit, started_browser, visit
-from tests.report_setting import make_images, make_report
+from cifarpipe.config.schema import Params
+from cifarpipe.figures.maps import MAP_COLOURS
+from cifarpipe.store.outputs import write_text
+from tests.support.browsing import Visit, started_browser, visit
+from tests.support.report_setting import make_images, make_report
 
 OTHER = os.environ.get("CIFARPIPE_REPORT")
 pytestmark = pytest.mark.browser

@@ -18,7 +18,7 @@ from cifarpipe.report.explorer import (
     sprite_columns,
 )
 from cifarpipe.report.results import ModelResults
-from tests.report_setting import CLASSES, make_images, make_results
+from tests.support.report_setting import CLASSES, make_images, make_results
 
 
 @pytest.fixture

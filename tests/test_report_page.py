@@ -13,10 +13,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from cifarpipe.params import Params
+from cifarpipe.config.schema import Params
 from cifarpipe.report.pages import MOST_BYTES, data_uri
 from cifarpipe.report.results import leaderboard, verdict
-from tests.report_setting import (
+from tests.support.report_setting import (
     CLASSES,
     SCRIPT,
     TITLE,

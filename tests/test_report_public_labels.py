@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import scipy.special
 
-from cifarpipe.errors import UserError
-from cifarpipe.params import Params, PublicLabelFiles
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import Params, PublicLabelFiles
 from cifarpipe.report.public_labels import (
     PublicLabels,
     image_flags,
     label_table,
     load_public_labels,
 )
-from tests.report_setting import NO_LABELS, Page, make_report, results_of
+from tests.support.report_setting import NO_LABELS, Page, make_report, results_of
 from tests.test_report_page import asked
 
 CLASSES = [f"class {label}" for label in range(10)]

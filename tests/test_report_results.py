@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from cifarpipe.report.results import judge_explanations, leaderboard, verdict
-from tests.report_setting import GRADCAM, make_results, results_of
+from tests.support.report_setting import GRADCAM, make_results, results_of
 
 
 def test_the_leaderboard_is_in_order_and_complete(tmp_path: Path) -> None:

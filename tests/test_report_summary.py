@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cifarpipe.outputs import write_text
-from cifarpipe.params import Params
-from cifarpipe.params_file import load_params
+from cifarpipe.config.reader import load_params
+from cifarpipe.config.schema import Params
 from cifarpipe.report.pages import CIFAR10_CLASSES, earlier_curves
-from tests.report_setting import CLASSES, Report, make_dataset, make_report, make_results
+from cifarpipe.store.outputs import write_text
+from tests.support.report_setting import CLASSES, Report, make_dataset, make_report, make_results
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from cifarpipe.experiments import flatten
-from cifarpipe.params import Params
-from tests.dag_setting import PARAMS, PER_MODEL, ROOT
+from cifarpipe.cli.experiments import flatten
+from cifarpipe.config.schema import Params
+from tests.support.dag_setting import PARAMS, PER_MODEL, ROOT
 
 STUB = '''
 """Writes every output of a stage: a hash of its dependencies and of the parameters it lists."""
@@ -136,7 +136,7 @@ CHANGES = [
     ("params.yaml", "# base rate", "# the base rate", set()),
     ("params.yaml", "models:\n", NEW_ENTRY, of("new")),
     ("cifarpipe/report/pages.py", '"""', '"""Edited. ', {"report"}),
-    ("cifarpipe/training.py", '"""', '"""Edited. ', every()),
+    ("cifarpipe/training/loop.py", '"""', '"""Edited. ', every()),
     ("cifarpipe/models/vit.py", '"""', '"""Edited. ', of(*VITS)),
 ]
 

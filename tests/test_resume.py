@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from cifarpipe.errors import UserError
-from cifarpipe.resume import HEADER, LOCK, SLOTS, ResumeStore, fingerprint
+from cifarpipe.config.errors import UserError
+from cifarpipe.training.resume import HEADER, LOCK, SLOTS, ResumeStore, fingerprint
 
 
 @pytest.fixture
@@ -106,7 +106,8 @@ def test_a_second_process_is_refused_and_the_first_one_named(resume: ResumeStore
     holder = subprocess.Popen(
         [
             sys.executable, "-c",
-            "import sys; from pathlib import Path; from cifarpipe.resume import ResumeStore\n"
+            "import sys; from pathlib import Path\n"
+            "from cifarpipe.training.resume import ResumeStore\n"
             "with ResumeStore(Path(sys.argv[1]), 'other').locked('vit'):\n"
             "    print('held', flush=True); input()",
             str(resume.home),

@@ -3,13 +3,7 @@
 import numpy as np
 import pytest
 
-from cifarpipe.evaluation import (
-    confusion_matrix,
-    confusion_table,
-    measure,
-)
-from cifarpipe.predictions import predictions_table
-from cifarpipe.review.changes import (
+from cifarpipe.cli.review.changes import (
     beyond_intervals,
     changed_values,
     compare_answers,
@@ -17,9 +11,15 @@ from cifarpipe.review.changes import (
     shifts,
     worse_confusions,
 )
-from cifarpipe.review.page import MOST_CHARACTERS, render_review
-from cifarpipe.review.snapshot import ModelResult, Snapshot
-from cifarpipe.templating import cell
+from cifarpipe.cli.review.page import MOST_CHARACTERS, render_review
+from cifarpipe.cli.review.snapshot import ModelResult, Snapshot
+from cifarpipe.evaluation.metrics import (
+    confusion_matrix,
+    confusion_table,
+    measure,
+)
+from cifarpipe.report.templating import cell
+from cifarpipe.results.predictions import predictions_table
 
 CLASSES = ["cat", "dog", "<b>|`x`"]
 LABELS = np.arange(90) % 3

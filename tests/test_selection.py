@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifarpipe.selection import SHOWN, choose_correct, choose_errors
+from cifarpipe.evaluation.selection import SHOWN, choose_correct, choose_errors
 
 CLASSES = ["zebra", "ant", "cow", "bee"]  # not in the order of the alphabet
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.ndimage
 
-from cifarpipe.slices import AT_ONCE, picture_properties, slice_table
+from cifarpipe.evaluation.slices import AT_ONCE, picture_properties, slice_table
 
 
 def test_properties_of_plain_pictures_by_hand() -> None:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cifarpipe.config.errors import UserError
 from cifarpipe.data.splits import choose_test, split_train, stratified_choice
-from cifarpipe.errors import UserError
 
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=120).map(
     lambda labels: np.array(labels, np.int64)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cifarpipe.data import store
-from cifarpipe.data.store import ImageStore, memory_map
+from cifarpipe.networks import images as store
+from cifarpipe.networks.images import ImageStore, memory_map
 
 CPU = torch.device("cpu")
 EVERYTHING_FITS, NOTHING_FITS = 2**30, 0

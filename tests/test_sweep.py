@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from cifarpipe.experiments import Experiment
-from cifarpipe.sweep import conclusions, draw_sweep, markdown, sweep_of
+from cifarpipe.cli.experiments import Experiment
+from cifarpipe.cli.sweep import conclusions, draw_sweep, markdown, sweep_of
 
 BASE = {
     "lr": 0.01, "seed": 0, "data.val_size": 1000, "models.vit.depth": 6, "models.cnn.depth": 8,

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cifarpipe.evaluation import class_table
-from cifarpipe.outputs import write_csv
-from cifarpipe.tables import figures_table, read_figures, read_table
+from cifarpipe.evaluation.metrics import class_table
+from cifarpipe.results.tables import figures_table, read_figures, read_table
+from cifarpipe.store.outputs import write_csv
 
 NAMES = ["007", "1e5", "NaN", "", "a,b", 'say "so"', "two\nlines", "a\rreturn", "both\r\n", " "]
 

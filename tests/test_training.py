@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from cifarpipe.data.prepared import Split
-from cifarpipe.data.store import ImageStore
-from cifarpipe.errors import UserError
-from cifarpipe.execution import Execution
-from cifarpipe.params import Augment, Mix, Params, Plateau, Recipe
-from cifarpipe.resume import ResumeStore
-from cifarpipe.training import Epoch, State, Trained, seed_dropout, train
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import Augment, Mix, Params, Plateau, Recipe
+from cifarpipe.networks.images import ImageStore
+from cifarpipe.store.prepared import Split
+from cifarpipe.training.execution import Execution
+from cifarpipe.training.loop import Epoch, State, Trained, seed_dropout, train
+from cifarpipe.training.resume import ResumeStore
 
 CPU = torch.device("cpu")
 
@@ -102,7 +102,7 @@ def test_every_architecture_overfits_one_batch(
     empty = Split(images[:0], split.labels[:0], split.index[:0])
     trained = train(
         name, model, entry, train_split=split, val_split=empty, mean=[0.5] * 3, std=[0.25] * 3,
-        peak_lr=demo_params.peak_lr(name), seed=0, keep="last", classes=10,
+        peak_lr=demo_params.lr * entry.lr_scale, seed=0, keep="last", classes=10,
         execution=Execution(CPU, "fp32"),
     )  # fmt: skip
     assert trained.history.train_acc.iloc[-1] == 1.0
@@ -147,7 +147,7 @@ def test_the_best_epoch_is_kept_with_its_own_weights(recipe: Recipe) -> None:
     assert trained.kept_epoch == trained.history.epoch[accuracies == accuracies.max()].pipe(
         lambda tied: trained.history.set_index("epoch").val_loss[tied].idxmin()
     )
-    from cifarpipe.inference import compute_logits
+    from cifarpipe.networks.inference import compute_logits
 
     model = Tiny()
     model.load_state_dict(trained.weights)
@@ -202,7 +202,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_place(recipe: Rec
 
 
 def test_clipping_bounds_the_step(recipe: Recipe) -> None:
-    from cifarpipe.params import SGD
+    from cifarpipe.config.schema import SGD
 
     sgd = SGD(name="sgd", momentum=0.0, nesterov=False, weight_decay=0.0, decay_on="all")
     changes = {"optimizer": sgd, "clip_norm": 0.5, "epochs": 1, "batch_size": 50, "warmup": 0.0}

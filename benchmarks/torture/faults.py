@@ -22,7 +22,7 @@ from benchmarks.torture.setting import (
     start,
     without_write_rights,
 )
-from cifarpipe.resume import SLOTS
+from cifarpipe.training.resume import SLOTS
 
 LIMITS = (0, 500, 2_000, 10_000, 30_000, 100_000, 300_000)  # bytes that a file may have
 

@@ -18,10 +18,10 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from benchmarks.torture.setting import Row, chance
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.reader import load_params
 from cifarpipe.data.folder import read_folder
-from cifarpipe.errors import UserError
 from cifarpipe.models.build import build_model
-from cifarpipe.params_file import load_params
 
 PATIENCE = 60  # seconds that reading a file may take
 VALUES: list[Any] = [

@@ -105,7 +105,7 @@ def many_images(folder: Path, count: int) -> Row:
     if done.returncode:
         return outcome(f"{count:,} training images", done, "")
     code = (
-        "import time; from cifarpipe.data.prepared import load_prepared; t = time.time(); "
+        "import time; from cifarpipe.store.prepared import load_prepared; t = time.time(); "
         "load_prepared().train; print(time.time() - t)"
     )
     read = statistics.median(float(python(folder, code)) for _ in range(3))

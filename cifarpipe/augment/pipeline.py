@@ -13,10 +13,10 @@ from cifarpipe.augment.erasing import Cutout, RandomErasing
 from cifarpipe.augment.geometry import AlternatingFlip, Crop, RandomFlip, ResizedCrop, Rotate
 from cifarpipe.augment.mixing import MixDraws, Mixing
 from cifarpipe.augment.transform import Drawn, EpochOrder, Transform
-from cifarpipe.errors import UserError
-from cifarpipe.normalize import standardize, to_unit
-from cifarpipe.params import RANDAUGMENT_OPERATIONS, Augment
-from cifarpipe.params import RandAugment as Strength
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import Augment
+from cifarpipe.config.schema import RandAugment as Strength
+from cifarpipe.networks.normalize import standardize, to_unit
 
 
 @dataclass(frozen=True)
@@ -171,9 +171,12 @@ def in_order(recipe: Augment, mean: Tensor, std: Tensor, size: int, seed: int) -
 
 
 def _randaugment(strength: Strength, size: int, device: torch.device) -> Transform:
-    from cifarpipe.augment.randaugment import RandAugment  # and torchvision, which takes a while
+    from cifarpipe.augment.randaugment import (  # and torchvision, which takes a while
+        OPERATIONS,
+        RandAugment,
+    )
 
-    names = tuple(name for name in RANDAUGMENT_OPERATIONS if name not in strength.omit)
+    names = tuple(name for name in OPERATIONS if name not in strength.omit)
     return RandAugment(strength.n, strength.m, names, size, device)
 
 

@@ -19,6 +19,10 @@ from torchvision.transforms.v2 import functional as tv
 
 from cifarpipe.augment.transform import Drawn, EpochOrder
 
+OPERATIONS = (
+    "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness",
+    "color", "contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize",
+)  # fmt: skip
 LEVELS = 31  # of strength: m is 0 … 30, as in torchvision
 
 Operation: TypeAlias = Callable[[Tensor], Tensor]

@@ -8,8 +8,9 @@ import numpy as np
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
-from cifarpipe.data.raw import RAW_ROOT_VARIABLE, RawData, RawSplit, raw_root
-from cifarpipe.errors import UserError
+from cifarpipe.config.errors import UserError
+from cifarpipe.data.raw import RawData, RawSplit
+from cifarpipe.store.paths import RAW_ROOT_VARIABLE, raw_root
 
 
 def read_cifar10() -> RawData:

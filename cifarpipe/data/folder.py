@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cifarpipe.data.raw import RAW_ROOT_VARIABLE, RawData, RawSplit, raw_root
-from cifarpipe.errors import UserError
+from cifarpipe.config.errors import UserError
+from cifarpipe.data.raw import RawData, RawSplit
+from cifarpipe.store.paths import RAW_ROOT_VARIABLE, raw_root
 
 SHOWN_FAULTS = 10
 # A small file can unpack to gigabytes: what is larger than this is never decoded.

@@ -1,17 +1,13 @@
-"""What every source of images hands over, and where raw data lies."""
+"""What every source of images hands over."""
 
 import hashlib
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
-
-RAW_ROOT_VARIABLE = "CIFARPIPE_DATA"
 
 
 @dataclass(frozen=True)
@@ -44,11 +40,3 @@ class RawData:
             digest.update(np.ascontiguousarray(split.images).data)
             digest.update(split.labels.astype("<i8").data)
         return digest.hexdigest()
-
-
-def raw_root() -> Path:
-    """Return the folder of raw data: `$CIFARPIPE_DATA`, else `data/raw`.
-
-    It lies outside DVC's graph, so that temporary workspaces of experiments find it too.
-    """
-    return Path(os.environ.get(RAW_ROOT_VARIABLE) or "data/raw").expanduser()

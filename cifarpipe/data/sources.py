@@ -1,7 +1,7 @@
 """The three sources of images, told apart by `data.source`."""
 
+from cifarpipe.config.schema import Data
 from cifarpipe.data.raw import RawData
-from cifarpipe.params import Data
 
 
 def read_source(data: Data, seed: int) -> RawData:

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from cifarpipe.config.errors import UserError
 from cifarpipe.data.raw import Labels
-from cifarpipe.errors import UserError
 
 Indices = NDArray[np.int64]
 

@@ -4,8 +4,8 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
-from cifarpipe.errors import UserError
-from cifarpipe.params import ConvMixer, ModelEntry, ResNet18LN, ViT
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import ConvMixer, ModelEntry, ResNet18LN, ViT
 
 
 class Classifier(Protocol):

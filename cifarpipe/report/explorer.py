@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cifarpipe.map_figures import CONTRAST_COLOURS, MAP_COLOURS
+from cifarpipe.figures.maps import CONTRAST_COLOURS, MAP_COLOURS
 from cifarpipe.report.results import ModelResults
 
 MOST_SIDE = 16_383  # pixels of a WebP picture

@@ -15,14 +15,15 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from cifarpipe.calibration import MOST_SCALING
-from cifarpipe.learning import answer_faults, training_faults
-from cifarpipe.params import CLASS_AGNOSTIC, Params
+from cifarpipe.config.schema import Params
+from cifarpipe.evaluation.calibration import MOST_SCALING
+from cifarpipe.evaluation.diagnosis import answer_faults, training_faults
 from cifarpipe.report.comparison import compare_pairs, lone_errors, shared_errors
 from cifarpipe.report.explorer import Positions, most_pictures, pack, rank_images
 from cifarpipe.report.public_labels import PublicLabels, image_flags, label_table
 from cifarpipe.report.results import ModelResults, judge_explanations, verdict
-from cifarpipe.templating import templates
+from cifarpipe.report.templating import templates
+from cifarpipe.results.maps import CLASS_AGNOSTIC
 
 CIFAR10_CLASSES = [
     "airplane",

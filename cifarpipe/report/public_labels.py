@@ -14,10 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from cifarpipe.data.raw import raw_root
-from cifarpipe.errors import UserError
-from cifarpipe.params import PublicLabelFiles
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import PublicLabelFiles
 from cifarpipe.report.results import ModelResults
+from cifarpipe.store.paths import raw_root
 
 TEST_IMAGES, CLASSES = 10_000, 10  # of CIFAR-10
 MAJORITY = 3  # of five workers

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cifarpipe.params import CLASS_AGNOSTIC
 from cifarpipe.report.comparison import LEVEL, mcnemar
+from cifarpipe.results.maps import CLASS_AGNOSTIC
 
 TOP_CONFUSIONS = 5
 

@@ -1,0 +1,1 @@
+"""The command `cifarpipe`, outside the DAG."""

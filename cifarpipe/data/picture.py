@@ -1,0 +1,138 @@
+"""Any picture file brought to what a network takes: a square of its size, RGB, 8 bits."""
+
+import stat
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from cifarpipe.config.errors import UserError
+
+_WANTED = "Wanted: one whole picture in a format that Pillow reads, e.g. JPEG, PNG, GIF or TIFF."
+_COLOURS = {"1": "black and white", "L": "grey", "P": "a palette"}  # by Pillow's mode
+Step = tuple[Image.Image, str | None]  # the picture, and in words what was done to it
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as a network sees it."""
+
+    pixels: NDArray[np.uint8]
+    """`[size, size, 3]`."""
+    found: str
+    """What the file holds, e.g. `JPEG, 4000 × 3000 pixels`."""
+    steps: list[str]
+    """What was done to it, in order; none where it was what is wanted."""
+
+
+def read_picture(path: Path, size: int) -> Picture:
+    """Read a picture and bring it to `size` × `size` pixels.
+
+    It is turned as its EXIF data says, laid over white where it is transparent, converted to RGB of
+    8 bits, cropped to the square in its middle, and resized by a filter that averages what becomes
+    one pixel. Of several frames the first is taken. Colour profiles are not looked at.
+
+    Args:
+        path: A file in any format that Pillow reads.
+        size: Side of the network's input, in pixels.
+
+    Raises:
+        UserError: It is no picture, damaged, too large to be decoded safely, or of numbers whose
+            range is not known.
+    """
+    _check_file(path)
+    image, found, steps = _decode(path)
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bits(image, path)
+        steps.append("brought from 16 to 8 bits")
+    for change in (_on_white, _rgb, _square):
+        image, done = change(image)
+        steps += [done] if done else []
+    if image.width != size:
+        steps.append(f"{'reduced' if image.width > size else 'enlarged'} to {size} × {size}")
+        image = image.resize((size, size), Image.Resampling.LANCZOS)
+    return Picture(np.array(image), found, steps)
+
+
+def _check_file(path: Path) -> None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise _refusal(path, "does not exist") from None
+    except OSError as error:
+        raise _refusal(path, f"can't be read: {error.strerror}") from None
+    if not stat.S_ISREG(status.st_mode):
+        folder = stat.S_ISDIR(status.st_mode)
+        raise _refusal(path, "is a folder" if folder else "is no regular file")
+    if not status.st_size:
+        raise _refusal(path, "is empty")
+
+
+def _decode(path: Path) -> tuple[Image.Image, str, list[str]]:
+    """Return the first frame turned upright, what the file holds, and what was done to it."""
+    steps = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata: the picture is what counts
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                found = f"{file.format}, {file.width} × {file.height} pixels"
+                if (frames := getattr(file, "n_frames", 1)) > 1:
+                    steps.append(f"taken from the first of {frames} frames")
+                file.seek(0)  # counting may have left it at the last one
+                orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
+                if 2 <= orientation <= 8:
+                    steps.append(f"turned upright (EXIF orientation {orientation})")
+                return ImageOps.exif_transpose(file), found, steps
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise _refusal(
+            path,
+            f"has more than {limit} million pixels, which may fill the memory: make it smaller",
+        ) from None
+    except UnidentifiedImageError:
+        raise _refusal(path, "is no picture, or in a format that Pillow does not read") from None
+    except Exception as error:  # decoders raise nearly anything on a damaged file
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise _refusal(path, f"can't be read: {reason}") from None
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Return a grey picture of 16 bits in 8; Pillow itself would clip it to white."""
+    levels = np.asarray(image)
+    if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
+        raise _refusal(path, "holds numbers whose range is not known: save it with 8 or 16 bits")
+    return Image.fromarray(np.round(levels / 257).astype(np.uint8))
+
+
+def _on_white(image: Image.Image) -> Step:
+    if not image.has_transparency_data:
+        return image, None
+    image = image.convert("RGBA")
+    if np.asarray(image.getchannel("A")).min() == 255:
+        return image.convert("RGB"), None
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB"), "laid over white (transparent parts)"
+
+
+def _rgb(image: Image.Image) -> Step:
+    if image.mode == "RGB":
+        return image, None
+    return image.convert("RGB"), f"converted from {_COLOURS.get(image.mode, image.mode)} to RGB"
+
+
+def _square(image: Image.Image) -> Step:
+    width, height = image.size
+    if width == height:
+        return image, None
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    middle = image.crop((left, top, left + side, top + side))
+    return middle, f"cropped to the middle {side} × {side}"
+
+
+def _refusal(path: Path, why: str) -> UserError:
+    return UserError(f"{path} {why}.\n{_WANTED}")

@@ -1,0 +1,85 @@
+"""From raw images to the prepared arrays: splits, statistics and the card."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifarpipe.config.schema import Data
+from cifarpipe.data.duplicates import shared_images
+from cifarpipe.data.raw import Images, RawData, RawSplit
+from cifarpipe.data.splits import Indices, choose_test, split_train
+from cifarpipe.store.outputs import atomic_path, write_json
+from cifarpipe.store.prepared import CARD, PREPARED, Prepared, file_digest, seal
+
+
+def prepare(raw: RawData, data: Data, seed: int) -> Prepared:
+    """Split `raw` and write it to `data/prepared/`, whole or not at all.
+
+    Raises:
+        UserError: The sizes asked for do not fit the data.
+    """
+    train, val = split_train(
+        raw.train.labels, val_size=data.val_size, train_size=data.train_size, seed=seed
+    )
+    test = choose_test(raw.test.labels, test_size=data.test_size, seed=seed)
+    chosen = {"train": (raw.train, train), "val": (raw.train, val), "test": (raw.test, test)}
+    mean, std = channel_statistics(raw.train.images[train])
+    card: dict[str, Any] = {
+        "source": data.source,
+        "fingerprint": raw.fingerprint(),
+        "seed": seed,
+        "classes": raw.classes,
+        "image_size": raw.train.images.shape[1],
+        "mean": mean,
+        "std": std,
+        "images": {name: len(index) for name, (_, index) in chosen.items()},
+        "per_class": {
+            name: np.bincount(split.labels[index], minlength=len(raw.classes)).tolist()
+            for name, (split, index) in chosen.items()
+        },
+        "shared": shared_images(
+            {name: split.images[index] for name, (split, index) in chosen.items()}
+        ),
+        "test_files": raw.test.files and [raw.test.files[i] for i in test],
+        "test_masks": None if raw.test.masks is None else "test_masks.npy",
+    }
+    with atomic_path(PREPARED) as folder:
+        folder.mkdir()
+        for name, (split, index) in chosen.items():
+            _write_split(folder, name, split, index)
+        if raw.test.masks is not None:
+            np.save(folder / "test_masks.npy", raw.test.masks[test])
+        card["sha256"] = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
+        write_json(folder / CARD, seal(card))
+    return Prepared(PREPARED, card)
+
+
+def public_card(prepared: Prepared) -> dict[str, Any]:
+    """Return what people and reviews want of the card, without its long lists."""
+    keys = ("source", "images", "image_size", "classes", "per_class", "mean", "std", "shared")
+    card = {key: prepared.card[key] for key in keys}
+    return {"dataset": {**card, "fingerprint": prepared.short_fingerprint}}
+
+
+def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel of `[N, H, W, 3]`, in 0 … 1.
+
+    Sums are whole numbers, so that the result does not depend on their order.
+    """
+    flat = images.reshape(-1, images.shape[-1])
+    counts = [np.bincount(flat[:, channel], minlength=256) for channel in range(flat.shape[1])]
+    values = np.arange(256) / 255
+    means = [float(count @ values / count.sum()) for count in counts]
+    variances = [
+        float(count @ (values - mean) ** 2 / count.sum())
+        for count, mean in zip(counts, means, strict=True)
+    ]
+    # A channel that never varies is left as it is, not divided by zero.
+    return means, [variance**0.5 or 1.0 for variance in variances]
+
+
+def _write_split(folder: Path, name: str, split: RawSplit, index: Indices) -> None:
+    np.save(folder / f"{name}_images.npy", split.images[index])
+    np.save(folder / f"{name}_labels.npy", split.labels[index])
+    np.save(folder / f"{name}_index.npy", index)

@@ -1,0 +1,1 @@
+"""Metrics on the test split, calibration, slices, and the choice of images that are shown."""

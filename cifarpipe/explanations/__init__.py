@@ -1,0 +1,1 @@
+"""Class activation maps, attention maps, and how far they can be trusted."""

@@ -1,0 +1,220 @@
+"""Maps over the pictures they explain."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cifarpipe.figures.sheets import BAR, GAP, caption, lay_out, place, short
+
+EXPLAINED_WIDTH = 8  # tiles
+TILE = 1.45  # side of an explained picture, inches
+ANSWER_TILE = 2.2  # side of the one picture of an answer
+# Read without full colour vision too: one by its lightness, one as blue and yellow are told apart.
+MAP_COLOURS = "inferno"
+CONTRAST_COLOURS = "PuOr"
+
+
+def draw_explanations(
+    pictures: NDArray[np.uint8],
+    rows: pd.DataFrame,
+    predicted: NDArray[np.float32],
+    true: NDArray[np.float32] | None,
+    *,
+    opacity: float,
+    title: str,
+) -> Figure:
+    """Show each picture beside its maps: of the predicted and the true class, and their difference.
+
+    The maps of a picture share one scale, from 0 to the strongest evidence in either; the
+    difference has its own, with 0 in the middle. Colour lies over the picture in grey, so that it
+    means evidence and nothing else. A map without any evidence for its class says so. Where no
+    prediction is wrong, and where maps know no class, there is one map.
+
+    Args:
+        pictures: `[N, H, W, 3]`.
+        rows: N rows of the predictions table, in the same order.
+        predicted: `[N, h, w]` raw maps.
+        true: `[N, h, w]` raw maps; none where the method asks what matters, whatever the class.
+        opacity: Of the map where it is strongest, 0 … 1.
+        title: Stands above.
+    """
+    compared = None if (rows.predicted == rows.true).all() else true
+    tiles = 2 if compared is None else 4
+    columns = max(1, min(EXPLAINED_WIDTH // tiles, len(rows)))
+    means = "what mattered, whatever the class" if true is None else "evidence for the class"
+    key = [f"Colour: {means}, in a grid of {predicted.shape[1]} × "
+           f"{predicted.shape[2]}."] * bool(len(rows))  # fmt: skip
+    if compared is not None:
+        key[0] += " The maps of the two classes share one scale."
+        key.append("Their difference: purple speaks for the predicted class, orange for the true.")
+    heading = "\n".join([title, *key])
+    figure, axes, places = lay_out(len(rows), columns, tiles, TILE, heading)
+    if len(rows):
+        _colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
+    if compared is not None:
+        _colour_bar(figure, CONTRAST_COLOURS, ["true", "predicted"], 1)
+    for number, (row, (x, y)) in enumerate(zip(rows.to_dict("records"), places, strict=True)):
+        lefts = [x + column * (TILE + GAP / 2) for column in range(tiles)]
+        picture = pictures[number]
+        place(axes, picture, x, y, TILE)
+        caption(axes, x, y, f"#{row['index']}\ntrue: {short(row['true'])}")
+        top = max(predicted[number].max(), 1e-30)
+        if compared is not None:
+            top = max(compared[number].max(), top)
+        _evidence(axes, picture, predicted[number] / top, lefts[1], y, opacity)
+        taken = f"predicted:\n{short(row['predicted'])} ({row['confidence']:.2f})"
+        caption(axes, lefts[1], y, f"any class; {taken}" if true is None else taken)
+        if compared is not None:
+            _evidence(axes, picture, compared[number] / top, lefts[2], y, opacity)
+            caption(
+                axes, lefts[2], y, f"true:\n{short(row['true'])} ({row['true_probability']:.2f})"
+            )
+            _difference(axes, picture, predicted[number] - compared[number], lefts[3], y, opacity)
+            caption(axes, lefts[3], y, "predicted − true")
+    return figure
+
+
+def draw_answer(
+    picture: NDArray[np.uint8],
+    name: str,
+    classes: Sequence[str],
+    probabilities: NDArray[np.float64],
+    maps: NDArray[np.float32],
+    *,
+    opacity: float,
+    title: str,
+) -> Figure:
+    """Show one picture beside the maps of its most probable classes, and how the first two differ.
+
+    All maps share one scale, from 0 to the strongest evidence in any. Lines part the cells of the
+    maps' own grid. A single map is of no class: the same for each.
+
+    Args:
+        picture: `[H, W, 3]`, as the network sees it.
+        name: Of its file.
+        classes: The most probable first; at least as many as maps.
+        probabilities: Of these.
+        maps: `[N, h, w]` raw.
+        opacity: Of a map where it is strongest, 0 … 1.
+        title: Stands above.
+    """
+    count, (rows, columns) = len(maps), maps.shape[1:]
+    contrasted = count > 1
+    key = f"Colour: what mattered, whatever the class; the map's own grid is {rows} × {columns}."
+    if contrasted:
+        key = (
+            f"Colour: evidence for the class, on one scale for all; the maps' own grid is {rows} × "
+            f"{columns}.\nRight: the first two maps' difference, on its own scale; purple "
+            f"speaks for the first class, orange for the second."
+        )
+    tiles = 1 + count + contrasted
+    figure, axes, ((x, y),) = lay_out(1, 1, tiles, ANSWER_TILE, f"{title}\n{key}")
+    lefts = [x + tile * (ANSWER_TILE + GAP / 2) for tile in range(tiles)]
+    place(axes, picture, x, y, ANSWER_TILE)
+    size = f"{picture.shape[1]} × {picture.shape[0]}"
+    caption(axes, x, y, f"{short(name)}\nas the network sees it: {size}")
+    _colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
+    top = max(maps.max(), 1e-30)
+    for number, left in enumerate(lefts[1 : count + 1]):
+        _evidence(axes, picture, maps[number] / top, left, y, opacity, ANSWER_TILE)
+        said = f"{number + 1}. {short(classes[number])}\nprobability {probabilities[number]:.4f}"
+        caption(axes, left, y, said if contrasted else "any class")
+    if contrasted:
+        _colour_bar(figure, CONTRAST_COLOURS, ["second", "first"], 1)
+        difference = maps[0] - maps[1]
+        strength = difference / max(np.abs(difference).max(), 1e-30)
+        # An even veil: both ends of these colours would be lost on a dark picture.
+        veil = np.full_like(strength, opacity)
+        where = (lefts[-1], y, ANSWER_TILE)
+        _overlay(axes, _grey(picture), strength, veil, CONTRAST_COLOURS, (-1, 1), *where)
+        caption(axes, lefts[-1], y, f"{short(classes[0])} −\n{short(classes[1])}")
+    for left in lefts[1:]:
+        _grid(axes, rows, columns, left, y, ANSWER_TILE)
+    return figure
+
+
+def _colour_bar(figure: Figure, colours: str, ends: list[str], number: int) -> None:
+    """Put a bar at the right edge, the first one at the top and the next ones under it."""
+    width, height = figure.get_size_inches()
+    tall = min(TILE, (height - 0.2) / 2) - 2 * GAP
+    bottom = height - (number + 1) * (tall + 3 * GAP)
+    where = ((width - BAR + 2 * GAP) / width, bottom / height, GAP / width, tall / height)
+    bar = figure.colorbar(ScalarMappable(cmap=colours), cax=figure.add_axes(where), ticks=[0, 1])
+    bar.ax.set_yticklabels(ends, size=7)
+
+
+def _evidence(
+    axes: Axes,
+    picture: NDArray[np.uint8],
+    strength: NDArray[np.float32],
+    x: float,
+    y: float,
+    opacity: float,
+    side: float = TILE,
+) -> None:
+    """Lay a map, 1 at its strongest, over its picture in grey."""
+    grey = _grey(picture)
+    if strength.max() <= 0:
+        place(axes, grey // 2, x, y, side)
+        axes.text(
+            x + side / 2, y + side / 2, "no positive\nevidence", color="white", size=8,
+            ha="center", va="center",
+        )  # fmt: skip
+        return
+    strength = np.clip(strength, 0, 1)
+    _overlay(axes, grey, strength, opacity * strength, MAP_COLOURS, (0, 1), x, y, side)
+
+
+def _difference(
+    axes: Axes,
+    picture: NDArray[np.uint8],
+    difference: NDArray[np.float32],
+    x: float,
+    y: float,
+    opacity: float,
+) -> None:
+    """Lay a signed map over its picture in grey, its largest absolute value in full colour."""
+    strength = difference / max(np.abs(difference).max(), 1e-30)
+    shown = opacity * np.abs(strength)
+    _overlay(axes, _grey(picture), strength, shown, CONTRAST_COLOURS, (-1, 1), x, y, TILE)
+
+
+def _overlay(
+    axes: Axes,
+    grey: NDArray[np.uint8],
+    strength: NDArray[np.float32],
+    opacity: NDArray[np.float32],
+    colours: str,
+    limits: tuple[float, float],
+    x: float,
+    y: float,
+    side: float,
+) -> None:
+    place(axes, grey, x, y, side)
+    axes.imshow(
+        strength,
+        cmap=colours,
+        vmin=limits[0],
+        vmax=limits[1],
+        alpha=opacity,
+        extent=(x, x + side, y + side, y),
+        interpolation="bilinear",
+        aspect="auto",
+    )
+
+
+def _grid(axes: Axes, rows: int, columns: int, x: float, y: float, side: float) -> None:
+    """Part a map's cells by fine lines."""
+    style: dict[str, Any] = {"colors": "0.6", "linewidth": 0.5, "alpha": 0.4}
+    axes.hlines(y + side * np.arange(1, rows) / rows, x, x + side, **style)
+    axes.vlines(x + side * np.arange(1, columns) / columns, y, y + side, **style)
+
+
+def _grey(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(picture.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)

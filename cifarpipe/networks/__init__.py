@@ -1,0 +1,1 @@
+"""Using a network: devices, normalisation, images in memory, inference, checkpoints."""

@@ -1,0 +1,1 @@
+"""Tables and maps that later stages read, and the intervals that stand in them."""

@@ -1,1 +1,0 @@
-"""A review of what changed: this working tree beside another revision."""

@@ -1,0 +1,71 @@
+"""Outputs that are either whole or absent: written beside their place, then renamed into it."""
+
+import glob
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cifarpipe.config.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; on success it replaces `path`.
+
+    Works for a file or a folder. Whatever the block leaves behind when it raises is removed, and
+    so is what a process left that was killed here; what stood at `path` before stays untouched.
+
+    Raises:
+        UserError: The system does not let it be written: no space, no permission.
+    """
+    path = Path(path)
+    # The suffix stays last: writers such as matplotlib choose their format by it.
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in path.parent.glob(f".{glob.escape(path.stem)}.*.partial{path.suffix}"):
+            _remove(left_over)
+        yield partial
+        if partial.is_dir():
+            _remove(path)  # a folder can't be renamed over one that has files in it
+        partial.replace(path)
+    except FileNotFoundError:
+        raise  # the block wrote nothing
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be written: {error.strerror or error}.\n"
+            f"Make room or see to its permissions, then run the same again."
+        ) from error
+    finally:
+        with suppress(OSError):
+            _remove(partial)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8 with the line ends it has."""
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write indented JSON. NaN and infinity raise `ValueError`: they are not JSON."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: str | Path, table: "pd.DataFrame", float_format: str | None = None) -> None:
+    """Write `table` without its row labels, with Unix line ends."""
+    write_text(path, table.to_csv(index=False, float_format=float_format, lineterminator="\n"))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

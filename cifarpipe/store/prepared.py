@@ -1,0 +1,168 @@
+"""The prepared arrays on disk: a few memory-mappable `.npy` files and one `dataset.json`."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifarpipe.config.errors import UserError
+
+PREPARED = Path("data/prepared")
+CARD = "dataset.json"
+SEAL = "sha256_of_all_else"
+SHORT_FINGERPRINT = 16  # hexadecimal digits
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of one split, in rising order of their original index."""
+
+    images: NDArray[np.uint8]
+    """`[N, H, W, 3]` uint8, memory-mapped."""
+    labels: NDArray[np.int64]
+    """`[N]` int64."""
+    index: NDArray[np.int64]
+    """`[N]` position in the source's train or test images."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def positions(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where images stand in this split, by their original index.
+
+        Raises:
+            KeyError: One of them is not in this split.
+        """
+        places = np.searchsorted(self.index, index).clip(max=len(self) - 1)
+        if not np.array_equal(self.index[places], index):
+            raise KeyError("an original index that is not in this split")
+        return places
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything the later stages know of the data."""
+
+    folder: Path
+    card: dict[str, Any]
+    """What `dataset.json` holds."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names; a label is a position in this list."""
+        return list(self.card["classes"])
+
+    @property
+    def image_size(self) -> int:
+        """Height and width in pixels."""
+        return int(self.card["image_size"])
+
+    @property
+    def mean(self) -> list[float]:
+        """Of each channel over the train split, in 0 … 1."""
+        return list(self.card["mean"])
+
+    @property
+    def std(self) -> list[float]:
+        """Of each channel over the train split, in 0 … 1."""
+        return list(self.card["std"])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all that was read from the source."""
+        return str(self.card["fingerprint"])
+
+    @property
+    def short_fingerprint(self) -> str:
+        """Its first digits, as in `reports/dataset.json`: enough to tell data sets apart."""
+        return self.fingerprint[:SHORT_FINGERPRINT]
+
+    @property
+    def split_fingerprint(self) -> str:
+        """SHA-256 of that and of which images are held out: equal ones train on the same images."""
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for split in (self.train, self.val):
+            digest.update(split.index.astype("<i8").tobytes() + b"|")
+        return digest.hexdigest()
+
+    @property
+    def test_files(self) -> list[str] | None:
+        """`class/file name` of each test image, where there are files."""
+        return self.card["test_files"]
+
+    @cached_property
+    def train(self) -> Split:
+        """The images to train on."""
+        return self._split("train")
+
+    @cached_property
+    def val(self) -> Split:
+        """The held-out images; may be none."""
+        return self._split("val")
+
+    @cached_property
+    def test(self) -> Split:
+        """The test images."""
+        return self._split("test")
+
+    @cached_property
+    def test_masks(self) -> NDArray[np.bool_] | None:
+        """`[N, H, W]`, true on each test image's object, where it is known."""
+        name = self.card["test_masks"]
+        return self._array(name) if name else None
+
+    def _split(self, name: str) -> Split:
+        return Split(*(self._array(f"{name}_{what}.npy") for what in ("images", "labels", "index")))
+
+    def _array(self, name: str) -> NDArray[Any]:
+        """Open a file of the folder, if it is what was written."""
+        path = self.folder / name
+        if not path.is_file() or file_digest(path) != self.card["sha256"][name]:
+            raise _damaged(path)
+        return np.load(path, mmap_mode="r")
+
+
+def load_prepared(folder: Path = PREPARED) -> Prepared:
+    """Open what `prepare` wrote.
+
+    Raises:
+        UserError: It is not there, or not what was written.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Run `dvc repro prepare` first.")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        sealed = card.pop(SEAL) == card_digest(card)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        sealed = False
+    if not sealed:
+        raise _damaged(path)
+    return Prepared(folder, card)
+
+
+def seal(card: dict[str, Any]) -> dict[str, Any]:
+    """Return the card with its own digest in it."""
+    return card | {SEAL: card_digest(card)}
+
+
+def card_digest(card: dict[str, Any]) -> str:
+    """Return the SHA-256 of all that a card says."""
+    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"{path} is not what `prepare` wrote.\nDelete {path.parent} and run `dvc repro prepare`."
+    )

@@ -1,0 +1,183 @@
+"""The state of a run on disk, so that one that was killed goes on from its last finished epoch."""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cifarpipe.config.errors import UserError
+from cifarpipe.store.outputs import atomic_path
+
+# Magic, epoch, length of what follows, and its CRC-32, begun with the epoch.
+HEADER = struct.Struct("<8sIQI")
+MAGIC = b"cifarpip"
+SLOTS = ("even", "odd")  # written in turn, so that one whole file always remains
+LOCK = "lock"
+
+
+def fingerprint(
+    parts: Mapping[str, Any], arrays: Iterable[NDArray[np.generic]], code: Iterable[Path]
+) -> str:
+    """Return a name for everything that shapes a run.
+
+    Args:
+        parts: Parameters, data and machine, as values that JSON can write.
+        arrays: The original indices of the images that take part.
+        code: Python files, or folders of them, that compute the result.
+
+    Returns:
+        32 hexadecimal digits.
+    """
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    for path in code:
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+class ResumeStore:
+    """Two files that hold the state after the last two finished epochs of one run.
+
+    Writing goes on in the background while the next epoch is computed. A file that is not whole is
+    recognised by its length and checksum, and the other one is used.
+    """
+
+    def __init__(self, home: Path, run: str, *, writes: bool = True) -> None:
+        """Use files in a folder of the run's own; nothing is created yet.
+
+        Args:
+            home: Of all runs of a model.
+            run: Its fingerprint.
+            writes: False for a process that only reads what another one writes.
+        """
+        self.home, self.folder, self.writes = home, home / run, writes
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="resume")
+        self._written: Future[None] | None = None
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Keep other processes from training the same model at the same time.
+
+        Of the states that other runs have left, the newest is kept, for whom goes back to it.
+
+        Raises:
+            UserError: One does so already.
+        """
+        if not self.writes:
+            yield
+            return
+        with locked(self.home, name):
+            others = [
+                path for path in self.home.iterdir() if path not in {self.folder, self.home / LOCK}
+            ]
+            for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
+                shutil.rmtree(path)
+            self.folder.mkdir(exist_ok=True)
+            try:
+                yield
+            finally:
+                self.wait()
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the newest whole state, its tensors on the CPU; None where there is none."""
+        found = [read_state(self.folder / slot) for slot in SLOTS]
+        whole = [each for each in found if each is not None]
+        return max(whole, key=lambda each: each[0])[1] if whole else None
+
+    def save(self, epoch: int, state: dict[str, Any]) -> None:
+        """Copy the state, then write it in the background."""
+        if not self.writes:
+            return
+        snapshot = _on_cpu(state)
+        self.wait()
+        path = self.folder / SLOTS[epoch % 2]
+        self._written = self._writer.submit(write_state, path, epoch, snapshot)
+
+    def wait(self) -> None:
+        """Return when what was saved last is on disk; raise what went wrong there."""
+        if self._written is not None:
+            self._written.result()
+            self._written = None
+
+    def discard(self) -> None:
+        """Remove the files of a run that has succeeded."""
+        self.wait()
+        if self.writes:
+            shutil.rmtree(self.folder)
+
+
+@contextmanager
+def locked(home: Path, name: str) -> Iterator[None]:
+    """Keep other processes out of `home`, where the runs of the model `name` leave their states.
+
+    Raises:
+        UserError: There is one in it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / LOCK).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"process {lock.read().strip()} is training {name} already.\n"
+                f"If it is left over from a `dvc repro` that was killed, stop it with `kill`, or "
+                f"wait until it is done; then run `dvc repro` again."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def write_state(path: Path, epoch: int, state: dict[str, Any]) -> None:
+    """Write a state behind a header that tells whether the file is whole."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        file.write(HEADER.pack(MAGIC, epoch, len(content), zlib.crc32(content, epoch)))
+        file.write(content)
+
+
+def read_state(path: Path) -> tuple[int, dict[str, Any]] | None:
+    """Return epoch and state; None where the file is not there or not whole."""
+    if not path.is_file():
+        return None
+    content = path.read_bytes()
+    if len(content) < HEADER.size:
+        return None
+    magic, epoch, length, checksum = HEADER.unpack_from(content)
+    body = memoryview(content)[HEADER.size :]
+    if magic != MAGIC or len(body) != length or zlib.crc32(body, epoch) != checksum:
+        return None
+    return epoch, torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+
+
+def _on_cpu(value: Any) -> Any:
+    """Copy all tensors within nested dicts and lists, so that later steps do not change them."""
+    match value:
+        case Tensor():
+            return value.detach().cpu() if value.is_cuda else value.detach().clone()
+        case dict():
+            return {key: _on_cpu(each) for key, each in value.items()}
+        case list() | tuple():
+            return type(value)(_on_cpu(each) for each in value)
+    return value

@@ -1,0 +1,221 @@
+"""What the stages would have found about some networks, and the report made of it."""
+
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from cifarpipe.config.schema import Params
+from cifarpipe.evaluation.calibration import reliability_table
+from cifarpipe.evaluation.metrics import (
+    class_table,
+    confusion_matrix,
+    confusion_table,
+    measure,
+    softmax,
+)
+from cifarpipe.evaluation.selection import choose_correct, choose_errors
+from cifarpipe.evaluation.slices import picture_properties, slice_table
+from cifarpipe.report.pages import Study, render_html, render_markdown
+from cifarpipe.report.public_labels import PublicLabels
+from cifarpipe.report.results import ModelResults, leaderboard
+from cifarpipe.results.predictions import predictions_table
+
+NO_LABELS = PublicLabels(contested=None, duplicates=None, human=None)
+SCRIPT = "<script>alert(1)</script>"
+CLASSES = [SCRIPT, "007", 'a "quoted" | piped', "<img src=http://evil>"]
+TITLE = '<b onclick="x()">Bold</b> & [link](#)'
+PROVENANCE = {"revision": "0123456789ab with <changes>", "Python": "3.11.9"}
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+GRADCAM = {
+    "explained": 80, "without_evidence_errors": 1, "without_evidence_correct": 0,
+    "removal_images": 20, "road": 0.4, "road_random": 0.0, "road_centre": 0.2,
+    "road_over_random": 0.4, "road_over_random_low": 0.3, "road_over_random_high": 0.5,
+    "road_over_centre": 0.2, "road_over_centre_low": 0.1, "road_over_centre_high": 0.3,
+    "deletion": 0.2, "deletion_random": 0.31, "deletion_centre": 0.32,
+    "insertion": 0.8, "insertion_random": 0.41, "insertion_centre": 0.42,
+    "randomisation_correlation": 0.05,
+    "randomisation_correlation_low": -0.1, "randomisation_correlation_high": 0.2,
+    "randomisation_passed": 1,
+}  # fmt: skip
+
+
+def make_results(
+    folder: Path,
+    name: str,
+    *,
+    right: float = 0.7,
+    n: int = 80,
+    seed: int = 0,
+    classes: list[str] | None = None,
+) -> ModelResults:
+    """Return what the stages would have found about a network that is right in `right` of n."""
+    k = len(classes or CLASSES)
+    labels = np.arange(n) % k
+    shift = np.arange(n) >= round(right * n)
+    return results_of(folder, name, labels, (labels + shift) % k, seed=seed, classes=classes)
+
+
+def results_of(
+    folder: Path,
+    name: str,
+    labels: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    classes: list[str] | None = None,
+) -> ModelResults:
+    """Return what the stages would have found about a network with these answers."""
+    classes = CLASSES if classes is None else classes
+    n, k = len(labels), len(classes)
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 0.1, (n, k)).astype(np.float32)
+    logits[np.arange(n), predicted] += 3
+    table = predictions_table(logits, labels, np.arange(n) * 2, classes, None)
+    matrix = confusion_matrix(labels, logits.argmax(axis=1), k)
+    errors = choose_errors(table, classes, count=6, seed=0)
+    hits = labels == predicted
+    for picture in ("misclassified", "correct", "gradcam", "gradcam_correct"):
+        make_picture(folder / "models" / name / f"{picture}.png")
+    maps = rng.normal(size=(2, n, 8, 8)).astype(np.float32)
+    return ModelResults(
+        name=name,
+        arch="convmixer",
+        method="layercam",
+        metrics={
+            **measure(logits, labels, calibration_bins=15, temperature=1.5),
+            "val_accuracy": 0.5,
+            "kept_epoch": 2,
+            "trained_on": "GPU of a test, bf16",
+        },
+        cost={"parameters": 1_234_567, "macs": 2_500_000},
+        gradcam=dict(GRADCAM),
+        history=pd.DataFrame({"epoch": [1, 2, 3], "train_loss": [2.0, 1.5, 1.2]}),
+        layers=pd.DataFrame(
+            {
+                "layer": ["stem.0", "class_token"],
+                "type": ["Conv2d", "Parameter"],
+                "output": ["8 x 4 x 4", ""],
+                "parameters": [1_234_000, 567],
+                "macs": [2_500_000, 0],
+            }
+        ),
+        per_class=class_table(matrix, classes),
+        calibration=reliability_table(softmax(logits), labels, 15),
+        slices=slice_table(picture_properties(make_images(n)), hits),
+        confusion=confusion_table(matrix, classes),
+        misclassified=errors,
+        correct=choose_correct(table, classes, errors, seed=0),
+        predictions=table,
+        predicted_maps=maps[0],
+        true_maps=np.where(hits[:, None, None], maps[0], maps[1]),
+    )
+
+
+def make_images(count: int, size: int = 32) -> NDArray[np.uint8]:
+    """Return pictures of one colour each, no two alike."""
+    colours = np.arange(count)[:, None] * (37, 91, 151) % 251
+    pictures = np.empty((count, size, size, 3), np.uint8)
+    pictures[:] = colours[:, None, None]
+    return pictures
+
+
+def make_picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 12, 3), (200, 40, 90), np.uint8)).save(path)
+
+
+def make_dataset(classes: list[str], test: int = 80) -> dict[str, Any]:
+    return {
+        "source": "folder",
+        "classes": classes,
+        "images": {"train": 4000, "val": 100, "test": test},
+        "image_size": 32,
+        "shared": {"val_in_train": 0, "test_in_train": 3, "test_in_val": 0},
+        "fingerprint": "0123456789abcdef",
+    }
+
+
+@dataclass
+class Report:
+    """All that goes into a report, and the folder where it is written."""
+
+    folder: Path
+    params: Params
+    dataset: dict[str, Any]
+    results: list[ModelResults]
+    labels: PublicLabels = NO_LABELS
+
+    def study(self) -> Study:
+        board = leaderboard(self.results)
+        return Study(self.params, self.dataset, self.results, board, PROVENANCE)
+
+    def html(self, images: NDArray[np.uint8] | None = None) -> str:
+        pictures = {"curves": self.folder / "curves.png", "dataset": self.folder / "dataset.png"}
+        if images is None:
+            images = make_images(self.results[0].images)
+        return render_html(
+            self.study(),
+            pictures=pictures,
+            labels=self.labels,
+            images=lambda which: images[which],
+        )
+
+    def markdown(self) -> str:
+        return render_markdown(self.study())
+
+
+def make_report(params: Params, folder: Path) -> Report:
+    """Return the report of three models that are right in 32, 72 and 56 of 80 images."""
+    for name in ("curves", "dataset"):
+        make_picture(folder / f"{name}.png")
+    titled = params.model_copy(update={"report": params.report.model_copy(update={"title": TITLE})})
+    results = [
+        make_results(folder, name, right=right)
+        for name, right in (("low", 0.4), ("high", 0.9), ("middle", 0.7))
+    ]
+    return Report(folder, titled, make_dataset(CLASSES), results)
+
+
+class Page(HTMLParser):
+    """A parsed page: every element with its attributes, parent and text; refuses broken nesting."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[dict[str, Any]] = []
+        self.open: list[dict[str, Any]] = []
+        self.feed(html)
+        self.close()
+        assert not self.open, f"never closed: {[element['tag'] for element in self.open]}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), f"an attribute of <{tag}> stands twice"
+        parent = self.open[-1] if self.open else None
+        element = {"tag": tag, "attrs": dict(attrs), "children": [], "text": "", "parent": parent}
+        if parent:
+            parent["children"].append(element)
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop()["tag"] == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        for element in self.open:
+            element["text"] += data
+
+    def all(self, *tags: str) -> list[dict[str, Any]]:
+        return [element for element in self.elements if element["tag"] in tags]
+
+    def table(self, caption: str) -> list[list[str]]:
+        """Return the cells of the table whose caption begins so."""
+        found = [e for e in self.all("table") if e["children"][0]["text"].startswith(caption)]
+        rows = [e for e in self.all("tr") if e["parent"]["parent"] is found[0]]
+        return [[cell["text"].strip() for cell in row["children"]] for row in rows]
