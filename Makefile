@@ -18,7 +18,7 @@ SORT_YAML := import sys, yaml; yaml.safe_dump(yaml.safe_load(sys.stdin), sys.std
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test coverage test-slow check lint types fast-tests repro experiments progress current torture bench
+.PHONY: help setup demo test coverage test-slow check lint types quick fast-tests repro experiments progress current torture bench
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,18 +32,19 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation -e .
-	$(VENV)/bin/python -m cifarpipe.cli.plots_page
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cifarpipe plots-page
 	@touch $@
 
 demo: $(READY) ## Run the whole pipeline at laptop size in .demo/ and name its report
 	@mkdir -p $(DEMO)/.dvc $(DEMO)/data
 	@rm -rf $(DEMO)/cifarpipe $(DEMO)/stages $(DEMO)/data/baselines $(DEMO)/.dvc/plots
 	@cp -R cifarpipe stages .dvcignore $(DEMO)/
-	@sed '/vit_mean/d' dvc.yaml >$(DEMO)/dvc.yaml  # DVC warns of a model that a figure names and params.yaml has not
-	@cp -R data/baselines $(DEMO)/data/
-	@cp -R .dvc/config .dvc/plots .dvc/plots_page.html $(DEMO)/.dvc/
+	@cp -R data/baselines data/dvc.yaml $(DEMO)/data/
+	@cp -R .dvc/config .dvc/plots .dvc/plots_page_offline.html $(DEMO)/.dvc/
+	@cp dvc.yaml $(DEMO)/dvc.yaml
 	@cp params.demo.yaml $(DEMO)/params.yaml
-	@printf '[core]\n    no_scm = true\n' > $(DEMO)/.dvc/config.local  # git ignores the copy
+	@printf '[core]\n    no_scm = true\n[plots]\n    html_template = plots_page_offline.html\n' \
+		>$(DEMO)/.dvc/config.local  # git ignores the copy
 	cd $(DEMO) && dvc repro prepare
 	@$(MAKE) --no-print-directory -j $(JOBS) --output-sync=line $(DEMO_MODELS:%=demo-%)
 	cd $(DEMO) && dvc repro
@@ -52,7 +53,7 @@ demo: $(READY) ## Run the whole pipeline at laptop size in .demo/ and name its r
 
 demo-%:
 	cd $(DEMO) && OMP_NUM_THREADS=$(THREADS) dvc --wait-for-lock repro --single-item \
-		train@$* evaluate@$* misclassified@$* gradcam@$*
+		train@$* evaluate@$* misclassified@$* gradcam@$* figures@$*
 
 test: check ## Everything that CI runs
 	pytest -q -n 2 --dist loadfile -m "dvc or browser"
@@ -76,29 +77,25 @@ lint: $(READY)
 types: $(READY)
 	mypy
 
-fast-tests: $(READY)
+quick fast-tests: $(READY) ## Run the fast tests: no DVC, no browser
 	pytest -q -n 2 --dist loadfile -m "not dvc and not browser and not slow"
 
 repro: $(READY) ## Run what has changed of the real pipeline (dvc repro)
 	dvc repro
 
-# What DVC leaves out of its table: dependencies, and all metrics but those named here.
+# Columns of `dvc exp show` to leave out: dependencies, and all metrics but the accuracies.
 PARAMETER := (data|train|models|evaluate|misclassified|gradcam|report)[.]
-DROPPED := (Created|Executor|artifacts|reports|(stages|cifarpipe|artifacts|reports|data)/.*|(?!$(PARAMETER)).*[.](?!(val_)?accuracy$$)[^.]*)$$
-ALL_BUT_TRAINING := (?!(Experiment|State|.*[.]training[.](epoch|val_acc))$$).*
+DROPPED := (Created|Executor|(stages|cifarpipe|artifacts|reports|data)/.*|(?!$(PARAMETER)).*[.](?!(val_)?accuracy$$)[^.]*)$$
+ALL_BUT_PROGRESS := (?!(Experiment|State|.*[.](epoch|val_accuracy))$$).*
 
-experiments: $(READY) ## Show experiments: what each changed, and how accurate it was
+experiments: $(READY) ## Show experiments: changed parameters and accuracies
 	@dvc exp show --md --only-changed --drop '$(DROPPED)'
 
-progress: $(READY) ## Show experiments with the last finished epoch of what trains
-	@dvc exp show --md --drop '$(ALL_BUT_TRAINING)'
+progress: $(READY) ## Show experiments with the epoch that each training has reached
+	@dvc exp show --md --drop '$(ALL_BUT_PROGRESS)'
 
-current: $(READY) ## Say whether dvc.lock is what dvc repro would write
-	@said=$$(dvc repro --dry --allow-missing 2>&1) || more=' …'; \
-		run=$$(sed -n "s/^Running stage '\(.*\)':$$/\1/p" <<<"$$said" | paste -sd ' '); \
-		test -n "$$run" -o -z "$${more:-}" || { echo "$$said" >&2; exit 2; }; \
-		test -z "$$run" || { echo "error: dvc.lock is not current: run dvc repro and commit. It would run $$run$${more:-}" >&2; exit 2; }
-	@echo "dvc.lock is current."
+current: $(READY) ## Check that dvc.lock is up to date
+	@cifarpipe current
 
 torture: $(READY) ## Kill, fill, damage and mislead the pipeline, and see what is left (30 minutes)
 	python -m benchmarks.torture

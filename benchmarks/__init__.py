@@ -1,1 +1,1 @@
-"""Measurements beside the pipeline; never part of the test run."""
+"""Measurements of the pipeline: speed, explanations, recipes, reliability. No test imports them."""

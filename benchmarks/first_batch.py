@@ -1,53 +1,53 @@
-"""Run a stage up to its first batch and leave: `python -m benchmarks.first_batch STAGE MODEL`.
+"""Run a stage until its first batch, then exit: `python -m benchmarks.first_batch STAGE MODEL`.
 
-What starts it measures the time: interpreter, imports, parameters, data, network.
+The caller measures the time: of the interpreter, imports, parameters, data and network.
 """
 
 import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from cifarpipe.config.command import run
 
 
-def leave(*_arguments: Any, **_named: Any) -> None:
-    """End the process here."""
+def exit_now(*_arguments: Any, **_named: Any) -> None:
+    """End the process with exit code 0."""
     os._exit(0)
 
 
-def leave_with_a_batch(epoch: Any) -> Any:
-    """Return `epoch`, which is to yield batches, so that it ends the process at the first one."""
+def exit_at_first(batches: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """Return a generator function in place of `batches` that ends the process at its first one."""
 
-    def first(*arguments: Any) -> Iterator[None]:
-        next(epoch(*arguments))
-        leave()
+    def until_first(*arguments: Any) -> Iterator[Any]:
+        next(batches(*arguments))
+        exit_now()
         yield
 
-    return first
+    return until_first
 
 
 def main() -> None:
-    """Set the trap and run the stage."""
+    """Replace what yields the first batch, and run the stage."""
     stage, model = sys.argv[1:]
     if stage == "train":
         from cifarpipe.training.batches import AugmentedBatches
 
-        AugmentedBatches.epoch = leave_with_a_batch(AugmentedBatches.epoch)  # type: ignore[method-assign]
+        AugmentedBatches.epoch = exit_at_first(AugmentedBatches.epoch)  # type: ignore[method-assign]
     elif stage == "evaluate":
         from cifarpipe.networks.images import ImageStore
 
-        ImageStore.batches = leave_with_a_batch(ImageStore.batches)  # type: ignore[method-assign]
+        ImageStore.batches = exit_at_first(ImageStore.batches)  # type: ignore[method-assign]
     elif stage == "gradcam":
         from cifarpipe.explanations.explainer import Explainer
 
-        Explainer.maps = leave  # type: ignore[method-assign]
+        Explainer.maps = exit_now  # type: ignore[method-assign, assignment]
     sys.argv = [stage, model]
     with contextlib.suppress(SystemExit):
         run(importlib.import_module(f"stages.{stage}").main)
-    raise SystemExit(f"{stage} came to no batch")
+    raise SystemExit(f"{stage} ended before its first batch")
 
 
 if __name__ == "__main__":

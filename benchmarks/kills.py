@@ -1,8 +1,8 @@
-"""Kill a run of two models at random moments; show that it ends as if nothing had happened.
+"""Kill a run of two models at random moments; check that its results equal an uninterrupted run's.
 
-`python -m benchmarks.kills [KILLS] [SEED]`. Every kill is SIGKILL of `dvc repro` and of all that it
-started. Compares weights and histories, bit by bit, with an unkilled run; exits
-1 if they differ.
+`python -m benchmarks.kills [KILLS] [SEED]`. Each kill is SIGKILL of `dvc repro` and of all
+processes that it started. Weights and histories are compared bit by bit; the exit code is 1 if they
+differ.
 """
 
 import hashlib
@@ -23,60 +23,59 @@ MODELS = {
 }
 DATA = {"train_size": 600, "val_size": 100, "test_size": 100}
 COMMAND = ["dvc", "repro", *(f"train@{name}" for name in MODELS)]
-SHORTEST, LONGEST = 0.5, 14.0  # seconds until a kill: from DVC's own start into some epochs
+SHORTEST, LONGEST = 0.5, 14.0  # seconds until a kill: from DVC's start to some epochs later
 
 
-def outcome(folder: Path) -> dict[str, str]:
-    """Return a digest of each model's weights, and one of its history."""
-    digests = {}
+def digests(folder: Path) -> dict[str, str]:
+    """Return a digest of each model's weights and of its history."""
+    found = {}
     for name in MODELS:
         weights = (folder / "artifacts" / name / "model.safetensors").read_bytes()
-        rows = (folder / "reports" / "models" / name / "history.csv").read_bytes()
-        digests[f"{name}: weights"] = hashlib.sha256(weights).hexdigest()[:16]
-        digests[f"{name}: history"] = hashlib.sha256(rows).hexdigest()[:16]
-    return digests
+        history = (folder / "reports" / "models" / name / "history.csv").read_bytes()
+        found[f"{name}: weights"] = hashlib.sha256(weights).hexdigest()[:16]
+        found[f"{name}: history"] = hashlib.sha256(history).hexdigest()[:16]
+    return found
 
 
-def epochs_saved(folder: Path) -> str:
-    """Say which state files there are."""
-    found = sorted(path.parent.parent.name for path in folder.glob(".resume/*/*/*"))
-    return ", ".join(dict.fromkeys(found)) or "none"
+def resume_states(folder: Path) -> list[Path]:
+    """Return the files from which killed trainings resume: `.resume/MODEL/RUN/FILE`."""
+    return sorted(folder.glob(".resume/*/*/*"))
 
 
 def main() -> None:
-    """Run both, print a table, and compare."""
+    """Run both, compare, and print a table."""
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     rng = random.Random(int(sys.argv[2]) if len(sys.argv) > 2 else 0)  # noqa: S311
     with tempfile.TemporaryDirectory() as temporary:
-        straight, killed = Path(temporary, "straight"), Path(temporary, "killed")
-        for folder in (straight, killed):
+        uninterrupted, killed = Path(temporary, "uninterrupted"), Path(temporary, "killed")
+        for folder in (uninterrupted, killed):
             copy_study(folder, {"data": DATA}, MODELS)
-        run(straight, *COMMAND, OMP_NUM_THREADS="1")
+        run(uninterrupted, *COMMAND, OMP_NUM_THREADS="1")
+        log = killed / "log.txt"
         for number in range(1, kills + 1):
-            log = (killed / "log.txt").open("a")
-            process = subprocess.Popen(
-                COMMAND, cwd=killed, env=environment(OMP_NUM_THREADS="1"), stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
+            with log.open("a") as output:
+                process = subprocess.Popen(
+                    COMMAND, cwd=killed, env=environment(OMP_NUM_THREADS="1"),
+                    stdout=output, stderr=output, start_new_session=True,
+                )  # fmt: skip
             wait = rng.uniform(SHORTEST, LONGEST)
             time.sleep(wait)
             if process.poll() is not None:
                 sys.exit(f"the run ended after {number - 1} kills: give the models more epochs")
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            print(
-                f"kill {number} after {wait:.1f} s; states of: {epochs_saved(killed)}", flush=True
-            )
+            models = dict.fromkeys(path.parts[-3] for path in resume_states(killed))
+            saved = ", ".join(models) or "none"
+            print(f"kill {number} after {wait:.1f} s; resume states of: {saved}", flush=True)
         run(killed, *COMMAND, OMP_NUM_THREADS="1")
-        first, second = outcome(straight), outcome(killed)
-        resumed = (killed / "log.txt").read_text().count("going on after epoch")
-        left = list(killed.glob(".resume/*/*/*"))
-    for name, digest in first.items():
-        print(
-            f"{name:20} {digest} {second[name]} {'same' if digest == second[name] else 'DIFFERS'}"
-        )
-    print(f"{kills} kills, {resumed} times a run went on; state files left behind: {len(left)}")
-    if first != second or left:
+        expected, found = digests(uninterrupted), digests(killed)
+        resumed = log.read_text().count("resuming after epoch")
+        left_over = resume_states(killed)
+    for name, digest in expected.items():
+        verdict = "equal" if digest == found[name] else "DIFFERENT"
+        print(f"{name:20} {digest} {found[name]} {verdict}")
+    print(f"{kills} kills, {resumed} resumed trainings; resume states left over: {len(left_over)}")
+    if expected != found or left_over:
         sys.exit(1)
 
 

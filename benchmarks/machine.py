@@ -1,4 +1,4 @@
-"""What is measured on, how, and how it is written down."""
+"""Time work on this machine, measure its peaks, and format the results."""
 
 import platform
 import statistics
@@ -12,27 +12,29 @@ import torch
 from benchmarks import ordinary
 from benchmarks.study import run
 from cifarpipe.networks.devices import pick_device
-from cifarpipe.training.distributed import cores
+from cifarpipe.training.launch import cores
 
-# vit_mean costs what vit does, and resnet18_ln_plateau has the network of resnet18_ln.
+# vit_mean is as fast as vit, and resnet18_ln_plateau has the network of resnet18_ln.
 MODELS = ("vit", "vit_t2t", "convmixer", "resnet18_ln")
-PEAK_RUNS = 20  # of which the fastest counts
+PEAK_RUNS = 20  # the fastest one is the peak
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured; medians of `repeats`."""
+    """The sizes of the measurements."""
 
     augmented: int
-    """Images."""
+    """Images to augment."""
     steps: int
+    """Train steps of a measurement."""
     trained: dict[str, int]
-    """Images of an epoch."""
+    """Images of an epoch, for each model."""
     evaluated: int
-    """Images."""
+    """Images to evaluate."""
     matrix: int
-    """Side of the matrices whose product tells the peak."""
+    """Side of the matrices whose product measures the peak."""
     repeats: int = 3
+    """Measurements of which the median is taken."""
 
 
 CPU_SIZE = Size(
@@ -53,49 +55,53 @@ GPU_SIZE = Size(
 
 @dataclass(frozen=True)
 class Machine:
-    """What is measured, and how much of it."""
+    """A device, and the sizes of the measurements on it."""
 
     device: torch.device
     size: Size
 
     def seconds(self, work: Callable[[], object]) -> float:
-        """Time one call, up to the device's last operation."""
+        """Time one call, until the device has finished it."""
         start = time.perf_counter()
         work()
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    def median(self, way: Callable[[], object]) -> float:
-        """Return the median seconds of one way, after one untimed call."""
-        way()
-        return statistics.median(self.seconds(way) for _ in range(self.size.repeats))
+    def median(self, work: Callable[[], object]) -> float:
+        """Return the median seconds of a call, after an untimed one."""
+        work()
+        return statistics.median(self.seconds(work) for _ in range(self.size.repeats))
 
     def compare(
-        self, here: Callable[[], object], ordinarily: Callable[[], object]
+        self, ours: Callable[[], object], baseline: Callable[[], object]
     ) -> tuple[float, float]:
-        """Return the median seconds of both ways, taken in turn after one untimed call each.
+        """Return the median seconds of both, timed alternately; the first round is not counted.
 
-        How memory is kept is part of the way here. What it keeps is given back in between, so it
-        gets an untimed call in every turn.
+        On a CPU, ours keeps freed memory and the baseline does not. The memory kept is released
+        between them, so that ours needs an untimed call in every round.
         """
         times: tuple[list[float], list[float]] = [], []
         for _ in range(self.size.repeats + 1):
-            pick_device()  # sets up how memory is kept
-            here()
-            times[0].append(self.seconds(here))
+            pick_device()  # on a CPU: keep freed memory
+            ours()
+            times[0].append(self.seconds(ours))
             if self.device.type == "cpu":
-                ordinary.usual_memory()
-            times[1].append(self.seconds(ordinarily))
+                ordinary.release_freed_memory()
+            times[1].append(self.seconds(baseline))
         pick_device()
         return statistics.median(times[0][1:]), statistics.median(times[1][1:])
 
 
 def peak(machine: Machine, precision: str) -> float:
-    """Return floating-point operations per second: of a large matrix product or convolution.
+    """Return the peak rate in floating-point operations per second.
 
-    The better of the two, since they are not computed by the same library everywhere, and its best
-    time: a limit is not what is usual.
+    The rate of a large matrix product or of a large convolution, whichever is higher, since
+    different libraries may compute them; of several runs the fastest.
+
+    Args:
+        machine: Where to measure.
+        precision: `fp32` or `bf16`.
     """
 
     def best(work: Callable[[], object]) -> float:
@@ -117,7 +123,7 @@ def peak(machine: Machine, precision: str) -> float:
 
 
 def bandwidth(machine: Machine) -> float:
-    """Return bytes per second of a large copy, read and written."""
+    """Return the bytes per second of a large copy, reading and writing added."""
     source = torch.zeros(2**26, device=machine.device)
     target = torch.empty_like(source)
     seconds = machine.median(lambda: target.copy_(source))
@@ -125,7 +131,7 @@ def bandwidth(machine: Machine) -> float:
 
 
 def command_seconds(folder: Path, command: list[str]) -> float:
-    """Return the median seconds of three runs."""
+    """Return the median seconds of three runs of a command in `folder`."""
     times = []
     for _ in range(3):
         start = time.perf_counter()
@@ -135,7 +141,7 @@ def command_seconds(folder: Path, command: list[str]) -> float:
 
 
 def processor() -> str:
-    """Return the CPU's name, its cores and the instructions that count here."""
+    """Return the CPU's name and the number of cores."""
     names = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -145,7 +151,7 @@ def processor() -> str:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Return a Markdown table; numbers stand to the right."""
+    """Return a Markdown table; all columns but the first are aligned to the right."""
     lines = [" | ".join(head)]
     lines.append(" | ".join(["---", *["---:"] * (len(list(head)) - 1)]))
     lines += [" | ".join(str(cell) for cell in row) for row in rows]
@@ -153,6 +159,6 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def per_second(images: int, seconds: float) -> str:
-    """Return a rate with three digits that count."""
+    """Return images per second, rounded for reading."""
     rate = images / seconds
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"

@@ -1,7 +1,7 @@
-"""The ordinary way to train on CIFAR-10, written out, to measure against.
+"""The ordinary way to train on CIFAR-10, as in tutorials: the baseline of the measurements.
 
-A Dataset of pictures, torchvision's transforms one picture at a time, a DataLoader with two
-workers, fp32, PyTorch's plain optimizers, and `.item()` on every batch for the running figures.
+A Dataset of images, torchvision's transforms of one image at a time, a DataLoader with two workers,
+fp32, PyTorch's plain optimizers, and `.item()` on every batch for running loss and accuracy.
 """
 
 import ctypes
@@ -23,8 +23,8 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 WORKERS = 2
 
 
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """Pictures and labels in memory, as torchvision.datasets.CIFAR10 holds them."""
+class ImageDataset(Dataset[tuple[Tensor, int]]):
+    """Images and labels in memory, as torchvision.datasets.CIFAR10 holds them."""
 
     def __init__(
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], transform: transforms.Compose
@@ -41,7 +41,14 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 def transform(
     *, rotate: float = 0.0, cutout: int = 0, randaugment: bool = False, train: bool = True
 ) -> transforms.Compose:
-    """Return crop and flip, then what is asked for; of a test picture nothing but its numbers."""
+    """Return the transforms of an image.
+
+    Args:
+        rotate: Largest angle, in degrees; 0 for none.
+        cutout: Side of the erased square; 0 for none.
+        randaugment: Whether to apply RandAugment(2, 9).
+        train: Whether to crop and flip.
+    """
     steps: list[object] = []
     if train:
         steps += [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
@@ -57,7 +64,9 @@ def transform(
     return transforms.Compose(steps)
 
 
-def loader(dataset: Pictures, batch_size: int, device: torch.device, *, shuffle: bool) -> Loader:
+def loader(
+    dataset: ImageDataset, batch_size: int, device: torch.device, *, shuffle: bool
+) -> Loader:
     """Return a DataLoader as tutorials set it up."""
     return DataLoader(
         dataset,
@@ -69,15 +78,15 @@ def loader(dataset: Pictures, batch_size: int, device: torch.device, *, shuffle:
     )
 
 
-def usual_memory() -> None:
-    """Undo `keep_freed_memory`: what a C library that was left alone comes to for large tensors."""
+def release_freed_memory() -> None:
+    """Undo `keep_freed_memory`: set what glibc by itself arrives at for large tensors."""
     if platform.libc_ver()[0] == "glibc":
         mmap_threshold, mmap_max, trim_threshold, top_pad = -3, -4, -1, -2  # of <malloc.h>
-        setting = ctypes.CDLL(None).mallopt
-        setting(mmap_max, 65_536)
-        setting(mmap_threshold, 2**25)
-        setting(trim_threshold, 2**26)
-        setting(top_pad, 2**17)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_max, 65_536)
+        mallopt(mmap_threshold, 2**25)
+        mallopt(trim_threshold, 2**26)
+        mallopt(top_pad, 2**17)
 
 
 def train_epoch(

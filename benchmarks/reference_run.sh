@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# The reference run on a bare GPU machine without network: from images to a finished `dvc repro`.
+# The reference run on a GPU machine without network: from images to a finished `dvc repro`.
 #
 #   benchmarks/reference_run.sh DIR [SECONDS]
 #
-# In the root of a checkout whose python3 has PyTorch. Beside it lie .whl/*.whl, wheels of what that
-# python3 lacks, and in .images/ either cifar-10-python.tar.gz or an archive of pictures
-# (cifar10-images.tar.xz: train/<class>/*, test/<class>/*). Stops itself after SECONDS (540), with
-# exit code 75; the same line, on the same machine, then goes on. DIR gets dvc.lock, timing.csv,
-# run.log and the reports in parts of 15 MB (cat reports.tar.gz.* | tar xz). PARAMS names other
-# parameters than params.yaml, for a rehearsal.
+# Run it in the root of a checkout, with a python3 that has PyTorch. It needs, in that root,
+#   .whl/*.whl   wheels of the packages that this python3 lacks;
+#   .images/     cifar-10-python.tar.gz, or an archive of image files, such as
+#                cifar10-images.tar.xz (train/<class>/*, test/<class>/*).
+# It stops after SECONDS (540) with exit code 75; the same command, on the same machine, resumes.
+# DIR gets run.log, timing.csv, dvc.lock, data/dvc.lock, data/source.json, and the reports in parts
+# of 15 MB (cat reports.tar.gz.* | tar xz). PARAMS names another file than params.yaml.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:?usage: benchmarks/reference_run.sh DIR [SECONDS]}
@@ -26,7 +27,7 @@ if [ ! -e "$run/.installed" ]; then
 fi
 export PYTHONPATH=$PWD/$run/packages PATH=$PWD/$run/packages/bin:$PATH PYTHONUNBUFFERED=1 DVC_NO_ANALYTICS=1
 export CIFARPIPE_DATA=$PWD/$run/raw
-# Stages run `python`. Not a link, by which Python would not find the environment it belongs to.
+# Stages run `python`. A script, since through a link Python would not find its environment.
 mkdir -p "$run/bin"
 printf '#!/bin/sh\nexec "%s" "$@"\n' "$(command -v python3)" >"$run/bin/python"
 chmod +x "$run/bin/python"
@@ -46,24 +47,27 @@ fi
 mkdir -p "$run/study/.dvc" "$run/study/data" "$run/study/reports"
 rm -rf "$run/study/cifarpipe" "$run/study/stages"
 cp -R cifarpipe stages dvc.yaml .dvcignore "$run/study/"
-cp -R data/baselines "$run/study/data/"
-cp -R .dvc/config .dvc/plots "$run/study/.dvc/"
+cp -R data/baselines data/dvc.yaml "$run/study/data/"
+cp -R .dvc/config .dvc/plots .dvc/plots_page.html "$run/study/.dvc/"
 printf '[core]\n    no_scm = true\n' >"$run/study/.dvc/config.local"
 sed -E "s|^(  source:).*|\1 $source|; s|^(  folder:).*|\1 $folder|" "$params" >"$run/study/params.yaml"
 
-stamped() { while IFS= read -r line; do printf '%(%s)T %s\n' -1 "$line"; done; }
+with_seconds() { while IFS= read -r line; do printf '%(%s)T %s\n' -1 "$line"; done; }
 status=0
 left=$((end - SECONDS))
 (cd "$run/study" && timeout --signal=INT --kill-after=20 $((left > 1 ? left : 1)) dvc repro 2>&1) |
-	stamped | tee -a "$run/run.log" || status=$?
+	with_seconds | tee -a "$run/run.log" || status=$?
 
 cp "$run/run.log" "$out/"
-cp "$run/study/dvc.lock" "$out/" 2>/dev/null || true
+mkdir -p "$out/data"
+for file in dvc.lock data/dvc.lock data/source.json; do
+	cp "$run/study/$file" "$out/$file" 2>/dev/null || true  # missing until the stage is done
+done
 rm -f "$out"/reports.tar.gz.*
 tar -czf - -C "$run/study" reports | split --bytes=15MB --numeric-suffixes - "$out/reports.tar.gz."
 python3 -m benchmarks.timing "$run/run.log" "$run/study/logs" >"$out/timing.csv"
 case $status in
 0) echo "done: $out" ;;
-124 | 137) echo "time is up; the same line goes on"; exit 75 ;;
+124 | 137) echo "stopped after $seconds s; the same command resumes"; exit 75 ;;
 *) exit "$status" ;;
 esac

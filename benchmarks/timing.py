@@ -1,7 +1,8 @@
-"""How long each stage of a run took, from its log: `python -m benchmarks.timing RUN.LOG LOGS`.
+"""List how long each stage of a run took, from its log: `python -m benchmarks.timing RUN.LOG LOGS`.
 
-RUN.LOG has the second before each line that `dvc repro` printed; LOGS holds what `train` says of
-each epoch. A stage that was stopped and taken up again counts for both times together.
+RUN.LOG has the output of `dvc repro`, each line after the second in which it was printed. LOGS is
+the study's logs/, with the seconds of each epoch. The times of a stage that was stopped and resumed
+are added.
 """
 
 import re
@@ -11,28 +12,29 @@ from pathlib import Path
 import pandas as pd
 
 STARTS = re.compile(r"Running stage '(.+)':$")
-SPEAKS = re.compile(r"Updating lock file|Stage '|ERROR|Use `dvc push`|Data and pipelines")
+ENDS = re.compile(r"Updating lock file|Stage '|ERROR|Use `dvc push`|Data and pipelines")
 
 
 def stage_seconds(lines: list[str]) -> dict[str, int]:
-    """Return how long each stage ran, by its name, in the order in which they began."""
-    spent: dict[str, int] = {}
-    stage, since = "", 0
+    """Return how long each stage ran, by its name, in the order in which the stages began."""
+    seconds: dict[str, int] = {}
+    stage, last = "", 0
     for line in lines:
-        second, _, text = line.partition(" ")
+        now, _, text = line.partition(" ")
         if stage and not text.startswith("Stage '"):
-            # What went by between two calls, the first of which was stopped, was no work.
-            spent[stage] = spent.get(stage, 0) + int(second) - since
-        since = int(second)
+            # A line "Stage '…' didn't change" is of the next call of `dvc repro`: this one was
+            # stopped, and no stage ran in between.
+            seconds[stage] = seconds.get(stage, 0) + int(now) - last
+        last = int(now)
         if start := STARTS.match(text):
             stage = start[1]
-        elif SPEAKS.match(text):
+        elif ENDS.match(text):
             stage = ""
-    return spent
+    return seconds
 
 
 def main() -> None:
-    """Print a row for each stage; of trainings, the time and speed of their epochs too."""
+    """Print a row for each stage as CSV; for a training, also the time of its epochs."""
     log, folder = Path(sys.argv[1]), Path(sys.argv[2])
     rows = []
     for stage, seconds in stage_seconds(log.read_text(encoding="utf-8").splitlines()).items():
@@ -46,7 +48,7 @@ def main() -> None:
                 "median_epoch_seconds": round(epochs.seconds.median(), 2),
             }
         rows.append(row)
-    table = pd.DataFrame(rows).convert_dtypes()  # whole numbers stay so beside gaps
+    table = pd.DataFrame(rows).convert_dtypes()  # keeps integers where other rows are empty
     print(table.to_csv(index=False), end="")
 
 

@@ -1,9 +1,8 @@
-"""Explain every test image of one model, show the gathered ones, and put the maps to the test.
+"""Explain every test image of one model, and evaluate the explanations.
 
-Reads data/prepared/, artifacts/M/model.safetensors, artifacts/M/predictions.csv and, in
-reports/models/M/, misclassified.csv and correct.csv; writes artifacts/M/cams.npz and, in
-reports/models/M/, gradcam.png, gradcam_correct.png, gradcam.csv with all figures of the maps'
-worth, and gradcam.json with the foremost of them.
+Reads data/prepared/, artifacts/M/model.safetensors and artifacts/M/predictions.csv; writes
+artifacts/M/cams.npz and, in reports/models/M/, gradcam.csv with all metrics of the explanations and
+gradcam.json with the first of them.
 """
 
 from typing import Annotated
@@ -14,64 +13,41 @@ from cifarpipe.config.command import run
 
 
 def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`.")]) -> None:
-    """Draw where one model of params.yaml saw evidence for the predicted and the true class."""
+    """Compute where one model of params.yaml finds evidence for its predictions."""
     from cifarpipe.config.reader import load_params
 
     params = load_params()
-    method = params.cam_method(model)
-    options = params.gradcam
+    entry, method, options = params.model(model), params.cam_method(model), params.gradcam
 
     from cifarpipe.explanations.explainer import Explainer
-    from cifarpipe.explanations.quality import HEADLINES, quality_figures
-    from cifarpipe.figures.maps import draw_explanations
-    from cifarpipe.figures.sheets import save_figure
+    from cifarpipe.explanations.quality import HEADLINE, quality_metrics
     from cifarpipe.networks.checkpoint import load_model
     from cifarpipe.networks.devices import pick_device
-    from cifarpipe.results.maps import CLASS_AGNOSTIC, save_maps
+    from cifarpipe.results.maps import save_explanations
+    from cifarpipe.results.metrics import Metric, metrics_table
     from cifarpipe.results.predictions import read_predictions
-    from cifarpipe.results.tables import figures_table, read_table
-    from cifarpipe.store.outputs import write_csv, write_json
+    from cifarpipe.store.outputs import short_digest, write_csv, write_json
     from cifarpipe.store.paths import artifact, model_report
     from cifarpipe.store.prepared import load_prepared
 
     data = load_prepared()
-    test = data.test
     network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
-    origin.require(params.model(model), data)
+    origin.require(entry.architecture, data)
+    predictions = read_predictions(artifact(model, "predictions.csv"), data)
     explainer = Explainer(network, origin, method, options.batch_size)
-    predictions = read_predictions(
-        artifact(model, "predictions.csv"), data.test, data.classes, data.test_files
-    )
-    explained = explainer.explain(test, predictions, progress=f"{model}: {method}")
-    save_maps(artifact(model, "cams.npz"), explained.index, explained.predicted, explained.true)
+    explanations = explainer.explain(data.test, predictions, progress=f"{model}: {method}")
+    path = artifact(model, "cams.npz")
+    save_explanations(path, explanations)
 
-    for name, picture in (("misclassified", "gradcam.png"), ("correct", "gradcam_correct.png")):
-        rows = read_table(model_report(model, f"{name}.csv"))
-        shown = explained.of(rows["index"].to_numpy())
-        figure = draw_explanations(
-            test.images[test.positions(shown.index)],
-            rows,
-            shown.predicted,
-            None if method in CLASS_AGNOSTIC else shown.true,
-            opacity=options.opacity,
-            title=f"{model}: {method} of {name} test images",
-        )
-        save_figure(figure, model_report(model, picture))
-
-    figures = quality_figures(
-        explainer,
-        test,
-        predictions,
-        explained,
-        data.test_masks,
-        removal_images=options.removal_images,
-        seed=options.seed,
-    )
-    write_csv(model_report(model, "gradcam.csv"), figures_table(figures))
-    headlines = {name: figures[name] for name in HEADLINES if name in figures}
-    write_json(model_report(model, "gradcam.json"), {model: {"gradcam": headlines}})
-    said = ", ".join(f"{name} {value}" for name, value in headlines.items())
-    print(f"{model}: {method}: {said}")
+    metrics = quality_metrics(
+        explainer, data.test, predictions, explanations, data.test_masks,
+        removal_images=options.removal_images, seed=options.seed,
+    )  # fmt: skip
+    first = {HEADLINE: metrics[HEADLINE].value} if HEADLINE in metrics else {}
+    write_json(model_report(model, "gradcam.json"), {model: first})
+    metrics["maps"] = Metric(short_digest(path))
+    write_csv(model_report(model, "gradcam.csv"), metrics_table(metrics))
+    print(f"{model}: {method}: {', '.join(f'{name} {m.value}' for name, m in metrics.items())}")
 
 
 if __name__ == "__main__":

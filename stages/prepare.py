@@ -1,6 +1,6 @@
-"""Read or make the images, split them, write arrays and dataset card.
+"""Read or generate the images, split them, and write arrays and dataset card.
 
-Reads raw data; writes data/prepared/, reports/dataset.json and reports/dataset.png.
+Reads raw data; writes data/prepared/ and reports/dataset.json.
 """
 
 from cifarpipe.config.command import run
@@ -14,23 +14,17 @@ def main() -> None:
 
     from cifarpipe.data.preparation import prepare, public_card
     from cifarpipe.data.sources import read_source
-    from cifarpipe.figures.galleries import draw_samples
-    from cifarpipe.figures.sheets import save_figure
     from cifarpipe.store.outputs import write_json
-    from cifarpipe.store.paths import DATASET_CARD, DATASET_PICTURE
+    from cifarpipe.store.paths import DATASET_CARD
 
     prepared = prepare(read_source(params.data, params.seed), params.data, params.seed)
     write_json(DATASET_CARD, public_card(prepared))
-    save_figure(
-        draw_samples(prepared.train.images, prepared.train.labels, prepared.classes),
-        DATASET_PICTURE,
-    )
     sizes = ", ".join(f"{count} {name}" for name, count in prepared.card["images"].items())
     print(f"{params.data.source}: {len(prepared.classes)} classes, {sizes}")
     for pair, count in prepared.card["shared"].items():
         if count:
             later, earlier = pair.split("_in_")
-            print(f"warning: {count} {later} images are in {earlier} too, to the last bit")
+            print(f"warning: {count} {later} images are exact duplicates of {earlier} images")
 
 
 if __name__ == "__main__":

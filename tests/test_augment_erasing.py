@@ -1,4 +1,4 @@
-"""Cutout and random erasing: their shape, and their draws against torchvision's."""
+"""Cutout and random erasing: their shape, and their draws compared with torchvision's."""
 
 import numpy as np
 import torch
@@ -17,32 +17,30 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def test_cutout_blanks_one_square_that_the_border_cuts() -> None:
+def test_cutout_erases_one_square_clipped_at_borders() -> None:
     cutout = Cutout(side=16, size=32)
     drawn = torch.from_numpy(cutout.draw(rng(), EpochOrder(1, np.arange(5000))))
-    blanked = cutout.apply(torch.ones(5000, 3, 32, 32), drawn) == 0
-    assert torch.equal(blanked[:, 0], blanked[:, 1])
-    heights, widths = blanked[:, 0].any(2).sum(1), blanked[:, 0].any(1).sum(1)
-    assert torch.equal(blanked[:, 0].sum((1, 2)), heights * widths)  # a full rectangle
+    erased = cutout.apply(torch.ones(5000, 3, 32, 32), drawn) == 0
+    assert torch.equal(erased[:, 0], erased[:, 1])
+    heights, widths = erased[:, 0].any(2).sum(1), erased[:, 0].any(1).sum(1)
+    assert torch.equal(erased[:, 0].sum((1, 2)), heights * widths)  # a full rectangle
     assert heights.max() == widths.max() == 16
-    assert heights.min() == widths.min() == 8  # its middle is never outside
-    middles = drawn[:, 0] + 8
-    assert stats.chisquare(torch.bincount(middles, minlength=32)).pvalue > 1e-3
+    assert heights.min() == widths.min() == 8  # its centre is never outside
+    centres = drawn[:, 0] + 8
+    assert stats.chisquare(torch.bincount(centres, minlength=32)).pvalue > 1e-3
 
 
-def test_random_erasing_is_torchvisions_erase(pictures: Tensor) -> None:
+def test_random_erasing_equals_torchvision(image_batch: Tensor) -> None:
     erasing = RandomErasing(probability=0.7, scale=(0.02, 0.33), ratio=(0.3, 3.3), size=32)
-    batch = pictures.float()
+    batch = image_batch.float()
     drawn = torch.from_numpy(erasing.draw(rng(), EpochOrder(1, np.arange(len(batch)))))
     erased = erasing.apply(batch.clone(), drawn)
-    for ours, picture, (top, left, height, width) in zip(
-        erased, batch, drawn.tolist(), strict=True
-    ):
+    for found, image, (top, left, height, width) in zip(erased, batch, drawn.tolist(), strict=True):
         value = torch.zeros(1, 1, 1)
-        assert torch.equal(ours, reference.erase(picture, top, left, height, width, value))
+        assert torch.equal(found, reference.erase(image, top, left, height, width, value))
 
 
-def test_random_erasing_draws_as_torchvision_does() -> None:
+def test_random_erasing_draws_follow_torchvision() -> None:
     erasing = RandomErasing(probability=0.5, scale=(0.02, 0.8), ratio=(0.2, 1.0), size=32)
     drawn = erasing.draw(rng(), MANY)
     hit = drawn[:, 2] > 0
@@ -56,6 +54,6 @@ def test_random_erasing_draws_as_torchvision_does() -> None:
         assert stats.ks_2samp(drawn[hit, column], [box[name] for box in boxes]).pvalue > 1e-3
 
 
-def test_a_rectangle_that_never_fits_erases_nothing() -> None:
+def test_rectangle_that_never_fits_erases_nothing() -> None:
     erasing = RandomErasing(probability=1.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), size=32)
     assert not erasing.draw(rng(), EpochOrder(1, np.arange(50))).any()

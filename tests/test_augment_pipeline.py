@@ -1,23 +1,27 @@
-"""All augmentations together: order, chunks, and what is left out when nothing is asked for."""
+"""All augmentations of a recipe: their order, chunks of images, and nothing without a recipe."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from cifarpipe.augment.pipeline import Augmentation, check_strengths
+from cifarpipe.augment.color import ColorJitter
+from cifarpipe.augment.erasing import Cutout, RandomErasing
+from cifarpipe.augment.geometry import Crop, ResizedCrop, Rotate
+from cifarpipe.augment.mixing import Mixing
+from cifarpipe.augment.pipeline import Augmentation, check_sizes
 from cifarpipe.augment.transform import EpochOrder
 from cifarpipe.config.errors import UserError
-from cifarpipe.config.schema import Augment
+from cifarpipe.config.recipes import Augment
 from cifarpipe.networks.normalize import normalize
 
 MEAN = torch.tensor([0.4914, 0.4822, 0.4465])
 STD = torch.tensor([0.2470, 0.2435, 0.2616])
-EVERYTHING = {
+ALL_KINDS = {
     "crop": 4,
     "resized_crop": {"scale": [0.5, 1.0], "ratio": [0.75, 1.333]},
     "flip": "random",
-    "randaugment": {"n": 2, "m": 9, "omit": []},
+    "randaugment": {"n": 2, "m": 9},
     "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1},
     "rotate": 15.0,
     "erasing": {"probability": 0.5, "scale": [0.02, 0.33], "ratio": [0.3, 3.3]},
@@ -25,25 +29,43 @@ EVERYTHING = {
     "mixup": {"probability": 0.4, "alpha": 0.8},
     "cutmix": {"probability": 0.4, "alpha": 1.0},
 }
-ONE_BY_ONE = [
-    {name: value} for name, value in EVERYTHING.items()
-] + [{"flip": "alternating"}, EVERYTHING]  # fmt: skip
+CASES = [
+    *({name: value} for name, value in ALL_KINDS.items()),
+    {"flip": "alternating"},
+    *({"color_jitter": {name: 0.2}} for name in ("brightness", "contrast", "saturation", "hue")),
+    ALL_KINDS,
+]
+# Keys that may be given and change nothing.
+NO_CHANGE = [
+    {},
+    {"crop": 0, "rotate": 0.0, "cutout": 0},
+    {"randaugment": {"n": 0, "m": 9}},
+    {"color_jitter": {}},
+    {"color_jitter": {"brightness": 0.0, "hue": 0.0}},
+    {"erasing": {"probability": 0.0, "scale": [0.1, 0.2], "ratio": [1.0, 1.0]}},
+    {"mixup": {"probability": 0.0, "alpha": 1.0}, "cutmix": {"probability": 0.0, "alpha": 1.0}},
+]
 
 
-def augmentation(nothing: Augment, **wanted: object) -> Augmentation:
-    recipe = Augment.model_validate(nothing.model_dump() | wanted)
+def make(options: dict[str, object] | None) -> Augmentation:
+    recipe = None if options is None else Augment.model_validate(options)
     return Augmentation(recipe, mean=MEAN, std=STD, image_size=32, classes=10, seed=0)
 
 
 def applied(
-    what: Augmentation, images: Tensor, *, seed: int = 0, chunk: int = 64, batch_size: int = 16
+    augmentation: Augmentation,
+    images: Tensor,
+    *,
+    seed: int = 0,
+    chunk: int = 64,
+    batch_size: int = 16,
 ) -> tuple[Tensor, Tensor]:
-    """Augment `[N, 32, 32, 3]`, so many at a time."""
+    """Augment `[N, 32, 32, 3]` in chunks."""
     labels = torch.arange(len(images)) % 10
     epoch = EpochOrder(1, np.arange(len(images)))
-    drawn = what.draw(np.random.default_rng(seed), epoch, batch_size)
+    drawn = augmentation.draw(np.random.default_rng(seed), epoch, batch_size)
     parts = [
-        what.apply(images[some], labels[some], drawn[some])
+        augmentation.apply(images[some], labels[some], drawn[some])
         for some in (slice(start, start + chunk) for start in range(0, len(images), chunk))
     ]
     inputs, targets = zip(*parts, strict=True)
@@ -51,81 +73,121 @@ def applied(
 
 
 @pytest.fixture
-def images(pictures: Tensor) -> Tensor:
-    return pictures.permute(0, 2, 3, 1).contiguous()
+def images(image_batch: Tensor) -> Tensor:
+    return image_batch.permute(0, 2, 3, 1).contiguous()
 
 
-@pytest.mark.parametrize("wanted", ONE_BY_ONE, ids=lambda wanted: ",".join(wanted))
-def test_how_many_are_computed_at_a_time_changes_nothing(
-    wanted: dict[str, object], images: Tensor, no_augment: Augment
-) -> None:
-    what = augmentation(no_augment, **wanted)
+@pytest.mark.parametrize("options", CASES, ids=lambda options: ",".join(options))
+def test_chunk_size_changes_nothing(options: dict[str, object], images: Tensor) -> None:
+    augmentation = make(options)
     before = images.clone()
-    inputs, targets = applied(what, images)
+    inputs, targets = applied(augmentation, images)
     assert inputs.shape == (64, 3, 32, 32)
     assert inputs.dtype == torch.float32
     for chunk in (16, 32):
-        again = applied(what, images, chunk=chunk)
-        assert torch.equal(inputs, again[0])
-        assert torch.equal(targets, again[1])
-    assert torch.equal(images, before)  # the stored images are never written to
+        chunked = applied(augmentation, images, chunk=chunk)
+        assert torch.equal(inputs, chunked[0])
+        assert torch.equal(targets, chunked[1])
+    assert torch.equal(images, before)  # the stored images are never changed
     assert not torch.equal(inputs, normalize(images, MEAN, STD))
-    if wanted != {"flip": "alternating"}:
-        assert not torch.equal(inputs, applied(what, images, seed=1)[0])
+    if options != {"flip": "alternating"}:
+        assert not torch.equal(inputs, applied(augmentation, images, seed=1)[0])
 
 
-def test_nothing_asked_for_is_plain_normalisation(images: Tensor, no_augment: Augment) -> None:
-    inputs, targets = applied(augmentation(no_augment), images)
+@pytest.mark.parametrize("options", [None, *NO_CHANGE])
+def test_absent_or_zero_options_only_normalise(
+    options: dict[str, object] | None, images: Tensor
+) -> None:
+    augmentation = make(options)
+    assert [type(each).__name__ for each in augmentation.transforms] == ["ToUnit", "Standardize"]
+    assert augmentation.mixing is None
+    inputs, targets = applied(augmentation, images)
     assert torch.equal(inputs, normalize(images, MEAN, STD))
     assert torch.equal(targets, torch.arange(64) % 10)
 
 
-@pytest.mark.parametrize("wanted", [{"crop": 8}, {"rotate": 45.0}])
-def test_what_comes_in_from_outside_is_black(
-    wanted: dict[str, object], no_augment: Augment
-) -> None:
+@pytest.mark.parametrize("options", [{"crop": 8}, {"rotate": 45.0}])
+def test_pixels_from_outside_are_black(options: dict[str, object]) -> None:
     white = torch.full((64, 32, 32, 3), 255, dtype=torch.uint8)
-    inputs, _ = applied(augmentation(no_augment, **wanted), white)
+    inputs, _ = applied(make(options), white)
     pixels = inputs * STD[:, None, None] + MEAN[:, None, None]
     assert -1e-5 < pixels.min() < 1e-5
     assert pixels[:, :, 16, 16].min() > 0.999
 
 
-def test_what_is_erased_becomes_the_mean(images: Tensor, no_augment: Augment) -> None:
-    for wanted in (
+@pytest.mark.parametrize(
+    "options",
+    [
         {"cutout": 16},
         {"erasing": {"probability": 1.0, "scale": [0.2, 0.3], "ratio": [1.0, 1.0]}},
-    ):
-        inputs, _ = applied(augmentation(no_augment, **wanted), images)
-        assert (inputs == 0).all(dim=1).flatten(1).any(dim=1).all()
+    ],
+)
+def test_erased_pixels_get_the_mean_colour(options: dict[str, object], images: Tensor) -> None:
+    inputs, _ = applied(make(options), images)
+    assert (inputs == 0).all(dim=1).flatten(1).any(dim=1).all()
 
 
-def test_the_order_of_all(no_augment: Augment) -> None:
-    everything = augmentation(no_augment, **EVERYTHING)
-    assert [type(transform).__name__ for transform in everything.transforms] == [
+def test_transforms_are_in_their_order() -> None:
+    augmentation = make(ALL_KINDS)
+    assert [type(transform).__name__ for transform in augmentation.transforms] == [
         "Crop", "ResizedCrop", "RandomFlip", "RandAugment", "ToUnit", "ColorJitter", "Rotate",
         "Standardize", "RandomErasing", "Cutout",
     ]  # fmt: skip
-    assert everything.mixing is not None
-    assert len(augmentation(no_augment).transforms) == 2
-    assert augmentation(no_augment).mixing is None
+    assert augmentation.mixing is not None
 
 
-def test_targets_of_mixed_images_are_probabilities(images: Tensor, no_augment: Augment) -> None:
-    what = augmentation(no_augment, mixup={"probability": 1.0, "alpha": 1.0})
-    _, targets = applied(what, images)
+def test_transforms_get_the_options_of_the_recipe() -> None:
+    augmentation = make(
+        {
+            "crop": 3,
+            "resized_crop": {"scale": [0.5, 0.9], "ratio": [0.7, 1.3]},
+            "color_jitter": {"brightness": 0.1, "contrast": 0.2, "saturation": 0.3, "hue": 0.4},
+            "rotate": 5.0,
+            "erasing": {"probability": 0.6, "scale": [0.1, 0.2], "ratio": [0.3, 3.0]},
+            "cutout": 7,
+            "mixup": {"probability": 0.25, "alpha": 0.8},
+            "cutmix": {"probability": 0.5, "alpha": 1.5},
+        }
+    )
+    crop, resized_crop, _, jitter, rotate, _, erasing, cutout = augmentation.transforms
+    assert crop == Crop(padding=3)
+    assert resized_crop == ResizedCrop(scale=(0.5, 0.9), ratio=(0.7, 1.3), size=32)
+    assert jitter == ColorJitter(brightness=0.1, contrast=0.2, saturation=0.3, hue=0.4)
+    assert rotate == Rotate(degrees=5.0)
+    assert erasing == RandomErasing(probability=0.6, scale=(0.1, 0.2), ratio=(0.3, 3.0), size=32)
+    assert cutout == Cutout(side=7, size=32)
+    assert augmentation.mixing == Mixing(
+        mixup=0.25, mixup_alpha=0.8, cutmix=0.5, cutmix_alpha=1.5, size=32, classes=10
+    )
+
+
+def test_omitted_operations_are_not_drawn() -> None:
+    augmentation = make({"randaugment": {"n": 1, "m": 9, "omit": ["solarize", "rotate"]}})
+    names = augmentation.transforms[0].names
+    assert len(names) == 12
+    assert not {"solarize", "rotate"} & set(names)
+
+
+def test_mixed_targets_are_probabilities(images: Tensor) -> None:
+    _, targets = applied(make({"mixup": {"probability": 1.0, "alpha": 1.0}}), images)
     assert targets.shape == (64, 10)
     torch.testing.assert_close(targets.sum(1), torch.ones(64))
     assert (targets.max(1).values < 1).any()
 
 
-@pytest.mark.parametrize(("key", "pixels"), [("crop", 17), ("cutout", 33)])
-def test_changes_that_leave_nothing_of_a_picture_are_refused(
-    no_augment: Augment, key: str, pixels: int
-) -> None:
-    check_strengths("vit", no_augment.model_copy(update={key: pixels - 1}), 32)
-    with pytest.raises(
-        UserError, match=rf"models.vit.augment.{key} is {pixels}.*32 pixels"
-    ) as said:
-        check_strengths("vit", no_augment.model_copy(update={key: pixels}), 32)
-    assert f"0 … {pixels - 1}" in str(said.value)
+@pytest.mark.parametrize("options", [{"crop": 4}, {"mixup": {"probability": 1.0, "alpha": 1.0}}])
+def test_empty_batch_stays_empty(options: dict[str, object], images: Tensor) -> None:
+    augmentation = make(options)
+    drawn = augmentation.draw(np.random.default_rng(0), EpochOrder(1, np.arange(4)), 4)
+    inputs, targets = augmentation.apply(images[:0], torch.arange(0), drawn[:0])
+    assert inputs.shape == (0, 3, 32, 32)
+    assert targets.shape == ((0, 10) if "mixup" in options else (0,))
+
+
+@pytest.mark.parametrize(("key", "largest"), [("crop", 16), ("cutout", 32)])
+def test_transforms_larger_than_images_are_refused(key: str, largest: int) -> None:
+    check_sizes(Augment.model_validate({key: largest}), 32)
+    refused = pytest.raises(UserError, match=rf"augment.{key} is {largest + 1}, .* 32 × 32 pixels")
+    with refused as error:
+        make({key: largest + 1})
+    assert f"0 to {largest}" in str(error.value)

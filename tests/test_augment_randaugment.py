@@ -1,4 +1,4 @@
-"""RandAugment against torchvision's class, operation by operation and strength by strength."""
+"""RandAugment compared with torchvision's, for every operation and several magnitudes."""
 
 from typing import get_args
 
@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from cifarpipe.augment.randaugment import OPERATIONS, RandAugment, operations
 from cifarpipe.augment.transform import EpochOrder
-from cifarpipe.config.schema import RandAugmentOperation
+from cifarpipe.config.recipes import RandAugmentOperation
 
 CPU = torch.device("cpu")
 SIGNED = {
@@ -21,7 +21,7 @@ SIGNED = {
 
 
 class OneOperation(v2.RandAugment):
-    """torchvision's RandAugment with the draw of the operation taken out."""
+    """torchvision's RandAugment with a fixed operation."""
 
     def __init__(self, name: str, magnitude: int) -> None:
         super().__init__(num_ops=1, magnitude=magnitude)
@@ -31,48 +31,50 @@ class OneOperation(v2.RandAugment):
         return self.name, dct[self.name]
 
 
-def torchvisions(name: str) -> str:
+def torchvision_name(name: str) -> str:
     """Return torchvision's name: `shear_x` is its `ShearX`."""
     return {"autocontrast": "AutoContrast"}.get(name, name.title().replace("_", ""))
 
 
 @pytest.mark.parametrize("m", [0, 1, 9, 15, 16, 18, 24, 30])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_each_operation_is_torchvisions(name: str, m: int, pictures: Tensor) -> None:
-    theirs = OneOperation(torchvisions(name), m)
+def test_each_operation_equals_torchvision(name: str, m: int, image_batch: Tensor) -> None:
+    theirs = OneOperation(torchvision_name(name), m)
     positive, negative = (
         (lambda x: x) if operation is None else operation
         for operation in operations(m, 32, CPU)[name]
     )
     torch.manual_seed(0)
-    # The sign is torchvision's own draw: of 20 tries some fall on each side.
-    results = [theirs(pictures) for _ in range(20 if name in SIGNED else 1)]
-    ours = [positive(pictures), negative(pictures)]
-    for expected in results:
-        assert any(torch.equal(expected, result) for result in ours)
-    for result in ours:
-        assert any(torch.equal(expected, result) for expected in results)
+    # torchvision draws the sign: 20 tries show both.
+    expected = [theirs(image_batch) for _ in range(20 if name in SIGNED else 1)]
+    found = [positive(image_batch), negative(image_batch)]
+    for result in expected:
+        assert any(torch.equal(result, own) for own in found)
+    for own in found:
+        assert any(torch.equal(result, own) for result in expected)
 
 
-def test_the_list_is_complete() -> None:
+def test_list_of_operations_is_complete() -> None:
     assert tuple(operations(9, 32, CPU)) == OPERATIONS
-    assert {torchvisions(name) for name in OPERATIONS} == set(v2.RandAugment._AUGMENTATION_SPACE)
+    assert {torchvision_name(name) for name in OPERATIONS} == set(
+        v2.RandAugment._AUGMENTATION_SPACE
+    )
 
 
-def test_a_batch_is_changed_image_by_image_in_the_drawn_order(pictures: Tensor) -> None:
+def test_batch_equals_single_images_in_drawn_order(image_batch: Tensor) -> None:
     augment = RandAugment(n=2, m=9, names=OPERATIONS, size=32, device=CPU)
-    drawn = augment.draw(np.random.default_rng(0), EpochOrder(1, np.arange(len(pictures))))
-    together = augment.apply(pictures.clone(), torch.from_numpy(drawn))
+    drawn = augment.draw(np.random.default_rng(0), EpochOrder(1, np.arange(len(image_batch))))
+    changed = augment.apply(image_batch.clone(), torch.from_numpy(drawn))
     known = operations(9, 32, CPU)
-    for ours, picture, codes in zip(together, pictures, drawn, strict=True):
-        alone = picture[None]
+    for found, image, codes in zip(changed, image_batch, drawn, strict=True):
+        single = image[None]
         for code in codes:
             operation = known[OPERATIONS[code // 2]][code % 2]
-            alone = alone if operation is None else operation(alone)
-        assert torch.equal(ours, alone[0])
+            single = single if operation is None else operation(single)
+        assert torch.equal(found, single[0])
 
 
-def test_operations_and_signs_are_drawn_equally_often() -> None:
+def test_operations_and_signs_are_uniform() -> None:
     names = tuple(name for name in OPERATIONS if name != "solarize")
     augment = RandAugment(n=2, m=9, names=names, size=32, device=CPU)
     drawn = augment.draw(np.random.default_rng(0), EpochOrder(1, np.arange(20_000)))
@@ -81,14 +83,14 @@ def test_operations_and_signs_are_drawn_equally_often() -> None:
         assert stats.chisquare(np.bincount(column, minlength=26)).pvalue > 1e-3
     pairs = np.zeros((26, 26))
     np.add.at(pairs, (drawn[:, 0], drawn[:, 1]), 1)
-    assert stats.chi2_contingency(pairs).pvalue > 1e-3  # the two are independent
+    assert stats.chi2_contingency(pairs).pvalue > 1e-3  # independent
 
 
-def test_the_batch_handed_in_stays_as_it_was(pictures: Tensor) -> None:
-    before = pictures.clone()
+def test_input_batch_is_unchanged(image_batch: Tensor) -> None:
+    before = image_batch.clone()
     augment = RandAugment(n=1, m=9, names=("solarize",), size=32, device=CPU)
-    changed = augment.apply(pictures, torch.zeros(len(pictures), 1, dtype=torch.int8))
-    assert torch.equal(pictures, before)
+    changed = augment.apply(image_batch, torch.zeros(len(image_batch), 1, dtype=torch.int8))
+    assert torch.equal(image_batch, before)
     assert not torch.equal(changed, before)
 
 

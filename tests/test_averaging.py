@@ -1,4 +1,4 @@
-"""The average of weights against PyTorch's own."""
+"""The moving average of weights compared with PyTorch's."""
 
 import torch
 from torch import nn
@@ -7,7 +7,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cifarpipe.training.averaging import AveragedNetwork
 
 
-def test_it_is_pytorchs_average_with_buffers_and_goes_on_where_it_stopped() -> None:
+def test_average_equals_pytorch_and_is_restored() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
@@ -20,12 +20,12 @@ def test_it_is_pytorchs_average_with_buffers_and_goes_on_where_it_stopped() -> N
         theirs.update_parameters(model)
         ours.update(model)
         if step == 2:
-            stopped, ours = ours.state_dict(), AveragedNetwork(model, 0.9)
-            ours.load_state_dict(stopped)
+            saved, ours = ours.state_dict(), AveragedNetwork(model, 0.9)
+            ours.load_state_dict(saved)
         expected, found = theirs.module.state_dict(), ours.module.state_dict()
         for key, tensor in expected.items():
             if tensor.is_floating_point():
                 torch.testing.assert_close(found[key], tensor)
-            else:  # PyTorch rounds an average of whole numbers
+            else:  # copied here; PyTorch averages and rounds integers
                 assert torch.equal(found[key], model.state_dict()[key])
     assert not torch.equal(ours.module[0].weight, model[0].weight)

@@ -1,11 +1,11 @@
-"""An epoch's batches: each image once, and the same however the work is divided."""
+"""Batches of an epoch: every image once, identical however the work is divided."""
 
 import numpy as np
 import pytest
 import torch
 
 from cifarpipe.augment.pipeline import Augmentation
-from cifarpipe.config.schema import Augment
+from cifarpipe.config.recipes import Augment
 from cifarpipe.networks.images import ImageStore
 from cifarpipe.training import batches as module
 from cifarpipe.training.batches import AugmentedBatches, Batch
@@ -15,43 +15,46 @@ CPU = torch.device("cpu")
 COUNT = 103
 IMAGE_BYTES = 32 * 32 * 3
 WHOLE = Share(0, 2, 0.5)
-RICH = {
-    "crop": 4,
-    "flip": "alternating",
-    "randaugment": {"n": 1, "m": 9, "omit": []},
-    "rotate": 10.0,
-    "cutout": 8,
-    "mixup": {"probability": 0.5, "alpha": 0.8},
-    "cutmix": {"probability": 0.5, "alpha": 1.0},
-}
+ALL_KINDS = Augment.model_validate(
+    {
+        "crop": 4,
+        "flip": "alternating",
+        "randaugment": {"n": 1, "m": 9},
+        "rotate": 10.0,
+        "cutout": 8,
+        "mixup": {"probability": 0.5, "alpha": 0.8},
+        "cutmix": {"probability": 0.5, "alpha": 1.0},
+    }
+)
 
 
 def make(
-    recipe: Augment, world: World | None = None, *, limit: int = 2**30, seed: int = 0
+    recipe: Augment | None, world: World | None = None, *, limit: int = 2**30, seed: int = 0
 ) -> AugmentedBatches:
+    """Return batches of images whose first pixel holds their label."""
     images = np.random.default_rng(9).integers(1, 256, (COUNT, 32, 32, 3), dtype=np.uint8)
-    images[:, 0, 0, 0] = np.arange(COUNT)  # tells which image it is
+    images[:, 0, 0, 0] = np.arange(COUNT)
     mean, std = torch.zeros(3), torch.ones(3)
     augmentation = Augmentation(recipe, mean=mean, std=std, image_size=32, classes=COUNT, seed=seed)
     return AugmentedBatches(
-        ImageStore(images, CPU, limit=limit), np.arange(COUNT), augmentation,
-        batch_size=16, seed=seed, world=world or World(),
-    )  # fmt: skip
+        ImageStore(images, CPU, limit=limit),
+        np.arange(COUNT),
+        augmentation,
+        batch_size=16,
+        seed=seed,
+        world=world or World(),
+    )
 
 
-def rich(no_augment: Augment) -> Augment:
-    return Augment.model_validate(no_augment.model_dump() | RICH)
-
-
-def same(first: list[Batch], second: list[Batch]) -> bool:
+def equal(first: list[Batch], second: list[Batch]) -> bool:
     return all(
         torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets)
         for a, b in zip(first, second, strict=True)
     )
 
 
-def test_every_image_comes_once_with_its_label_in_a_new_order(no_augment: Augment) -> None:
-    batches = make(no_augment)
+def test_epoch_shows_every_image_once_in_new_order() -> None:
+    batches = make(None)
     assert len(batches) == 7
     orders = []
     for epoch in (1, 2):
@@ -66,38 +69,36 @@ def test_every_image_comes_once_with_its_label_in_a_new_order(no_augment: Augmen
     assert not torch.equal(*orders)
 
 
-def test_epochs_do_not_depend_on_those_before(no_augment: Augment) -> None:
-    """A run can go on from any epoch."""
-    recipe = rich(no_augment)
-    straight = make(recipe)
-    list(straight.epoch(1))
-    second = list(straight.epoch(2))
-    assert same(second, list(make(recipe).epoch(2)))
-    assert not same(second, list(make(recipe).epoch(1)))
-    assert not same(second, list(make(recipe, seed=1).epoch(2)))
+def test_epoch_does_not_depend_on_previous_epochs() -> None:
+    """Needed to resume a run at any epoch."""
+    batches = make(ALL_KINDS)
+    list(batches.epoch(1))
+    second = list(batches.epoch(2))
+    assert equal(second, list(make(ALL_KINDS).epoch(2)))
+    assert not equal(second, list(make(ALL_KINDS).epoch(1)))
+    assert not equal(second, list(make(ALL_KINDS, seed=1).epoch(2)))
 
 
 @pytest.mark.parametrize("at_once", [1, 16, 40, 1000])  # images
-def test_neither_streaming_nor_chunks_change_a_bit(
-    no_augment: Augment, at_once: int, monkeypatch: pytest.MonkeyPatch
+def test_streaming_and_chunk_size_change_nothing(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = list(make(rich(no_augment)).epoch(1))
+    expected = list(make(ALL_KINDS).epoch(1))
     monkeypatch.setitem(module.AT_ONCE, "cpu", at_once * IMAGE_BYTES)
-    assert same(expected, list(make(rich(no_augment), limit=0).epoch(1)))
+    assert equal(expected, list(make(ALL_KINDS, limit=0).epoch(1)))
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
-def test_processes_together_see_the_batches_of_one(no_augment: Augment, size: int) -> None:
-    recipe = rich(no_augment)
-    whole = list(make(recipe).epoch(1))
-    parts = [list(make(recipe, World(rank, size)).epoch(1)) for rank in range(size)]
+def test_shares_of_all_processes_make_each_batch(size: int) -> None:
+    whole = list(make(ALL_KINDS).epoch(1))
+    parts = [list(make(ALL_KINDS, World(rank, size)).epoch(1)) for rank in range(size)]
     for batch, *shares in zip(whole, *parts, strict=True):
         assert torch.equal(torch.cat([share.inputs for share in shares]), batch.inputs)
         assert torch.equal(torch.cat([share.targets for share in shares]), batch.targets)
         assert all(share.share.scale == size / len(batch.inputs) for share in shares)
 
 
-def test_labels_of_mixed_images_are_those_of_the_greater_share() -> None:
+def test_label_of_mixed_image_is_the_larger_share() -> None:
     batch = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([[0.4, 0.6], [0.9, 0.1]]), WHOLE)
     assert batch.labels.tolist() == [1, 0]
     plain = Batch(torch.zeros(2, 3, 4, 4), torch.tensor([1, 1]), WHOLE)

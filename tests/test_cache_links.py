@@ -1,4 +1,4 @@
-"""How DVC links results to its cache: so that experiments beside each other lose nothing."""
+"""DVC's links to its cache must be safe for concurrent experiments."""
 
 import configparser
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from dvc_objects.fs import generic, system
 from dvc_objects.fs.local import LocalFileSystem
 
-from tests.support.dag_setting import ROOT
+from tests.support.dag import ROOT
 
 
 def link_types() -> list[str]:
@@ -16,8 +16,8 @@ def link_types() -> list[str]:
     return config["cache"]["type"].strip('"').split(",")
 
 
-def two_that_put_the_same_file_into_the_cache(folder: Path, link: str) -> Path:
-    """Return the first one's file, after the second put its own, having seen none there."""
+def cache_twice(folder: Path, link: str) -> Path:
+    """Put the same file into the cache twice, the second time unaware of it; return the first."""
     disk = LocalFileSystem()
     ours, theirs, cached = (str(folder / name) for name in ("ours", "theirs", "cached"))
     for path in (ours, theirs):
@@ -30,19 +30,19 @@ def two_that_put_the_same_file_into_the_cache(folder: Path, link: str) -> Path:
     return Path(ours)
 
 
-def test_links_that_are_used_keep_what_they_link(tmp_path: Path) -> None:
+def test_configured_links_keep_their_content(tmp_path: Path) -> None:
     assert link_types() == ["reflink", "symlink", "copy"]
-    ours = two_that_put_the_same_file_into_the_cache(tmp_path, "symlink")
+    ours = cache_twice(tmp_path, "symlink")
     assert ours.read_text() == "content"
 
 
-def test_hard_links_do_not_and_are_not_used(tmp_path: Path) -> None:
-    """When this fails DVC has learnt it, and hard links would do as well."""
+def test_hard_links_lose_their_content(tmp_path: Path) -> None:
+    """If this fails, DVC has fixed the problem, and hard links could be used, too."""
     (tmp_path / "a").touch()
     try:
         system.reflink(str(tmp_path / "a"), str(tmp_path / "b"))
     except OSError:
-        ours = two_that_put_the_same_file_into_the_cache(tmp_path, "hardlink")
+        ours = cache_twice(tmp_path, "hardlink")
         assert ours.read_text() == ""
     else:
-        pytest.skip("this file system shares the content of files, so nothing is linked")
+        pytest.skip("this file system has copy-on-write copies, so nothing is linked")

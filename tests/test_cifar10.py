@@ -1,4 +1,4 @@
-"""CIFAR-10 from an archive in its real format, made small; never from the network."""
+"""CIFAR-10 from a small archive in the real format; nothing is downloaded."""
 
 import hashlib
 import io
@@ -25,7 +25,7 @@ COUNT = 4  # images of each batch
 
 
 class _Python2Pickler(pickle._Pickler):
-    """Write what the authors' Python 2 wrote: byte strings, and numpy under its old name."""
+    """Write pickles as Python 2 did: byte strings, and NumPy by its old module name."""
 
     dispatch: ClassVar[dict[type, Any]] = dict(pickle._Pickler.dispatch)
 
@@ -68,12 +68,12 @@ def packed(files: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty raw-data root, of a world that has no network."""
+    """Return an empty raw-data root; downloads fail."""
     root = tmp_path / "raw"
     monkeypatch.setenv("CIFARPIPE_DATA", str(root))
 
     def no_network(*args: object) -> None:
-        raise AssertionError("nothing may be downloaded here")
+        raise AssertionError("nothing may be downloaded in tests")
 
     monkeypatch.setattr(module, "download_url", no_network)
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", no_network)
@@ -82,7 +82,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def archive(monkeypatch: pytest.MonkeyPatch) -> bytes:
-    """Return a small archive that torchvision takes for the real one."""
+    """Return a small archive whose checksums torchvision accepts."""
     files = {name: pickled(batch(number)) for number, name in enumerate(BATCHES)}
     files["batches.meta"] = pickled(
         {"num_cases_per_batch": COUNT, "label_names": [name.encode() for name in NAMES]}
@@ -103,7 +103,7 @@ def put(root: Path, content: bytes) -> Path:
     return path
 
 
-def test_pixels_labels_and_classes_are_those_of_the_archive(root: Path, archive: bytes) -> None:
+def test_archive_is_read_correctly(root: Path, archive: bytes) -> None:
     put(root, archive)
     raw = read_cifar10()
     assert raw.classes == NAMES
@@ -117,12 +117,12 @@ def test_pixels_labels_and_classes_are_those_of_the_archive(root: Path, archive:
         assert split.masks is None
         rows = np.concatenate([batch(n)["data"] for n in numbers])
         for image, row in zip(split.images, rows, strict=True):
-            # The format's own words: 1024 reds, 1024 greens, 1024 blues, each row by row.
+            # The format: 1024 values of red, of green and of blue, each row by row.
             for channel, y, x in ((0, 0, 0), (1, 0, 5), (2, 31, 31), (0, 7, 30), (1, 20, 3)):
                 assert image[y, x, channel] == row[1024 * channel + 32 * y + x]
 
 
-def test_it_is_unpacked_once(root: Path, archive: bytes) -> None:
+def test_archive_is_unpacked_once(root: Path, archive: bytes) -> None:
     path = put(root, archive)
     first = read_cifar10()
     path.unlink()
@@ -130,8 +130,8 @@ def test_it_is_unpacked_once(root: Path, archive: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
-@pytest.mark.parametrize("how", ["spoilt", "missing"])
-def test_a_spoilt_unpacked_file_is_unpacked_again(
+@pytest.mark.parametrize("how", ["damaged", "missing"])
+def test_damaged_unpacked_file_is_unpacked_again(
     root: Path, archive: bytes, name: str, how: str
 ) -> None:
     put(root, archive)
@@ -145,25 +145,27 @@ def test_a_spoilt_unpacked_file_is_unpacked_again(
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
-def test_a_wrong_archive_is_refused(root: Path, archive: bytes, content: bytes) -> None:
+def test_wrong_archive_is_refused(root: Path, archive: bytes, content: bytes) -> None:
     path = put(root, content)
     with pytest.raises(UserError) as refused:
         read_cifar10()
     message = str(refused.value)
     assert f"{path} has a wrong checksum" in message
     assert CIFAR10.tgz_md5 in message
-    assert "Delete it to have it downloaded, or put the right one in its place" in message
+    assert "Delete it to download it again, or replace it by the correct file" in message
     assert [file.name for file in root.iterdir()] == [CIFAR10.filename]
     assert path.read_bytes() == content
 
 
-def test_a_truncated_archive_is_refused(root: Path, archive: bytes) -> None:
+def test_truncated_archive_is_refused(root: Path, archive: bytes) -> None:
     put(root, archive[:-100])
-    with pytest.raises(UserError, match=r"wrong checksum: .* or not all of it"):
+    with pytest.raises(UserError, match="wrong checksum: it is incomplete, or not the"):
         read_cifar10()
 
 
 class _Trap:
+    """Makes a folder when it is unpickled."""
+
     def __init__(self, trace: Path) -> None:
         self.trace = trace
 
@@ -172,7 +174,7 @@ class _Trap:
 
 
 @pytest.mark.parametrize("where", ["archive", "unpacked"])
-def test_what_has_a_wrong_checksum_is_never_unpickled(
+def test_file_with_wrong_checksum_is_never_unpickled(
     root: Path, archive: bytes, tmp_path: Path, where: str
 ) -> None:
     trace = tmp_path / "trace"
@@ -189,23 +191,23 @@ def test_what_has_a_wrong_checksum_is_never_unpickled(
             (root / CIFAR10.base_folder / name).write_bytes(trap)
         assert len(read_cifar10().train.labels) == 5 * COUNT
     assert not trace.exists()
-    pickle.loads(trap)  # the trap does work
+    pickle.loads(trap)  # check that unpickling it makes the folder
     assert trace.exists()
 
 
-def test_the_archive_is_downloaded_when_it_is_not_there(
+def test_missing_archive_is_downloaded_once(
     root: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    downloads = []
 
     def deliver(url: str, folder: str, name: str, checksum: str) -> None:
-        asked.append((url, checksum))
+        downloads.append((url, checksum))
         (Path(folder) / name).write_bytes(archive)
 
     monkeypatch.setattr(module, "download_url", deliver)
     first = read_cifar10()
     assert read_cifar10().fingerprint() == first.fingerprint()
-    assert asked == [(CIFAR10.url, CIFAR10.tgz_md5)]
+    assert downloads == [(CIFAR10.url, CIFAR10.tgz_md5)]
     assert sorted(path.name for path in root.iterdir()) == [
         CIFAR10.base_folder, CIFAR10.filename,
     ]  # fmt: skip
@@ -217,11 +219,13 @@ def test_the_archive_is_downloaded_when_it_is_not_there(
     [
         URLError("Name or service not known"),
         TimeoutError("timed out"),
-        BadStatusLine("a proxy's nonsense"),
-        RuntimeError("File not found or corrupted."),  # torchvision's word for a wrong checksum
+        BadStatusLine("invalid reply of a proxy"),
+        RuntimeError(
+            "File not found or corrupted."
+        ),  # torchvision raises this for a wrong checksum
     ],
 )
-def test_without_network_it_says_where_to_put_the_archive(
+def test_failed_download_says_where_to_put_archive(
     root: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fail(url: str, folder: str, name: str, checksum: str) -> None:
@@ -233,13 +237,15 @@ def test_without_network_it_says_where_to_put_the_archive(
         read_cifar10()
     message = str(refused.value)
     assert f"CIFAR-10 can't be downloaded: {error}" in message
-    assert f"put {CIFAR10.filename} (MD5 {CIFAR10.tgz_md5}) at {root / CIFAR10.filename}" in message
-    assert "$CIFARPIPE_DATA names another folder" in message
+    assert (
+        f"copy {CIFAR10.filename} (MD5 {CIFAR10.tgz_md5}) to {root / CIFAR10.filename}" in message
+    )
+    assert "set $CIFARPIPE_DATA to use another folder" in message
     assert "make demo" in message
     assert list(root.rglob("*")) == []
 
 
-def test_an_interrupted_download_leaves_nothing(
+def test_interrupted_download_leaves_no_file(
     root: Path, archive: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(url: str, folder: str, name: str, checksum: str) -> None:

@@ -1,4 +1,4 @@
-"""The command `cifarpipe`, as people run it: what it prints, writes and refuses."""
+"""The command `cifarpipe explain`: what it prints, writes and refuses."""
 
 import re
 import shutil
@@ -26,19 +26,19 @@ MODELS = ("vit", "convmixer")
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, demo_params: Params) -> Path:
-    """A project with parameters and two networks that were never trained."""
+    """Return a project with parameters and two untrained networks."""
     folder = tmp_path_factory.mktemp("study")
     shutil.copy(ROOT / "params.demo.yaml", folder / "params.yaml")
     for name in MODELS:
         torch.manual_seed(0)
-        entry = demo_params.models[name]
-        network = build_model(entry, num_classes=len(CLASSES), image_size=32)
-        with torch.no_grad():  # not nearly the same for all classes
+        architecture = demo_params.models[name].architecture
+        network = build_model(architecture, num_classes=len(CLASSES), image_size=32)
+        with torch.no_grad():  # make the classes' probabilities differ
             network.head.bias.copy_(torch.tensor([0.0, 2.0, 1.0, -1.0]))
         origin = make_origin(
             name,
             CLASSES,
-            entry=entry.model_dump(mode="json"),
+            architecture=architecture,
             mean=(0.4, 0.5, 0.6),
             std=(0.2, 0.25, 0.3),
         )
@@ -48,7 +48,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, demo_params: Params) -> Path
 
 @pytest.fixture
 def folder(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder to run in: the study's files and a picture."""
+    """Change to a folder with the files of the study and an image, and return it."""
     (tmp_path / "params.yaml").symlink_to(study / "params.yaml")
     (tmp_path / "artifacts").symlink_to(study / "artifacts")
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -59,14 +59,14 @@ def folder(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Return what runs the command and gives exit code, stdout and stderr."""
+    """Return a function that runs the command and returns exit code, stdout and stderr."""
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["cifarpipe", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
-        said = capsys.readouterr()
-        return ended.value.code or 0, said.out, said.err
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
 
     return run
 
@@ -79,12 +79,12 @@ GIVEN = {"params.yaml", "artifacts", "photo.png"}
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_it_prints_the_predictions_and_writes_a_png(folder: Path, run, name: str) -> None:
+def test_explain_prints_predictions_and_writes_png(folder: Path, run, name: str) -> None:
     code, out, err = run("explain", "photo.png", "--model", name)
     assert (code, err) == (0, "")
     head, table, tail = out.split("\n\n")
     assert head == (
-        "photo.png: PNG, 64 × 48 pixels;\ncropped to the middle 48 × 48, reduced to 32 × 32."
+        "photo.png: PNG, 64 × 48 pixels;\ncropped to the central 48 × 48, reduced to 32 × 32."
     )
     network, origin = load_model(Path(f"artifacts/{name}/model.safetensors"), torch.device("cpu"))
     with Image.open("photo.png") as image:
@@ -103,13 +103,14 @@ def test_it_prints_the_predictions_and_writes_a_png(folder: Path, run, name: str
         assert shown == CLASSES[label]
         assert float(probability) == pytest.approx(expected[label], abs=2e-4)
     assert lines[1].count("█") == round(25 * expected[order[0]])
+    assert tail.startswith(f"Maps of {name} by ")
     assert tail.endswith(f": photo_{name}.png\n")
     assert files(folder) == GIVEN | {f"photo_{name}.png"}
     with Image.open(f"photo_{name}.png") as written:
         assert written.format == "PNG"
 
 
-def test_fewer_predictions_are_printed_with_the_rest_in_one_line(folder: Path, run) -> None:
+def test_remaining_predictions_are_summed_in_one_line(folder: Path, run) -> None:
     table = run("explain", "photo.png", "--model", "vit", "--top", "1")[1].split("\n\n")[1]
     first, rest = table.splitlines()[1:]
     assert rest.startswith("3 others ")
@@ -121,21 +122,19 @@ def test_fewer_predictions_are_printed_with_the_rest_in_one_line(folder: Path, r
     assert "Traceback" not in err
 
 
-def test_the_method_is_that_of_the_parameters_or_the_one_asked_for(
-    folder: Path, run, demo_params: Params
-) -> None:
+def test_method_option_overrides_params(folder: Path, run, demo_params: Params) -> None:
     for arch in MODELS:
-        method = getattr(demo_params.gradcam.method, arch)
-        assert f", by {method}: " in run("explain", "photo.png", "--model", arch)[1]
-    arguments = ("--method", "layercam", "--out", "new/asked.PNG")
+        method = demo_params.gradcam.method[arch]
+        assert f"Maps of {arch} by {method}: " in run("explain", "photo.png", "--model", arch)[1]
+    arguments = ("--method", "layercam", "--out", "new/other.PNG")
     code, out, _ = run("explain", "photo.png", "--model", "vit", *arguments)
-    assert (code, out.splitlines()[-1]) == (0, "Where vit sees that, by layercam: new/asked.PNG")
-    assert files(folder / "new") == {"asked.PNG"}
-    default, asked = (Path(name).read_bytes() for name in ("photo_vit.png", "new/asked.PNG"))
-    assert default != asked
+    assert (code, out.splitlines()[-1]) == (0, "Maps of vit by layercam: new/other.PNG")
+    assert files(folder / "new") == {"other.PNG"}
+    default, other = (Path(name).read_bytes() for name in ("photo_vit.png", "new/other.PNG"))
+    assert default != other
 
 
-def test_a_method_without_classes_gives_one_map(folder: Path, run) -> None:
+def test_class_agnostic_method_draws_one_map(folder: Path, run) -> None:
     arguments = ("--method", "attention_rollout", "--out", "one.png")
     run("explain", "photo.png", "--model", "vit")
     assert run("explain", "photo.png", "--model", "vit", *arguments)[0] == 0
@@ -143,22 +142,22 @@ def test_a_method_without_classes_gives_one_map(folder: Path, run) -> None:
         assert one.width < three.width * 0.6
 
 
-@pytest.mark.parametrize("name", ["猫 $x^.png", "no text \udcff.png"])
-def test_a_file_may_be_called_anything(folder: Path, run, name: str) -> None:
+@pytest.mark.parametrize("name", ["猫 $x^.png", "not text \udcff.png"])
+def test_any_file_name_is_accepted(folder: Path, run, name: str) -> None:
     shutil.copy("photo.png", name)
     code, out, err = run("explain", name, "--model", "convmixer")
     assert (code, err) == (0, "")
     assert name.replace("\udcff", "?") in out
 
 
-TEXT = "This is no picture.\n"
+TEXT = "This is not an image.\n"
 REFUSED = [
     (["photo.png", "--model", "nosuch"], "unknown model 'nosuch'; params.yaml has: vit, "),
     (["photo.png", "--model", "resnet18_ln"], "model.safetensors does not exist. Run `dvc repro`"),
     (["absent.png", "--model", "vit"], "absent.png does not exist"),
     ([".", "--model", "vit"], ". is a folder"),
     (["empty.png", "--model", "vit"], "empty.png is empty"),
-    (["text.png", "--model", "vit"], "text.png is no picture"),
+    (["text.png", "--model", "vit"], "text.png is not an image"),
     (["half.jpg", "--model", "vit"], "half.jpg can't be read: "),
     (
         ["photo.png", "--model", "convmixer", "--method", "attention_rollout"],
@@ -170,17 +169,17 @@ REFUSED = [
         "--method is 'camgrad'; allowed for vit, a vit: gradcam, gradcam++, xgradcam, hirescam, "
         "layercam, eigencam, gradient_attention, attention_rollout.\n",
     ),
-    (["photo.png", "--model", "vit", "--out", "photo.png"], "photo.png is the picture itself"),
-    (["photo.png", "--model", "vit", "--out", "linked.png"], "linked.png is the picture itself"),
+    (["photo.png", "--model", "vit", "--out", "photo.png"], "photo.png is the image itself"),
+    (["photo.png", "--model", "vit", "--out", "linked.png"], "linked.png is the image itself"),
     (["photo.png", "--model", "vit", "--out", "out.jpg"], "allowed: a name that ends in .png"),
     (["photo.png", "--model", "vit", "--out", "taken.png"], "taken.png can't be written: "),
     (["photo.png", "--model", "vit", "--out", "text.png/a.png"], "text.png/a.png can't be written"),
 ]
 
 
-@pytest.mark.parametrize(("arguments", "wanted"), REFUSED, ids=[" ".join(c[0]) for c in REFUSED])
-def test_a_mistake_ends_with_2_one_message_and_nothing_written(
-    folder: Path, run, arguments: list[str], wanted: str
+@pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[" ".join(c[0]) for c in REFUSED])
+def test_mistake_gives_one_message_and_exit_code_2(
+    folder: Path, run, arguments: list[str], message: str
 ) -> None:
     (folder / "empty.png").touch()
     (folder / "text.png").write_text(TEXT)
@@ -195,25 +194,23 @@ def test_a_mistake_ends_with_2_one_message_and_nothing_written(
     assert code == 2
     assert err.startswith("error: ")
     assert err.count("error: ") == 1
-    assert wanted in err
+    assert message in err
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_nothing_half_written_is_left_when_drawing_fails(
-    folder: Path, run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(_figure: object, path: Path, **_options: object) -> None:
+def test_failed_drawing_leaves_no_file(folder: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def disk_full(_figure: object, path: Path, **_options: object) -> None:
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", disk_full)
     code, _, err = run("explain", "photo.png", "--model", "vit")
     assert code == 2
     assert "photo_vit.png can't be written: No space left on device.\n" in err
     assert files(folder) == GIVEN
 
 
-def test_outside_a_project_it_says_where_to_run(
+def test_message_outside_project_says_where_to_run(
     tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -222,7 +219,7 @@ def test_outside_a_project_it_says_where_to_run(
     assert "Run from the project's root folder." in err
 
 
-def test_help_comes_without_loading_what_computes() -> None:
+def test_help_imports_no_slow_package() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "cifarpipe", "explain", "--help"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -233,7 +230,7 @@ def test_help_comes_without_loading_what_computes() -> None:
     assert not loaded & {"torch", "numpy", "pandas", "matplotlib", "PIL", "cifarpipe.config.schema"}
 
 
-def test_the_installed_command_is_this_one() -> None:
+def test_installed_command_is_this_module() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module, function = project["scripts"]["cifarpipe"].split(":")
     assert getattr(import_module(module), function) is main

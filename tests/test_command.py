@@ -1,4 +1,4 @@
-"""What a command says when something outside of it is at fault, and how it ends."""
+"""Commands turn errors of the user and of the machine into a message and exit code 2."""
 
 import errno
 from pathlib import Path
@@ -11,7 +11,8 @@ from cifarpipe.config.command import USER_ERROR, new_app, out_of_memory, run_app
 from cifarpipe.config.errors import UserError
 
 
-def ended(error: BaseException, capsys: pytest.CaptureFixture[str]) -> str:
+def message_of(error: BaseException, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what a command that raises this error prints on stderr."""
     app: typer.Typer = new_app()
 
     @app.command()
@@ -23,26 +24,26 @@ def ended(error: BaseException, capsys: pytest.CaptureFixture[str]) -> str:
         with pytest.raises(SystemExit) as exit_:
             run_app(app)
     assert exit_.value.code == USER_ERROR
-    said = capsys.readouterr()
-    assert said.out == ""
-    return said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return printed.err
 
 
-def test_a_users_error_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(UserError("lr is -1"), capsys) == "error: lr is -1\n"
+def test_user_error_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert message_of(UserError("lr is -1"), capsys) == "error: lr is -1\n"
 
 
-def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(OSError, match="gone") as missing:
         Path("gone.csv").read_text()
-    said = ended(missing.value, capsys)
-    assert said.startswith("error: gone.csv: No such file or directory.\n")
-    assert "dvc repro" in said
+    message = message_of(missing.value, capsys)
+    assert message.startswith("error: gone.csv: No such file or directory.\n")
+    assert "dvc repro" in message
 
 
-def test_errors_of_the_disk_without_a_name_are_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "I/O error" in ended(OSError(errno.EIO, "I/O error"), capsys)
-    assert "10 requested and 3 written" in ended(OSError("10 requested and 3 written"), capsys)
+def test_disk_error_without_file_name_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "I/O error" in message_of(OSError(errno.EIO, "I/O error"), capsys)
+    assert "10 requested and 3 written" in message_of(OSError("10 requested and 3 written"), capsys)
 
 
 @pytest.mark.parametrize(
@@ -53,24 +54,20 @@ def test_errors_of_the_disk_without_a_name_are_told(capsys: pytest.CaptureFixtur
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
     ],
 )
-def test_too_little_memory_says_what_needs_less(
-    error: Exception, capsys: pytest.CaptureFixture[str]
-) -> None:
-    said = ended(error, capsys)
-    assert said.startswith("error: there is not enough memory on this device.\n")
-    assert "batch_size" in said
+def test_out_of_memory_gives_advice(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    message = message_of(error, capsys)
+    assert message.startswith("error: out of memory on this device.\n")
+    assert "batch_size" in message
 
 
-def test_a_real_failure_to_allocate_is_known() -> None:
+def test_real_allocation_failure_is_recognised() -> None:
     with pytest.raises(RuntimeError) as failed:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert out_of_memory(failed.value)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError(), AssertionError()])
-def test_defects_of_ours_keep_their_traceback(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bugs_keep_their_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     app = new_app()
 
     @app.command()

@@ -7,21 +7,23 @@ from pathlib import Path
 import networkx
 import pytest
 
-from stages.train import CODE
-from tests.support.dag_setting import DAG, MODELS, PARAMS, PER_MODEL, ROOT, definition
+from cifarpipe.cli.current import ALWAYS_RUN
+from cifarpipe.store.paths import SOURCE_FILE
+from cifarpipe.training.records import CODE
+from tests.support.dag import CHECK, DAG, MODELS, PARAMS, PER_MODEL, ROOT, SINGLE, definition
 
 ARCHITECTURES = {entry.arch for entry in PARAMS.models.values()}
-EVERY_STAGE = [("prepare", None), ("report", None), *((s, m) for s in PER_MODEL for m in MODELS)]
-# Code that shapes no result, and that no stage lists.
-NEVER_LISTED = {
+EVERY_STAGE = [*((s, None) for s in SINGLE), *((s, m) for s in PER_MODEL for m in MODELS)]
+# Code that shapes no result; no stage depends on it.
+NEVER_LISTED = (
     "cifarpipe/__init__.py",
     "cifarpipe/models/__init__.py",
     "cifarpipe/models/build.py",
-}
+)
 
 
 def local_imports(file: Path) -> Iterator[str]:
-    """Yield the files of this project that `file` imports, anywhere but for types alone."""
+    """Yield the project's files that `file` imports, except for type annotations."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -31,7 +33,7 @@ def local_imports(file: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{file}: write imports in full"
+            assert node.level == 0, f"{file}: write absolute imports"
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         for name in names:
             path = Path(*name.split(".")).with_suffix(".py")
@@ -40,7 +42,7 @@ def local_imports(file: Path) -> Iterator[str]:
 
 
 def reached(stage: str, arch: str | None) -> set[str]:
-    """Return all files that a stage reaches; of the architectures only the one asked for."""
+    """Return all files that a stage imports; of the architectures only the given one."""
     found: set[str] = set()
     waiting = [f"stages/{stage}.py"]
     while waiting:
@@ -59,52 +61,57 @@ def never_listed(file: str) -> bool:
     return file in NEVER_LISTED or file.startswith("cifarpipe/config/")
 
 
-def room(file: str) -> str:
+def dependency(file: str) -> str:
     """Return what a stage lists for a file: its package, or the file of an architecture."""
     path = Path(file)
     return file if path.parent.name in {"models", "stages"} else "/".join(path.parts[:2])
 
 
 @pytest.mark.parametrize(("stage", "model"), EVERY_STAGE)
-def test_stage_lists_the_packages_it_reaches(stage: str, model: str | None) -> None:
-    listed = {
-        dep for dep in definition(stage, model)["deps"] if dep.startswith(("stages", "cifar"))
-    }
-    assert listed == {
-        room(file) for file in reached(stage, PARAMS.models[model].arch if model else None)
-    }
+def test_stage_lists_the_packages_it_imports(stage: str, model: str | None) -> None:
+    deps = definition(stage, model)["deps"]
+    files = reached(stage, PARAMS.models[model].arch if model else None)
+    listed = {dep for dep in deps if dep.startswith(("stages", "cifarpipe"))}
+    assert listed == set(map(dependency, files))
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_train_reaches_every_file_it_lists(model: str) -> None:
-    """A file that train does not use would retrain every model when it is edited."""
+def test_train_imports_every_file_it_lists(model: str) -> None:
+    """An edit of a file that training does not use would retrain every model."""
     files = reached("train", PARAMS.models[model].arch)
-    listed = (ROOT / dep for dep in definition("train", model)["deps"] if dep.startswith("cifar"))
-    there = {file for dep in listed for file in (dep.rglob("*.py") if dep.is_dir() else [dep])}
-    assert {f.relative_to(ROOT).as_posix() for f in there if f.name != "__init__.py"} == {
-        file for file in files if file.startswith("cifarpipe/")
-    }
+    deps = [ROOT / dep for dep in definition("train", model)["deps"] if dep.startswith("cifar")]
+    there = {file for dep in deps for file in (dep.rglob("*.py") if dep.is_dir() else [dep])}
+    listed = {file.relative_to(ROOT).as_posix() for file in there if file.name != "__init__.py"}
+    assert listed == {file for file in files if file.startswith("cifarpipe/")}
 
 
-def test_resumption_is_keyed_by_the_code_of_train() -> None:
+def test_resume_fingerprint_covers_the_code_of_train() -> None:
     ours = {f"cifarpipe/{name}" for name in CODE} | {"stages/train.py", "cifarpipe/models/vit.py"}
     assert ours == {d for d in definition("train", "vit")["deps"] if not d.startswith("data")}
 
 
-def test_packages_import_each_other_in_no_circle() -> None:
+def test_check_runs_before_all_other_stages() -> None:
+    assert CHECK["always_changed"]
+    assert list(CHECK["outs"][0]) == [SOURCE_FILE.as_posix()]
+    assert SOURCE_FILE.as_posix() in DAG["stages"]["prepare"]["deps"]
+    assert {"data/dvc.yaml:check"} == ALWAYS_RUN
+
+
+def test_packages_do_not_import_each_other_in_cycles() -> None:
     graph = networkx.DiGraph()
     for file in ROOT.glob("cifarpipe/*/**/*.py"):
         package = file.relative_to(ROOT).parts[1]
         imported = {Path(other).parts[1] for other in local_imports(file)} - {package}
         graph.add_edges_from((package, other) for other in imported)
+    assert graph.has_edge("training", "networks")
     assert list(networkx.simple_cycles(graph)) == []
 
 
-def test_library_holds_packages_alone() -> None:
+def test_library_has_no_loose_modules() -> None:
     assert {path.name for path in ROOT.glob("cifarpipe/*.py")} == {"__init__.py", "__main__.py"}
 
 
-def test_package_files_hold_a_docstring_alone() -> None:
+def test_package_files_hold_a_docstring_only() -> None:
     for file in ROOT.glob("cifarpipe/**/__init__.py"):
         assert len(ast.parse(file.read_text(encoding="utf-8")).body) == 1, file
 
@@ -114,12 +121,26 @@ def test_library_never_imports_stages() -> None:
         assert not any(name.startswith("stages") for name in local_imports(file)), file
 
 
-def test_every_section_of_the_parameters_belongs_to_a_stage() -> None:
+def test_tests_never_import_benchmarks() -> None:
+    for file in ROOT.glob("tests/**/*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        modules = [n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+        assert not any(module.startswith("benchmarks") for module in modules), file
+
+
+def test_every_parameter_section_belongs_to_a_stage() -> None:
     listed = {param for stage, model in EVERY_STAGE for param in definition(stage, model)["params"]}
     assert set(type(PARAMS).model_fields) <= listed
 
 
-def test_figures_of_all_models_name_all_models() -> None:
-    for plot in DAG["plots"]:
-        ((_, options),) = plot.items()
-        assert list(options["y"]) == [f"reports/models/{name}/history.csv" for name in MODELS]
+def test_files_stay_short() -> None:
+    lines = {
+        path: len((ROOT / path).read_text(encoding="utf-8").splitlines())
+        for path in (
+            "dvc.yaml",
+            "params.yaml",
+            *(f"stages/{p.name}" for p in ROOT.glob("stages/*.py")),
+        )
+    }
+    limits = {"dvc.yaml": 200, "params.yaml": 180}
+    assert {path: n for path, n in lines.items() if n > limits.get(path, 60)} == {}

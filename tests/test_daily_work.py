@@ -1,4 +1,4 @@
-"""What people do every day with a study: try, compare, look, review. What reads changes nothing."""
+"""Daily work with a study: experiments, comparisons, reviews, plots, interrupted runs."""
 
 import json
 import os
@@ -15,25 +15,27 @@ import pytest
 from cifarpipe.results.tables import read_table
 from cifarpipe.store.outputs import write_csv
 from tests.support.browsing import started_browser, visit
-from tests.support.study_setting import (
+from tests.support.study import (
     MODELS,
+    clone_of,
+    copy_of,
     environment,
-    link_environment,
-    make_study,
+    replace_in,
     run,
+    shared_study,
     succeed,
 )
 
 pytestmark = pytest.mark.dvc
-# Of its versions, and of the smoothed curves in DVC's templates, which two epochs are too few for.
+# About versions, and about DVC's smoothed curves, for which two epochs are too few.
 VEGA_WARNS = ("WARN ", "The compiled spec uses Vega v5")
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study with two experiments: another rate, and another seed."""
-    folder = make_study(tmp_path_factory.mktemp("study") / "clone")
-    link_environment(folder)
+    """A study with two experiments: another learning rate, and another seed."""
+    folder = copy_of(shared_study(tmp_path_factory), tmp_path_factory.mktemp("daily") / "study")
+    succeed(folder, "cifarpipe", "plots-page")
     succeed(folder, "dvc", "exp", "run", "--name", "half", "-S", "lr=0.005")
     succeed(folder, "dvc", "exp", "run", "--name", "seed-1", "-S", "lr=0.01", "-S", "seed=1")
     succeed(folder, "git", "checkout", "-q", ".")
@@ -43,7 +45,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def clean(study: Path) -> Path:
-    """The study, which is as it was committed, before and after."""
+    """The study, which must be as committed before and after the test."""
     assert succeed(study, "git", "status", "--porcelain") == ""
     yield study
     assert succeed(study, "git", "status", "--porcelain") == ""
@@ -51,7 +53,7 @@ def clean(study: Path) -> Path:
 
 @pytest.fixture
 def changed(study: Path) -> Path:
-    """The study with the results of the experiment `half` in place."""
+    """The study with the experiment `half` applied."""
     succeed(study, "dvc", "exp", "apply", "half")
     yield study
     succeed(study, "git", "checkout", "-q", ".")
@@ -76,12 +78,12 @@ def changed(study: Path) -> Path:
         "make -s -o .venv/.ready current",
     ],
 )
-def test_what_only_reads_changes_nothing(clean: Path, command: str) -> None:
+def test_reading_command_changes_nothing(clean: Path, command: str) -> None:
     succeed(clean, *command.split())
     assert succeed(clean, "git", "status", "--porcelain") == ""
 
 
-def test_experiments_are_shown_with_few_columns(clean: Path) -> None:
+def test_experiments_have_few_columns(clean: Path) -> None:
     shown = succeed(clean, "make", "-s", "-o", ".venv/.ready", "experiments")
     names = [name.strip() for name in shown.splitlines()[0].strip("| ").split("|")]
     assert set(names) == {"Experiment", "seed", "lr"} | {
@@ -90,7 +92,7 @@ def test_experiments_are_shown_with_few_columns(clean: Path) -> None:
     assert "[half]" in shown
 
 
-def test_a_review_tells_what_an_experiment_changed(changed: Path) -> None:
+def test_review_compares_an_experiment_with_main(changed: Path) -> None:
     said = succeed(changed, "cifarpipe", "review", "main")
     assert (changed / "review/review.md").read_text() == said.removesuffix("\n")
     assert "## Compared with `main`" in said
@@ -124,33 +126,28 @@ def cached(study: Path, revision: str, path: str) -> Path:
     return study / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
 
 
-def test_a_review_may_be_of_an_experiment(clean: Path) -> None:
+def test_review_accepts_an_experiment_as_base(clean: Path) -> None:
     said = succeed(clean, "cifarpipe", "review", "half")
     assert "| lr | 0.005 | 0.01 |" in said
 
 
-def test_without_the_bases_predictions_a_review_compares_metrics(
-    changed: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(changed, tmp_path / "copy", symlinks=True)
-    lost = cached(tmp_path / "copy", "main", "artifacts/vit/predictions.csv")
-    lost.unlink()
-    said = succeed(tmp_path / "copy", "cifarpipe", "review", "main")
-    assert "Predictions of vit are not all at hand" in said
+def test_review_without_predictions_compares_metrics(changed: Path, tmp_path: Path) -> None:
+    copy = copy_of(changed, tmp_path / "copy")
+    cached(copy, "main", "artifacts/vit/predictions.csv").unlink()
+    said = succeed(copy, "cifarpipe", "review", "main")
+    assert "The predictions of vit are not all available" in said
     assert "test images fixed" in said  # of the other model
 
 
 @pytest.mark.parametrize(
     ("base", "said"),
     [
-        ("nowhere", "'nowhere' is no revision of this repository; allowed: a branch, a tag"),
+        ("nowhere", "'nowhere' is not a revision of this repository; allowed: a branch, a tag"),
         ("empty", "empty has no params.yaml with `models`"),
-        ("bare", "bare has no metrics (reports/models/*/metrics.json)"),
+        ("bare", "bare has no metrics (reports/models/*/metrics.csv)"),
     ],
 )
-def test_a_base_that_can_not_be_compared_is_one_clear_line(
-    study: Path, tmp_path: Path, base: str, said: str
-) -> None:
+def test_base_without_results_is_refused(study: Path, tmp_path: Path, base: str, said: str) -> None:
     copy = tmp_path / "copy"
     succeed(tmp_path, "git", "clone", "-q", str(study), str(copy))
     shutil.copytree(study / ".dvc/cache", copy / ".dvc/cache")
@@ -167,12 +164,10 @@ def test_a_base_that_can_not_be_compared_is_one_clear_line(
     assert not (copy / "review").exists()
 
 
-def test_a_sweep_puts_the_experiments_beside_each_other(clean: Path) -> None:
+def test_sweep_compares_the_experiments(clean: Path) -> None:
     said = succeed(clean, "cifarpipe", "sweep", "--model", "vit")
-    main, half, other = (
-        json.loads(succeed(clean, "git", "show", f"{rev}:reports/models/vit/metrics.json"))["vit"]
-        for rev in ("main", commit_of(clean, "half"), commit_of(clean, "seed-1"))
-    )
+    revisions = ("main", commit_of(clean, "half"), commit_of(clean, "seed-1"))
+    main, half, other = (metrics_of(clean, revision) for revision in revisions)
     assert f"| 0.005 | 1 | {half['val_accuracy']:.2%} | {half['accuracy']:.2%} |" in said
     cells = []
     for name in ("val_accuracy", "accuracy"):
@@ -183,83 +178,88 @@ def test_a_sweep_puts_the_experiments_beside_each_other(clean: Path) -> None:
     assert (clean / "sweep/sweep.md").is_file()
 
 
+def metrics_of(study: Path, revision: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for file in ("training", "metrics"):
+        text = succeed(study, "git", "show", f"{revision}:reports/models/vit/{file}.json")
+        found |= json.loads(text)["vit"]
+    return found
+
+
 def commit_of(study: Path, experiment: str) -> str:
     refs = succeed(study, "git", "for-each-ref", "refs/exps", "--format=%(objectname) %(refname)")
     (found,) = [line.split()[0] for line in refs.splitlines() if line.endswith(f"/{experiment}")]
     return found
 
 
-def test_predictions_of_another_checkout_are_not_taken_for_these(
-    study: Path, tmp_path: Path
-) -> None:
-    shutil.copytree(study, tmp_path / "copy", symlinks=True)
-    stale = read_table(tmp_path / "copy/artifacts/vit/predictions.csv")
+def test_review_ignores_predictions_of_another_checkout(study: Path, tmp_path: Path) -> None:
+    copy = copy_of(study, tmp_path / "copy")
+    path = copy / "artifacts/vit/predictions.csv"
+    stale = read_table(path)
     stale.loc[:3, "predicted"] = "elsewhere"
-    path = tmp_path / "copy/artifacts/vit/predictions.csv"
-    path.unlink()  # it is a link to the cache
+    path.unlink()  # a link to the cache
     write_csv(path, stale)
-    done = run(tmp_path / "copy", "cifarpipe", "review", "half")
+    done = run(copy, "cifarpipe", "review", "half")
     assert done.returncode == 0
-    assert "predictions of vit are not those of its metrics: run `dvc checkout`" in done.stderr
-    assert "Predictions of vit are not all at hand" in done.stdout
+    assert "predictions and metrics of vit differ: run `dvc checkout`" in done.stderr
+    assert "The predictions of vit are not all available" in done.stdout
 
 
-def test_images_of_another_checkout_are_not_shown(study: Path, tmp_path: Path) -> None:
-    shutil.copytree(study, tmp_path / "copy", symlinks=True)
-    succeed(tmp_path / "copy", "cifarpipe", "review", "half")
-    assert list((tmp_path / "copy/review").glob("*.png"))
-    params = (tmp_path / "copy/params.yaml").read_text()
-    (tmp_path / "copy/params.yaml").write_text(params.replace("seed: 0", "seed: 5", 1))
-    succeed(tmp_path / "copy", sys.executable, "-m", "stages.prepare")
-    succeed(tmp_path / "copy", "git", "checkout", "-q", ".")
-    done = run(tmp_path / "copy", "cifarpipe", "review", "half")
+def test_review_draws_no_images_of_another_checkout(study: Path, tmp_path: Path) -> None:
+    copy = copy_of(study, tmp_path / "copy")
+    succeed(copy, "cifarpipe", "review", "half")
+    assert list((copy / "review").glob("*.png"))
+    replace_in(copy / "params.yaml", "seed: 0", "seed: 5")
+    succeed(copy, sys.executable, "-m", "stages.prepare")
+    succeed(copy, "git", "checkout", "-q", ".")
+    done = run(copy, "cifarpipe", "review", "half")
     assert done.returncode == 0
-    assert "data/prepared holds other images than workspace was evaluated on" in done.stderr
-    assert not list((tmp_path / "copy/review").glob("*.png"))
+    assert "data/prepared has other images than workspace was evaluated on" in done.stderr
+    assert not list((copy / "review").glob("*.png"))
 
 
-def test_an_unknown_model_of_a_sweep_is_refused(clean: Path) -> None:
+def test_sweep_of_unknown_model_is_refused(clean: Path) -> None:
     done = run(clean, "cifarpipe", "sweep", "--model", "nobody")
     assert done.returncode == 2
-    assert (
-        "--model is 'nobody'; allowed, since there are results of them: vit, convmixer"
-        in done.stderr
-    )
+    assert "--model is 'nobody'; allowed, since they have results: vit, convmixer" in done.stderr
 
 
-def test_a_lock_that_is_not_current_is_named(study: Path) -> None:
-    params = (study / "params.yaml").read_text()
-    (study / "params.yaml").write_text(params.replace("lr: 0.01", "lr: 0.02", 1))
-    done = run(study, "make", "-s", "-o", ".venv/.ready", "current")
-    (study / "params.yaml").write_text(params)
+def test_stale_lock_is_reported_with_its_stages(study: Path) -> None:
+    replace_in(study / "params.yaml", "lr: 0.01", "lr: 0.02")
+    done = run(study, "cifarpipe", "current")
+    replace_in(study / "params.yaml", "lr: 0.02", "lr: 0.01")
     assert done.returncode == 2
-    assert "dvc.lock is not current" in done.stderr
-    assert "train@vit" in done.stderr
+    assert "dvc.lock is not up to date: `dvc repro` would run train@vit" in done.stderr
 
 
-def test_a_lock_is_current_in_a_clone_without_data(study: Path, tmp_path: Path) -> None:
-    succeed(tmp_path, "git", "clone", "-q", str(study), "copy")
-    link_environment(tmp_path / "copy")
-    said = succeed(tmp_path / "copy", "make", "-s", "-o", ".venv/.ready", "current")
-    assert said == "dvc.lock is current.\n"
+def test_clone_without_data_has_current_lock(study: Path, tmp_path: Path) -> None:
+    clone = clone_of(study, tmp_path / "clone")
+    said = succeed(clone, "make", "-s", "-o", ".venv/.ready", "current")
+    assert said == "dvc.lock is up to date.\n"
 
 
-def test_a_lock_of_other_data_is_named_in_a_clone_without_data(study: Path, tmp_path: Path) -> None:
-    """DVC gives up at the first stage whose input is not there."""
-    copy = tmp_path / "copy"
-    succeed(tmp_path, "git", "clone", "-q", str(study), "copy")
-    link_environment(copy)
-    params = (copy / "params.yaml").read_text()
-    (copy / "params.yaml").write_text(params.replace("seed: 0", "seed: 1", 1))
-    done = run(copy, "make", "-s", "-o", ".venv/.ready", "current")
+def test_stale_lock_is_reported_without_data(study: Path, tmp_path: Path) -> None:
+    """DVC gives up at the first stage whose input is missing."""
+    clone = clone_of(study, tmp_path / "clone")
+    replace_in(clone / "params.yaml", "seed: 0", "seed: 1")
+    done = run(clone, "make", "-s", "-o", ".venv/.ready", "current")
     assert done.returncode == 2
-    assert "dvc.lock is not current" in done.stderr
-    assert "It would run prepare …\n" in done.stderr
+    assert "dvc.lock is not up to date: `dvc repro` would run prepare …" in done.stderr
     assert "ERROR" not in done.stderr
 
 
+def test_plots_page_says_how_to_get_its_scripts(study: Path, tmp_path: Path) -> None:
+    clone = clone_of(study, tmp_path / "clone")
+    succeed(clone, "dvc", "plots", "show", "-o", str(tmp_path / "plots"))
+    assert "cifarpipe plots-page" in (tmp_path / "plots/index.html").read_text()
+    succeed(clone, "cifarpipe", "plots-page")
+    succeed(clone, "dvc", "plots", "show", "-o", str(tmp_path / "plots"))
+    assert "cifarpipe plots-page" not in (tmp_path / "plots/index.html").read_text()
+    assert succeed(clone, "git", "status", "--porcelain") == ""
+
+
 def test_plots_open_without_network(changed: Path, tmp_path: Path) -> None:
-    """Curves of both sides and all models, confusions and pictures, in one page."""
+    """Curves of both revisions and all models, confusion matrices and pictures, in one page."""
     succeed(changed, "dvc", "plots", "diff", "main", "-o", str(tmp_path))
     with started_browser() as browser:
         opened = visit(browser, tmp_path / "index.html")
@@ -268,21 +268,20 @@ def test_plots_open_without_network(changed: Path, tmp_path: Path) -> None:
         drawn = opened.page.locator("canvas, svg").count()
         pictures = opened.page.locator("img")
         widths = [picture.evaluate("it => it.naturalWidth") for picture in pictures.all()]
-        opened.faults = [said for said in opened.faults if not said.startswith(VEGA_WARNS)]
+        opened.errors = [said for said in opened.errors if not said.startswith(VEGA_WARNS)]
         opened.requests = [url for url in opened.requests if "/static/" not in url]
         opened.assert_quiet()
         text = opened.page.inner_text("body")
-    assert drawn >= 2 + len(MODELS)  # accuracy, loss, and a confusion matrix of each model
+    assert drawn >= 1 + len(MODELS)  # all curves, and a confusion matrix of each model
     assert len(widths) >= len(MODELS)
     assert min(widths) > 0
     assert "confusion" in text
 
 
-def test_a_run_can_be_watched_interrupted_and_continued(study: Path, tmp_path: Path) -> None:
-    """`dvc exp show` has the last finished epoch of what still trains, and Ctrl-C loses nothing."""
-    copy = Path(shutil.copytree(study, tmp_path / "copy", symlinks=True))
-    params = (copy / "params.yaml").read_text()
-    (copy / "params.yaml").write_text(params.replace("epochs: 2", "epochs: 60", 1))
+def test_run_can_be_watched_interrupted_and_resumed(study: Path, tmp_path: Path) -> None:
+    """`dvc exp show` has the last finished epoch, and Ctrl-C loses no finished epoch."""
+    copy = copy_of(study, tmp_path / "copy")
+    replace_in(copy / "params.yaml", "epochs: 2", "epochs: 60")
     running = subprocess.Popen(
         ["dvc", "repro", "train@vit"],
         cwd=copy,
@@ -292,10 +291,10 @@ def test_a_run_can_be_watched_interrupted_and_continued(study: Path, tmp_path: P
         text=True,
         start_new_session=True,
     )
-    while epoch_written(copy) <= 2:  # that of the commit; then those that are done
+    while epoch_written(copy) <= 2:  # first that of the commit
         assert running.poll() is None
         time.sleep(0.05)
-    os.killpg(running.pid, signal.SIGSTOP)  # or it might be over before DVC has looked
+    os.killpg(running.pid, signal.SIGSTOP)  # or it may finish before DVC reads the file
     epoch = epoch_written(copy)
     assert 2 < epoch == epoch_shown(copy) < 60
     os.killpg(running.pid, signal.SIGCONT)
@@ -307,25 +306,23 @@ def test_a_run_can_be_watched_interrupted_and_continued(study: Path, tmp_path: P
     assert succeed(copy, "git", "status", "--porcelain", "dvc.lock") == ""
 
     again = succeed(copy, "dvc", "repro", "train@vit")
-    assert "vit: going on after epoch" in again
+    assert "vit: resuming after epoch" in again
     history = pd.read_csv(copy / "reports/models/vit/history.csv")
     assert history.epoch.tolist() == list(range(1, 61))
-    training = json.loads((copy / "reports/models/vit/training.json").read_text())
-    told = training["vit"]["training"]
-    assert told.pop("epoch") == 60
-    assert told == {name: pytest.approx(history[name].iloc[-1], abs=1e-4) for name in told}
-    assert set(told) == {"train_loss", "train_acc", "val_loss", "val_acc"}
+    training = json.loads((copy / "reports/models/vit/training.json").read_text())["vit"]
+    kept = history[history.kept == 1]
+    assert training == {"epoch": 60, "val_accuracy": pytest.approx(kept.val_acc.item(), abs=1e-4)}
 
 
 def epoch_written(folder: Path) -> int:
-    """Return the epoch that the metrics file holds; 0 while there is none."""
+    """Return the epoch in the metrics file; 0 if there is no file."""
     file = folder / "reports/models/vit/training.json"
-    return json.loads(file.read_text())["vit"]["training"]["epoch"] if file.exists() else 0
+    return json.loads(file.read_text())["vit"]["epoch"] if file.exists() else 0
 
 
 def epoch_shown(folder: Path) -> int:
-    """Return the epoch that the working tree's row shows; 0 while there is none."""
+    """Return the epoch that `dvc exp show` shows for the workspace; 0 if there is none."""
     rows = json.loads(succeed(folder, "dvc", "exp", "show", "--json"))
     (row,) = [row for row in rows if row["rev"] == "workspace"]
     file = row["data"]["metrics"].get("reports/models/vit/training.json", {})
-    return file.get("data", {}).get("vit", {}).get("training", {}).get("epoch", 0)
+    return file.get("data", {}).get("vit", {}).get("epoch", 0)

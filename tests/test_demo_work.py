@@ -1,4 +1,4 @@
-"""The demo's own parameters in a clean clone: experiments, and a queue that is shot at."""
+"""Experiments with the demo's parameters in a clean clone, and queues with killed processes."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.support.study_setting import (
+from tests.support.study import (
     ROOT,
     experiments,
     link_environment,
@@ -35,7 +35,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def clone(demo: Path) -> Iterator[Path]:
-    """The study as it was committed, without experiments; nothing runs in it afterwards."""
+    """The study as committed, without experiments; all its processes are killed afterwards."""
     yield demo
     for process in processes(demo):
         process.kill()
@@ -45,7 +45,7 @@ def clone(demo: Path) -> Iterator[Path]:
 
 
 def processes(folder: Path, command: str = "") -> list[psutil.Process]:
-    """Return what runs in a folder or below it and has something in its command line."""
+    """Return the processes that run in a folder and have `command` in their command line."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -58,7 +58,7 @@ def processes(folder: Path, command: str = "") -> list[psutil.Process]:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return the hash of every file of the working tree."""
+    """Return the hash of every file of the workspace."""
     own = [
         path
         for path in folder.rglob("*")
@@ -67,7 +67,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in own}
 
 
-def test_an_experiment_that_was_run_before_takes_all_from_the_cache(clone: Path) -> None:
+def test_repeated_experiment_computes_nothing(clone: Path) -> None:
     first = succeed(clone, "dvc", "exp", "run", "-S", "lr=0.005")
     models = yaml.safe_load((clone / "params.yaml").read_text())["models"]
     assert {f"train@{name}" for name in models} < stages_that_ran(first)
@@ -77,7 +77,7 @@ def test_an_experiment_that_was_run_before_takes_all_from_the_cache(clone: Path)
     assert not stages_that_ran(second)
 
 
-def test_a_temporary_experiment_leaves_the_tree_untouched(clone: Path) -> None:
+def test_temporary_experiment_leaves_workspace_unchanged(clone: Path) -> None:
     before = digests(clone)
     succeed(clone, "dvc", "exp", "run", "--temp", "--name", "t", "-S", "models.convmixer.depth=1")
     assert digests(clone) == before
@@ -95,7 +95,7 @@ def four_in_a_queue(clone: Path, name: str, depths: str) -> list[str]:
 
 
 def two_at_a_time(clone: Path, command: str = "stages.train") -> list[psutil.Process]:
-    """Wait until a command runs in two experiments at a time; by default until both train."""
+    """Wait until `command` runs in two experiments at a time; by default until both train."""
     end = time.monotonic() + 600
     while len(found := processes(clone / ".dvc/tmp/exps", command)) < 2:
         assert time.monotonic() < end, queue(clone)
@@ -104,14 +104,14 @@ def two_at_a_time(clone: Path, command: str = "stages.train") -> list[psutil.Pro
 
 
 def wait_for_workers(clone: Path) -> None:
-    """Wait until the workers, which have begun, have ended."""
+    """Wait until all started workers have ended."""
     end = time.monotonic() + 900
     while processes(clone, "queue-worker"):
         assert time.monotonic() < end, queue(clone)
         time.sleep(2)
 
 
-def test_a_queue_of_four_gives_four_results(clone: Path) -> None:
+def test_queue_of_four_gives_four_results(clone: Path) -> None:
     names = four_in_a_queue(clone, "four", "1,2,3,5")
     two_at_a_time(clone, "stages.")
     assert wait_for_queue(clone) == dict.fromkeys(names, "Success")
@@ -122,14 +122,14 @@ def test_a_queue_of_four_gives_four_results(clone: Path) -> None:
     }
     assert [found[name]["models"]["convmixer"]["depth"] for name in names] == [1, 2, 3, 5]
     reports = {
-        succeed(clone, "git", "show", f"{commit}:reports/models/convmixer/cost.json")
+        succeed(clone, "git", "show", f"{commit}:reports/models/convmixer/layers.csv")
         for commit in results.values()
     }
     assert len(reports) == 4
     assert succeed(clone, "git", "status", "--porcelain") == ""
 
 
-def test_a_training_that_dies_loses_its_own_experiment_alone(clone: Path) -> None:
+def test_killed_training_loses_only_its_experiment(clone: Path) -> None:
     names = four_in_a_queue(clone, "train", "6,7,8,9")
     two_at_a_time(clone)[0].kill()
     states = wait_for_queue(clone)
@@ -137,14 +137,14 @@ def test_a_training_that_dies_loses_its_own_experiment_alone(clone: Path) -> Non
     assert {name for name in names if states[name] == "Success"} == experiments(clone).keys()
 
 
-def test_an_experiment_that_is_stopped_stops_its_worker_alone(clone: Path) -> None:
+def test_stopped_experiment_stops_only_its_worker(clone: Path) -> None:
     names = four_in_a_queue(clone, "stop", "14,15,16,17")
     two_at_a_time(clone)
     stopped = next(name for name, state in queue(clone).items() if state == "Running")
     succeed(clone, "dvc", "queue", "kill", stopped)
     wait_for_workers(clone)
     states = queue(clone)
-    # DVC's worker may have taken one more when it hears that it is to stop, and loses that.
+    # The worker may have taken one more experiment when DVC stops it; that one is lost.
     lost = [name for name in names if states[name] == "Running"]
     assert len(lost) <= 1
     for name in lost:
@@ -154,10 +154,10 @@ def test_an_experiment_that_is_stopped_stops_its_worker_alone(clone: Path) -> No
     assert experiments(clone).keys() == {*names} - failed
 
 
-def test_a_worker_that_dies_loses_its_own_experiment_alone(clone: Path) -> None:
+def test_killed_worker_loses_only_its_experiment(clone: Path) -> None:
     names = four_in_a_queue(clone, "worker", "10,11,12,13")
     victim = two_at_a_time(clone)[0]
-    os.killpg(os.getpgid(victim.pid), signal.SIGKILL)  # the worker and all that it runs
+    os.killpg(os.getpgid(victim.pid), signal.SIGKILL)  # the worker and its children
     end = time.monotonic() + 600
     while sorted((states := queue(clone)).values()) != ["Running", *["Success"] * 3]:
         assert time.monotonic() < end, states

@@ -1,4 +1,4 @@
-"""Scores of maps: by hand, and on a network that is known to look at one corner."""
+"""Faithfulness metrics computed by hand, and for a network that reads one quarter of the image."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
+from cifarpipe.explanations import faithfulness
 from cifarpipe.explanations.faithfulness import (
     Pointing,
     centre_maps,
@@ -17,7 +18,7 @@ from cifarpipe.explanations.faithfulness import (
     rank_correlation,
     road,
 )
-from cifarpipe.explanations.gradcam import Maps
+from cifarpipe.results.maps import Maps
 
 
 def test_pointing_game_by_hand() -> None:
@@ -25,17 +26,17 @@ def test_pointing_game_by_hand() -> None:
         [[[3, 0], [0, 0]], [[0, 0], [0, 2]], [[0, 1], [0, -9]], [[-1, -2], [-2, -2]]], np.float32
     )
     masks = np.zeros((4, 4, 4), bool)
-    masks[0, :2, :2] = True  # hit at (0, 0); holds one of the four middle pixels
-    masks[1, :3, :3] = True  # missed at (3, 3); holds all four
+    masks[0, :2, :2] = True  # hit at (0, 0); contains one of the four central pixels
+    masks[1, :3, :3] = True  # missed at (3, 3); contains all four
     masks[2, 0, 3] = True  # hit at (0, 3), which is not (3, 0)
-    masks[3] = True  # everything is object, but nothing speaks for the class: a miss
+    masks[3] = True  # all object, but no evidence for the class: a miss
     found = pointing_game(maps, masks)
     assert (found.hits, found.images) == (2, 4)
     assert found.centre == (1 / 4 + 1 + 0 + 1) / 4
     assert found.random == (4 + 9 + 1 + 16) / 64
 
 
-def test_the_middle_of_an_odd_size_is_one_pixel() -> None:
+def test_centre_of_odd_size_is_one_pixel() -> None:
     masks = np.zeros((2, 5, 5), bool)
     masks[0, 2, 2] = True
     masks[1] = True
@@ -45,15 +46,17 @@ def test_the_middle_of_an_odd_size_is_one_pixel() -> None:
     assert found.random == 0.5
 
 
-def test_pointing_anywhere_scores_what_random_maps_score() -> None:
+def test_random_maps_score_the_random_baseline() -> None:
     rng = np.random.default_rng(0)
     masks = rng.random((4000, 8, 8)) < 0.3
     maps = rng.normal(size=(4000, 8, 8)).astype(np.float32)
     found = pointing_game(maps, masks)
-    assert found.hits / found.images == pytest.approx(found.random, abs=0.03)  # four deviations
+    assert found.hits / found.images == pytest.approx(
+        found.random, abs=0.03
+    )  # four standard deviations
 
 
-def test_pointing_game_of_nothing() -> None:
+def test_pointing_game_without_images_is_zero() -> None:
     found = pointing_game(np.empty((0, 1, 1), np.float32), np.empty((0, 8, 8), bool))
     assert found == Pointing(hits=0, images=0, centre=0.0, random=0.0)
 
@@ -69,15 +72,15 @@ def test_energy_inside_by_hand() -> None:
 SIZE = 16
 
 
-def looks_at_corner(batch: Tensor) -> Tensor:
-    """Return logits of a network for which the top left quarter alone matters."""
+def corner_logits(batch: Tensor) -> Tensor:
+    """Return logits of a network that reads only the top left quarter."""
     seen = batch[:, :, : SIZE // 2, : SIZE // 2].mean(dim=(1, 2, 3))
     return torch.stack([4 * seen, -4 * seen], dim=1)
 
 
 @pytest.fixture
 def bright() -> Tensor:
-    """Return pictures that are bright in that quarter and at nought elsewhere, with some noise."""
+    """Return images that are bright in that quarter and 0 elsewhere, with some noise."""
     noise = torch.randn(12, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) / 10
     noise[:, :, : SIZE // 2, : SIZE // 2] += 1
     return noise
@@ -89,51 +92,104 @@ def corner(value: float = 1.0) -> Maps:
     return maps
 
 
-def test_who_knows_the_corner_wins_and_who_denies_it_loses(bright: Tensor) -> None:
+def test_road_ranks_correct_maps_above_wrong_maps(bright: Tensor) -> None:
     classes = torch.zeros(12, dtype=torch.int64)
     found = {
-        name: road(looks_at_corner, bright, maps, classes, seed=0).mean()
+        name: road(corner_logits, bright, maps, classes, seed=0).mean()
         for name, maps in {
-            "knows": corner(),
-            "denies": corner(-1.0),
+            "correct": corner(),
+            "inverted": corner(-1.0),
             "random": random_maps(corner(), np.random.default_rng(0)),
             "centre": centre_maps(corner()),
         }.items()
     }
-    assert found["knows"] > 0.1
-    assert found["denies"] < -0.1
-    assert found["denies"] < found["random"] < found["knows"]
-    assert found["centre"] < found["knows"]
+    assert found["correct"] > 0.1
+    assert found["inverted"] < -0.1
+    assert found["inverted"] < found["random"] < found["correct"]
+    assert found["centre"] < found["correct"]
 
 
-def test_road_is_a_function_of_its_seed_and_leaves_chance_alone(bright: Tensor) -> None:
+def test_road_removes_exact_pixel_counts() -> None:
+    """Of 16 pixels, 20%, 50% and 80% are 3, 8 and 13: of the least, then the most important ones.
+
+    Removed pixels are those that differ from the image, since imputation adds noise.
+    """
+    importance = np.array(
+        [[3, 14, 7, 0], [9, 1, 12, 5], [15, 6, 2, 10], [8, 11, 4, 13]], dtype=np.float32
+    )
+    image = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    removed: list[list[int]] = []
+
+    def record(batch: Tensor) -> Tensor:
+        changed = (batch != image).all(dim=1)[0].numpy()
+        assert np.array_equal(changed, (batch != image).any(dim=1)[0].numpy())
+        removed.append(sorted(importance[changed].astype(int).tolist()))
+        return torch.zeros(1, 2)
+
+    road(record, image, importance[None], torch.zeros(1).long(), seed=0)
+    assert removed == [
+        [0, 1, 2],
+        [13, 14, 15],
+        [0, 1, 2, 3, 4, 5, 6, 7],
+        [8, 9, 10, 11, 12, 13, 14, 15],
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12],
+        [3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
+    ]
+
+
+def test_road_averages_differences_of_probabilities() -> None:
+    """Least minus most important: 0.8 − 0.1, 0.7 − 0.3 and 0.5 − 0.4, of class 1."""
+    probabilities = iter([0.8, 0.1, 0.7, 0.3, 0.5, 0.4])
+
+    def predict(_batch: Tensor) -> Tensor:
+        value = next(probabilities)
+        return torch.tensor([[1 - value, value]]).log()
+
+    maps = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+    found = road(predict, torch.ones(1, 3, 4, 4), maps, torch.ones(1).long(), seed=0)
+    assert found == pytest.approx([(0.7 + 0.4 + 0.1) / 3])
+
+
+def test_removed_pixels_are_imputed_and_others_kept() -> None:
+    """Neighbours' mean in a constant image is its own value, up to the imputer's noise."""
+    batch = torch.full((2, 3, 8, 8), 4.0)
+    batch[1] = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    removed = np.random.default_rng(0).random((2, 64)) < 0.3
+    found = faithfulness._imputed(batch, removed, 0)
+    mask = torch.from_numpy(removed).view(2, 1, 8, 8).expand_as(batch)
+    assert torch.equal(found[~mask], batch[~mask])
+    assert (found[0] - 4.0).abs().max() < 0.5
+    assert (found[1] != batch[1])[mask[1]].all()
+
+
+def test_road_depends_only_on_its_seed(bright: Tensor) -> None:
     classes = torch.zeros(12, dtype=torch.int64)
     torch.manual_seed(5)
-    first = road(looks_at_corner, bright, corner(), classes, seed=1)
+    first = road(corner_logits, bright, corner(), classes, seed=1)
     after = torch.rand(())
-    assert np.array_equal(first, road(looks_at_corner, bright, corner(), classes, seed=1))
-    assert not np.array_equal(first, road(looks_at_corner, bright, corner(), classes, seed=2))
+    assert np.array_equal(first, road(corner_logits, bright, corner(), classes, seed=1))
+    assert not np.array_equal(first, road(corner_logits, bright, corner(), classes, seed=2))
     torch.manual_seed(5)
     assert torch.equal(after, torch.rand(()))
 
 
 def test_deletion_and_insertion_by_hand(bright: Tensor) -> None:
-    """The quarter goes within the first two of eight steps, half of it in each."""
+    """The quarter is deleted in the first two of eight steps, half of it in each."""
     classes = torch.zeros(12, dtype=torch.int64)
     plain = torch.zeros_like(bright)
     plain[:, :, : SIZE // 2, : SIZE // 2] = 1.0
     blocks = np.zeros((12, SIZE, SIZE), np.float32)
     blocks[:, : SIZE // 2, : SIZE // 2] = 1.0
-    deletion, insertion = deletion_insertion(looks_at_corner, plain, blocks, classes)
+    deletion, insertion = deletion_insertion(corner_logits, plain, blocks, classes)
     whole, half, none = (1 / (1 + np.exp(-8 * seen)) for seen in (1.0, 0.5, 0.0))
     assert deletion == pytest.approx(np.full(12, (whole / 2 + half + none * 6.5) / 8), abs=1e-6)
     assert (insertion > 0.85 * whole).all()
-    worse_deletion, worse_insertion = deletion_insertion(looks_at_corner, plain, -blocks, classes)
+    worse_deletion, worse_insertion = deletion_insertion(corner_logits, plain, -blocks, classes)
     assert (worse_deletion > deletion).all()
     assert (worse_insertion < insertion).all()
 
 
-def test_rank_correlation_is_scipys_and_nought_for_a_flat_map() -> None:
+def test_rank_correlation_equals_scipy() -> None:
     rng = np.random.default_rng(0)
     maps, others = rng.normal(size=(3, 4, 4)), rng.normal(size=(3, 4, 4))
     others[0] = maps[0] ** 3
@@ -143,7 +199,7 @@ def test_rank_correlation_is_scipys_and_nought_for_a_flat_map() -> None:
     assert found == pytest.approx([1.0, expected, 0.0])
 
 
-def test_the_mean_stands_with_students_interval() -> None:
+def test_mean_interval_equals_scipy() -> None:
     values = np.random.default_rng(0).normal(3, 1, 20)
     mean, low, high = mean_interval(values)
     expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
@@ -152,7 +208,7 @@ def test_the_mean_stands_with_students_interval() -> None:
     assert mean_interval(np.array([2.0])) == (2.0, float("-inf"), float("inf"))
 
 
-def test_the_middle_is_highest_in_the_middle() -> None:
+def test_centre_maps_are_highest_in_the_centre() -> None:
     maps = centre_maps(np.zeros((2, 8, 6), np.float32))
     assert maps.shape == (2, 8, 6)
     assert maps[0, 3:5, 2:4].min() == maps.max()

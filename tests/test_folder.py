@@ -1,4 +1,4 @@
-"""Folders of pictures that are read."""
+"""Reading a folder of images."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ from PIL import Image
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.data.folder import read_folder
-from tests.support.odd_folders import SIDE, make_pictures, pixels, save
+from tests.support.image_folders import SIDE, make_images, pixels, save
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    return make_pictures(tmp_path / "pictures")
+    return make_images(tmp_path / "pictures")
 
 
-def test_classes_and_files_are_read_in_alphabetical_order(pictures: Path) -> None:
+def test_classes_and_files_are_sorted(pictures: Path) -> None:
     save(pictures / "train/ant/10.png", pixels(30))
     save(pictures / "train/ant/1.png", pixels(31))
     save(pictures / "test/ant/z.bmp", pixels(32))
@@ -38,7 +38,7 @@ def test_classes_and_files_are_read_in_alphabetical_order(pictures: Path) -> Non
 
 
 @pytest.mark.parametrize("backwards", [False, True])
-def test_the_order_does_not_depend_on_the_file_system(
+def test_order_is_independent_of_file_system(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool
 ) -> None:
     iterdir = Path.iterdir
@@ -50,13 +50,13 @@ def test_the_order_does_not_depend_on_the_file_system(
     assert raw.train.files == ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"]
 
 
-def test_hidden_files_and_folders_are_passed_over(pictures: Path) -> None:
+def test_hidden_files_and_folders_are_ignored(pictures: Path) -> None:
     before = read_folder(str(pictures))
     (pictures / "train/cat/.DS_Store").write_bytes(b"x")
     (pictures / "train/cat/Thumbs.db").write_bytes(b"x")
     (pictures / "train/cat/._0.png").write_bytes(b"x")
     (pictures / "train/.cache").mkdir()
-    (pictures / "train/README.txt").write_text("about these pictures")
+    (pictures / "train/README.txt").write_text("about these images")
     (pictures / "test/dog/.ipynb_checkpoints").mkdir()
     after = read_folder(str(pictures))
     assert after.train.files == before.train.files
@@ -64,8 +64,10 @@ def test_hidden_files_and_folders_are_passed_over(pictures: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.bmp", "x.gif", "x.tif", "x.webp", "x.ppm", "x.JPG"])
-def test_any_format_that_pillow_reads_will_do(pictures: Path, name: str) -> None:
-    flat = np.full((SIDE, SIDE, 3), (200, 120, 40), np.uint8)  # lossy formats keep one colour
+def test_formats_of_pillow_are_read(pictures: Path, name: str) -> None:
+    flat = np.full(
+        (SIDE, SIDE, 3), (200, 120, 40), np.uint8
+    )  # lossy formats preserve a single colour
     save(pictures / "train/cat" / name, flat)
     raw = read_folder(str(pictures))
     assert raw.train.files is not None
@@ -97,7 +99,7 @@ def test_other_colour_modes_become_rgb(pictures: Path) -> None:
         assert np.array_equal(read[f"cat/{name}"], colour)
 
 
-def test_a_relative_folder_is_looked_up_in_the_raw_data_root(
+def test_relative_folder_is_below_raw_data_root(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CIFARPIPE_DATA", str(pictures.parent))
@@ -111,7 +113,7 @@ def test_a_relative_folder_is_looked_up_in_the_raw_data_root(
     assert read_folder("pictures").classes == ["cat", "dog"]
 
 
-def test_a_class_may_have_any_name(pictures: Path) -> None:
+def test_any_class_name_is_accepted(pictures: Path) -> None:
     name = "<img src=x onerror=alert(1)>"
     for half in ("train", "test"):
         save(pictures / half / name / "1.png", pixels(40))

@@ -1,4 +1,4 @@
-"""Folders of pictures that can't be used, and what is said of each."""
+"""Folders of images that are refused, and the messages."""
 
 import os
 import subprocess
@@ -11,11 +11,11 @@ import yaml
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.reader import load_params
 from cifarpipe.data.folder import read_folder
-from tests.support.odd_folders import (
-    SPOILT,
-    Spoil,
+from tests.support.image_folders import (
+    DAMAGES,
+    Damage,
     empty_class,
-    make_pictures,
+    make_images,
     not_square,
     pixels,
     save,
@@ -24,12 +24,12 @@ from tests.support.odd_folders import (
 )
 
 ROOT = Path(__file__).parents[1]
-spoilt = pytest.mark.parametrize("spoil", SPOILT, ids=lambda spoil: spoil.__name__)
+damaged = pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    return make_pictures(tmp_path / "pictures")
+    return make_images(tmp_path / "pictures")
 
 
 def refused(root: Path) -> str:
@@ -38,33 +38,33 @@ def refused(root: Path) -> str:
     return str(refusal.value)
 
 
-@spoilt
-def test_what_cannot_be_used_is_refused_and_named(pictures: Path, spoil: Spoil) -> None:
-    wanted = spoil(pictures)
+@damaged
+def test_invalid_folder_is_refused(pictures: Path, damage: Damage) -> None:
+    expected = damage(pictures)
     message = refused(pictures)
-    for part in wanted:
+    for part in expected:
         assert part in message
 
 
-def test_all_faults_are_named_at_once(pictures: Path) -> None:
+def test_all_errors_are_reported_at_once(pictures: Path) -> None:
     text_file(pictures)
     two_sizes(pictures)
     not_square(pictures)
     empty_class(pictures)
     message = refused(pictures)
-    assert "has pictures that can't be used (5):" in message
+    assert "has images that can't be used (5):" in message
     assert message.count("\n  - ") == 5
     assert "… and" not in message
 
 
-def test_no_more_than_ten_faults_are_listed(pictures: Path) -> None:
+def test_at_most_ten_errors_are_listed(pictures: Path) -> None:
     for number in range(10):
-        (pictures / f"train/cat/{number}.jpg").write_text("no picture")
+        (pictures / f"train/cat/{number}.jpg").write_text("not an image")
     ten = refused(pictures)
     assert ten.count("\n  - ") == 10
     assert "… and" not in ten
     for number in range(3):
-        (pictures / f"test/dog/{number}.jpg").write_text("no picture")
+        (pictures / f"test/dog/{number}.jpg").write_text("not an image")
     message = refused(pictures)
     assert "(13):" in message
     assert message.count("\n  - ") == 10
@@ -85,7 +85,7 @@ def write_params(folder: Path, pictures: Path) -> None:
 
 @pytest.fixture
 def workspace(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder to run the stage in, with parameters that name the pictures."""
+    """Change to a folder with a params.yaml for the images, and return it."""
     folder = tmp_path / "workspace"
     folder.mkdir()
     write_params(folder, pictures)
@@ -93,32 +93,32 @@ def workspace(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return folder
 
 
-def left_in(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-@spoilt
-def test_the_stage_refuses_it_too_and_leaves_nothing(
+@damaged
+def test_stage_refuses_invalid_folder_and_writes_nothing(
     pictures: Path,
     workspace: Path,
-    spoil: Spoil,
+    damage: Damage,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from cifarpipe.config.command import run
     from stages.prepare import main
 
-    wanted = spoil(pictures)
+    expected = damage(pictures)
     monkeypatch.setattr(sys, "argv", ["prepare"])
     with pytest.raises(SystemExit) as ended:
         run(main)
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert said.count("error: ") == 1
-    assert "Traceback" not in said
-    for part in wanted:
-        assert part in said
-    assert left_in(workspace) == ["params.yaml"]
+    message = capsys.readouterr().err
+    assert message.count("error: ") == 1
+    assert "Traceback" not in message
+    for part in expected:
+        assert part in message
+    assert files_in(workspace) == ["params.yaml"]
 
 
 def command(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -129,28 +129,24 @@ def command(folder: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_the_command_ends_with_2_a_message_and_nothing_left(
-    pictures: Path, workspace: Path
-) -> None:
-    wanted = [*text_file(pictures)[1:], *two_sizes(pictures)[1:]]
+def test_command_refuses_invalid_folder_with_code_2(pictures: Path, workspace: Path) -> None:
+    expected = [*text_file(pictures)[1:], *two_sizes(pictures)[1:]]
     done = command(workspace)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.count("error: ") == 1
-    for part in wanted:
+    for part in expected:
         assert part in done.stderr
-    assert left_in(workspace) == ["params.yaml"]
+    assert files_in(workspace) == ["params.yaml"]
 
 
-def test_the_command_reads_a_folder_whatever_its_classes_are_called(
-    pictures: Path, workspace: Path
-) -> None:
+def test_command_accepts_any_class_name(pictures: Path, workspace: Path) -> None:
     for name in ("<img src=x onerror=alert(1)>", "$a", "日本"):
         for half in ("train", "test"):
             save(pictures / half / name / "1.png", pixels(40))
     done = command(workspace)
     assert done.returncode == 0, done.stderr
     assert "folder: 5 classes, 5 train, 2 val, 5 test" in done.stdout
-    assert not [path for path in left_in(workspace) if ".partial" in path]
+    assert not [path for path in files_in(workspace) if ".partial" in path]
     assert load_params(workspace / "params.yaml").data.folder == str(pictures)
-    assert "data/prepared/dataset.json" in left_in(workspace)
+    assert "data/prepared/dataset.json" in files_in(workspace)

@@ -1,7 +1,7 @@
-"""Grad-CAM against cases worked out by hand and by plain autograd.
+"""Grad-CAM compared with a case computed by hand and with plain autograd.
 
-The reference below asks autograd for the gradient at the layer's output and does the paper's two
-sums an image at a time; it shares no code with grad-cam and finds tokens by their number.
+The reference below takes the gradient at the layer's output from autograd and computes the paper's
+two sums for one image at a time. It shares no code with grad-cam and finds tokens by their number.
 """
 
 import math
@@ -14,24 +14,20 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from cifarpipe.config.schema import Params
-from cifarpipe.explanations.gradcam import (
-    Maps,
-    class_activation_maps,
-    enlarge,
-    without_evidence,
-)
+from cifarpipe.explanations.gradcam import class_activation_maps, upsample
 from cifarpipe.models.vit import ViT
-from tests.support.gradcam_setting import ARCHITECTURES, Case, K, make_case
+from cifarpipe.results.maps import Maps, without_evidence
+from tests.support.gradcam_cases import ARCHITECTURES, Case, K, make_case
 
 
 class ByHand(nn.Module):
-    """A layer that hands its input on, and a head whose weights are whole numbers."""
+    """An identity layer, and a head whose weights are integers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Identity()
         self.head = nn.Linear(8, 2, bias=False)
-        # Of each class: channel 0 at its four places, channel 1 at its four places.
+        # Of each class: channel 0 at four positions, then channel 1 at four positions.
         weights = [[1, 2, 3, 2, -1, -1, 0, -2], [0, 0, 4, 0, 1, 1, 1, 1]]
         self.head.weight.data = torch.tensor(weights, dtype=torch.float32)
 
@@ -69,11 +65,11 @@ def assert_close(maps: Maps, expected: Maps) -> None:
     np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
 
 
-# What the maps are.
+# Values of the maps.
 
 
 def test_maps_by_hand() -> None:
-    """Class 0 weighs the channels (1+2+3+2)/4 = 2 and (-1-1+0-2)/4 = -1; class 1 weighs both 1."""
+    """The channels' weights are (1+2+3+2)/4 = 2 and (-1-1+0-2)/4 = -1; for class 1, both are 1."""
     image = torch.tensor([[[1.0, -2.0], [3.0, 4.0]], [[2.0, 0.0], [0.0, -2.0]], [[9.0, 9.0]] * 2])
     model = ByHand()
     maps = class_activation_maps(
@@ -83,19 +79,19 @@ def test_maps_by_hand() -> None:
     assert maps.tolist() == [[[0, -4], [6, 10]], [[3, -2], [3, 2]]]
 
 
-def test_maps_are_those_of_plain_autograd(case: Case) -> None:
+def test_maps_equal_plain_autograd(case: Case) -> None:
     expected = reference_maps(case)
-    assert expected.min() < 0 < expected.max()  # signed: neither side is cut off
+    assert expected.min() < 0 < expected.max()  # signed
     assert_close(case.maps(), expected)
 
 
-def test_the_packages_own_maps_are_ours_cut_off_scaled_and_enlarged(case: Case) -> None:
+def test_processed_maps_equal_those_of_grad_cam(case: Case) -> None:
     targets = [ClassifierOutputTarget(label) for label in case.classes.tolist()]
     with GradCAM(case.model, [case.layer], reshape_transform=case.to_map) as package:
         theirs = package(case.batch, targets)
 
-    def spread(maps: Maps) -> Maps:
-        """Bring each map to 0 … 1 on its own."""
+    def scale(maps: Maps) -> Maps:
+        """Scale each map to 0 to 1."""
         flat = maps.reshape(len(maps), -1)
         low, high = (bound[:, None, None] for bound in (flat.min(axis=1), flat.max(axis=1)))
         return (maps - low) / (high - low + 1e-7)
@@ -103,12 +99,12 @@ def test_the_packages_own_maps_are_ours_cut_off_scaled_and_enlarged(case: Case) 
     maps = case.maps()
     positive = ~without_evidence(maps)
     assert positive.sum() >= 3
-    ours = spread(enlarge(spread(np.maximum(maps[positive], 0)), 32))
-    np.testing.assert_allclose(ours, theirs[positive], atol=1e-3)
+    found = scale(upsample(scale(np.maximum(maps[positive], 0)), 32))
+    np.testing.assert_allclose(found, theirs[positive], atol=1e-3)
 
 
-def test_maps_of_one_image_can_be_compared_between_classes(case: Case) -> None:
-    """Their difference is the map of the difference of the logits: why this rather than that."""
+def test_difference_of_maps_is_map_of_difference(case: Case) -> None:
+    """Maps of two classes are comparable: their difference explains the logits' difference."""
 
     class Difference(nn.Module):
         def __init__(self) -> None:
@@ -119,7 +115,7 @@ def test_maps_of_one_image_can_be_compared_between_classes(case: Case) -> None:
             logits = self.model(images)
             return logits[:, 1:2] - logits[:, 3:4]
 
-    this, that = (
+    first, second = (
         class_activation_maps(
             case.model, case.layer, case.to_map, case.batch, torch.full((6,), label)
         )
@@ -128,45 +124,45 @@ def test_maps_of_one_image_can_be_compared_between_classes(case: Case) -> None:
     contrast = class_activation_maps(
         Difference().eval(), case.layer, case.to_map, case.batch, torch.zeros(6, dtype=torch.int64)
     )
-    assert_close(this - that, contrast)
-    assert not np.allclose(this, that, rtol=1e-2)
+    assert_close(first - second, contrast)
+    assert not np.allclose(first, second, rtol=1e-2)
 
 
-def test_raw_magnitude_is_kept(case: Case) -> None:
-    """Twice the head, twice the evidence; the package's own scaling would hide it."""
+def test_doubled_head_doubles_the_maps(case: Case) -> None:
+    """grad-cam's own scaling would hide this."""
     before = case.maps()
     with torch.no_grad():
         for parameter in case.model.head.parameters():
             parameter *= 2
     after = case.maps()
     np.testing.assert_allclose(after, 2 * before, rtol=1e-4, atol=1e-7)
-    assert np.abs(before).max() > 1e-4  # else the comparison would say little
+    assert np.abs(before).max() > 1e-4  # otherwise the comparison is trivial
 
 
-def test_images_do_not_change_each_others_maps(case: Case) -> None:
-    alone = [
+def test_maps_of_batch_equal_single_images(case: Case) -> None:
+    single = [
         class_activation_maps(
             case.model, case.layer, case.to_map, case.batch[[i]], case.classes[[i]]
         )
         for i in range(6)
     ]
-    assert_close(case.maps(), np.concatenate(alone))
+    assert_close(case.maps(), np.concatenate(single))
 
 
 # The layer and its layout.
 
 
 @pytest.mark.parametrize("late", ["blocks.2", "blocks.2.mlp_norm", "blocks.2.mlp"])
-def test_past_a_vits_last_attention_every_map_is_zero(vit: Case, late: str) -> None:
+def test_maps_after_last_attention_are_zero(vit: Case, late: str) -> None:
     assert len(vit.model.blocks) == 3
     layer = vit.model.get_submodule(late)
     maps = class_activation_maps(vit.model, layer, vit.to_map, vit.batch, vit.classes)
     assert maps.shape == (6, 8, 8)
     assert (maps == 0).all()
-    assert without_evidence(maps).all()  # which is how the report would tell
+    assert without_evidence(maps).all()
 
 
-def test_a_vit_without_class_token_adds_its_map_up_to_the_logit() -> None:
+def test_mean_pooled_vit_map_sums_to_logit() -> None:
     torch.manual_seed(0)
     model = ViT(
         image_size=32, num_classes=K, patch=4, dim=8, depth=2, heads=2, head_dim=4, mlp_dim=8,
@@ -181,29 +177,29 @@ def test_a_vit_without_class_token_adds_its_map_up_to_the_logit() -> None:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_the_chosen_layer_has_evidence_all_over(name: str, demo_params: Params) -> None:
+def test_selected_layer_has_evidence_everywhere(name: str, demo_params: Params) -> None:
     maps = make_case(name, demo_params).maps()
-    assert min(maps.shape[1:]) >= 8  # 4 × 4 says nearly nothing of 32 × 32
+    assert min(maps.shape[1:]) >= 8  # 4 × 4 is too coarse for 32 × 32 pixels
     assert (maps != 0).mean() > 0.9
     assert not without_evidence(maps).all()
 
 
-def test_a_wrong_layout_makes_stripes_and_no_error(vit: Case) -> None:
-    """Channels taken for tokens: what the tests of the layout above are there to find out."""
+def test_wrong_layout_gives_other_maps_without_error(vit: Case) -> None:
+    """Channels taken for tokens; the comparison with autograd must notice it."""
 
     def wrong(activation: Tensor) -> Tensor:
         tokens = activation[..., 1:].permute(0, 3, 1, 2)  # [B, N, 1, C]
         return tokens.reshape(len(tokens), -1, 8, 8)
 
-    right = vit.maps()
+    expected = vit.maps()
     striped = class_activation_maps(vit.model, vit.layer, wrong, vit.batch, vit.classes)
-    assert striped.shape == right.shape
-    assert abs(np.corrcoef(striped.ravel(), right.ravel())[0, 1]) < 0.3
-    assert_close(right, reference_maps(vit))
+    assert striped.shape == expected.shape
+    assert abs(np.corrcoef(striped.ravel(), expected.ravel())[0, 1]) < 0.3
+    assert_close(expected, reference_maps(vit))
 
 
-def test_a_patch_that_alone_matters_lies_where_it_is() -> None:
-    """A token net that reads patch (1, 2) alone: nothing else can hold evidence."""
+def test_single_relevant_patch_is_located() -> None:
+    """All patches but (1, 2) are zero, so that only it can hold evidence."""
     torch.manual_seed(0)
     model = ViT(
         image_size=16, num_classes=2, patch=4, dim=8, depth=1, heads=1, head_dim=8, mlp_dim=8
@@ -218,29 +214,21 @@ def test_a_patch_that_alone_matters_lies_where_it_is() -> None:
     assert maps[0, 1, 2] != 0
 
 
-# What is made of the maps.
+# Processing of the maps.
 
 
-def test_maps_without_evidence_are_counted_not_guessed() -> None:
-    maps = np.zeros((5, 2, 2), np.float32)
-    maps[1] = -1
-    maps[2, 0, 1] = 1e-12  # little is not none
-    maps[3] = [[-5, -5], [-5, 0.1]]
-    assert without_evidence(maps).tolist() == [True, True, False, False, True]
-
-
-def test_enlarging_by_hand() -> None:
-    """Bilinear between the middles of the cells, constant outside them."""
+def test_upsampling_by_hand() -> None:
+    """Bilinear between the centres of the cells, constant outside them."""
     across = np.array([[1, 0.75, 0.25, 0], [0, 0.25, 0.75, 1]])
     cell = np.array([[1, 2], [3, -4]], np.float32)
     expected = across.T @ cell @ across
-    np.testing.assert_allclose(enlarge(cell[None], 4)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(upsample(cell[None], 4)[0], expected, rtol=1e-6)
 
 
-def test_enlarging_is_torchs_and_keeps_magnitude() -> None:
+def test_upsampling_equals_pytorch() -> None:
     maps = np.random.default_rng(0).normal(size=(5, 8, 8)).astype(np.float32)
-    upsample = nn.Upsample(size=(32, 32), mode="bilinear")
-    big = enlarge(maps, 32)
-    assert big.shape == (5, 32, 32)
-    np.testing.assert_allclose(big, upsample(torch.from_numpy(maps)[None])[0].numpy(), atol=1e-6)
-    np.testing.assert_array_equal(enlarge(maps[:, ::-1].transpose(0, 2, 1), 8).mT, maps[:, ::-1])
+    reference = nn.Upsample(size=(32, 32), mode="bilinear")
+    large = upsample(maps, 32)
+    assert large.shape == (5, 32, 32)
+    np.testing.assert_allclose(large, reference(torch.from_numpy(maps)[None])[0].numpy(), atol=1e-6)
+    np.testing.assert_array_equal(upsample(maps[:, ::-1].transpose(0, 2, 1), 8).mT, maps[:, ::-1])

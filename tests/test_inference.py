@@ -1,7 +1,8 @@
-"""Logits of a batch: in order, whole, and without a trace on the network."""
+"""The forward pass over many images: order, completeness, and an unchanged network."""
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
 
 
 class Net(nn.Module):
-    """A network whose answer differs between training and evaluation in two ways."""
+    """A network whose output differs between training and evaluation: batch norm and dropout."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ def logits_of(model: nn.Module, images: torch.Tensor, batch_size: int, **more: A
     return compute_logits(model, store, mean=MEAN, std=STD, batch_size=batch_size, **more)
 
 
-def test_mirrored_is_as_if_the_images_were(model: Net, images: torch.Tensor) -> None:
+def test_mirrored_equals_flipped_images(model: Net, images: torch.Tensor) -> None:
     flipped = images.numpy()[:, :, ::-1].copy()  # [N, H, W, 3]
     expected = logits_of(model, torch.from_numpy(flipped), 10)
     assert torch.equal(logits_of(model, images, 10, mirrored=True), expected)
@@ -55,7 +56,7 @@ def test_mirrored_is_as_if_the_images_were(model: Net, images: torch.Tensor) -> 
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 22, 23, 500])
-def test_every_batch_size_gives_the_same_logits(
+def test_batch_size_does_not_change_logits(
     model: Net, images: torch.Tensor, batch_size: int
 ) -> None:
     logits = logits_of(model, images, batch_size)
@@ -65,20 +66,20 @@ def test_every_batch_size_gives_the_same_logits(
     torch.testing.assert_close(logits, expected)
 
 
-def test_the_last_batch_is_ragged_and_complete(model: Net, images: torch.Tensor) -> None:
+def test_last_batch_may_be_smaller(model: Net, images: torch.Tensor) -> None:
     logits_of(model, images, 10)
     assert model.batches == [10, 10, 3]
 
 
-def test_logits_stand_in_the_order_of_the_images(model: Net, images: torch.Tensor) -> None:
+def test_logits_follow_the_order_of_images(model: Net, images: torch.Tensor) -> None:
     order = torch.randperm(23, generator=torch.Generator().manual_seed(2))
-    mixed = logits_of(model, images[order], 6)
-    torch.testing.assert_close(mixed, logits_of(model, images, 6)[order])
-    assert len(mixed.unique(dim=0)) == 23  # else any order would pass
+    shuffled = logits_of(model, images[order], 6)
+    torch.testing.assert_close(shuffled, logits_of(model, images, 6)[order])
+    assert len(shuffled.unique(dim=0)) == 23  # otherwise any order would pass
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_mode_is_given_back_and_statistics_stay(
+def test_mode_and_statistics_are_unchanged(
     model: Net, images: torch.Tensor, training: bool
 ) -> None:
     model.train(training)
@@ -89,7 +90,7 @@ def test_the_mode_is_given_back_and_statistics_stay(
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_the_mode_is_given_back_after_an_exception(model: Net, images: torch.Tensor) -> None:
+def test_mode_is_restored_after_an_exception(model: Net, images: torch.Tensor) -> None:
     model.train()
     model.head.register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -98,15 +99,21 @@ def test_the_mode_is_given_back_after_an_exception(model: Net, images: torch.Ten
     assert model.dropout.training
 
 
-def test_nothing_is_recorded_for_gradients(model: Net, images: torch.Tensor) -> None:
+def test_no_gradients_are_recorded(model: Net, images: torch.Tensor) -> None:
     logits = logits_of(model, images, 10)
     assert not logits.requires_grad
     assert logits.grad_fn is None
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_bf16_comes_close_and_is_handed_over_as_fp32(model: Net, images: torch.Tensor) -> None:
-    exact, rough = logits_of(model, images, 10), logits_of(model, images, 10, precision="bf16")
-    assert rough.dtype == torch.float32
-    assert not torch.equal(exact, rough)
-    torch.testing.assert_close(rough, exact, atol=0.1, rtol=0.05)
+def test_bf16_logits_are_close_and_fp32(model: Net, images: torch.Tensor) -> None:
+    exact, rounded = logits_of(model, images, 10), logits_of(model, images, 10, precision="bf16")
+    assert rounded.dtype == torch.float32
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(rounded, exact, atol=0.1, rtol=0.05)
+
+
+def test_selected_images_are_computed_in_order(model: Net, images: torch.Tensor) -> None:
+    which = np.array([5, 2, 17, 2])
+    expected = logits_of(model, images, 10)[which]
+    torch.testing.assert_close(logits_of(model, images, 3, which=which), expected)

@@ -1,4 +1,4 @@
-"""Wilson's interval against SciPy's."""
+"""Wilson's interval compared with SciPy's."""
 
 import pytest
 import scipy.stats
@@ -10,7 +10,7 @@ from cifarpipe.results.intervals import wilson_interval
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_is_scipys(case: tuple[int, int]) -> None:
+def test_wilson_interval_equals_scipy(case: tuple[int, int]) -> None:
     hits, n = case
     expected = scipy.stats.binomtest(hits, n).proportion_ci(method="wilson")
     low, high = wilson_interval(hits, n)
@@ -19,5 +19,5 @@ def test_wilson_interval_is_scipys(case: tuple[int, int]) -> None:
     assert low - 1e-12 <= hits / n <= high + 1e-12
 
 
-def test_wilson_interval_of_nothing_says_nothing() -> None:
+def test_wilson_interval_without_images_is_unit() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)

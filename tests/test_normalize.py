@@ -1,4 +1,4 @@
-"""Normalisation against torchvision's."""
+"""Normalisation compared with torchvision's."""
 
 import torch
 from torchvision.transforms.v2 import functional as reference
@@ -9,7 +9,7 @@ MEAN = torch.tensor([0.4914, 0.4822, 0.4465])
 STD = torch.tensor([0.2470, 0.2435, 0.2616])
 
 
-def test_normalize_is_torchvisions() -> None:
+def test_normalize_equals_torchvision() -> None:
     images = torch.randint(0, 256, (16, 32, 32, 3)).to(torch.uint8)
     before = images.clone()
     ours = normalize(images, MEAN, STD)

@@ -1,4 +1,4 @@
-"""What a report says it was made by."""
+"""Revision and package versions of a report."""
 
 import shutil
 import subprocess
@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cifarpipe.report.provenance import REPORTED, git_revision, provenance
+from cifarpipe.report.provenance import PACKAGES, git_revision, provenance
 
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Go to a repository with one commit."""
+    """Change to a repository with one commit, and return it."""
     monkeypatch.chdir(tmp_path)
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # set inside git's hooks
         monkeypatch.delenv(name, raising=False)
@@ -29,7 +29,7 @@ def git(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def test_the_revision_is_gits(repository: Path) -> None:
+def test_revision_is_the_commit(repository: Path) -> None:
     revision = git_revision()
     assert len(revision) == 12
     assert git("rev-parse", "HEAD").startswith(revision)
@@ -40,7 +40,7 @@ def commit(message: str) -> None:
     git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--no-verify", "-m", message)
 
 
-def test_results_and_documents_make_no_other_revision(repository: Path) -> None:
+def test_results_and_documents_do_not_change_revision(repository: Path) -> None:
     clean = git_revision()
     for written in ("reports/index.html", "dvc.lock", "new.txt"):
         (repository / written).write_text("second")
@@ -51,7 +51,7 @@ def test_results_and_documents_make_no_other_revision(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["cifarpipe/code.py", "cifarpipe/new.py", "params.yaml"])
-def test_changes_of_what_makes_results_are_told(repository: Path, path: str) -> None:
+def test_changed_code_and_parameters_mark_the_revision(repository: Path, path: str) -> None:
     clean = git_revision()
     (repository / path).write_text("second")
     assert git_revision() == f"{clean} with changes"
@@ -60,9 +60,7 @@ def test_changes_of_what_makes_results_are_told(repository: Path, path: str) -> 
     assert git_revision() != clean
 
 
-def test_a_copy_that_git_ignores_has_the_current_commit(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ignored_copy_has_current_commit(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (repository / ".gitignore").write_text("copy/\n")
     commit("ignore")
     shutil.copytree(repository / "cifarpipe", repository / "copy/cifarpipe")
@@ -70,7 +68,7 @@ def test_a_copy_that_git_ignores_has_the_current_commit(
     assert git("rev-parse", "HEAD").startswith(git_revision())
 
 
-def test_outside_a_repository_there_is_none(
+def test_revision_outside_repository_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -79,12 +77,12 @@ def test_outside_a_repository_there_is_none(
     assert git_revision() == "none"
 
 
-def test_without_git_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_revision_without_git_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert git_revision() == "none"
 
 
-def test_versions_are_those_in_use() -> None:
-    found = provenance(REPORTED)
-    assert list(found) == ["revision", "Python", *REPORTED]
+def test_versions_are_those_installed() -> None:
+    found = provenance(PACKAGES)
+    assert list(found) == ["revision", "Python", *PACKAGES]
     assert found["torch"].split("+")[0] == torch.__version__.split("+")[0]

@@ -1,7 +1,7 @@
-"""The page in a real browser: what people do with it, in both colour schemes, without a fault.
+"""The page in a real browser, in both colour schemes.
 
-`CIFARPIPE_REPORT` names another page to try than the one made here; what is known of this one's
-pictures alone is left out then.
+The variable `CIFARPIPE_REPORT` may hold the path of another page than the one made here; tests of
+this one's own images are skipped then.
 """
 
 import os
@@ -15,16 +15,16 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from cifarpipe.config.schema import Params
-from cifarpipe.figures.maps import MAP_COLOURS
+from cifarpipe.figures.explanations import MAP_COLOURS
 from cifarpipe.store.outputs import write_text
 from tests.support.browsing import Visit, started_browser, visit
-from tests.support.report_setting import make_images, make_report
+from tests.support.report_inputs import make_images, make_report
 
 OTHER = os.environ.get("CIFARPIPE_REPORT")
 pytestmark = pytest.mark.browser
-own_page = pytest.mark.skipif(OTHER is not None, reason="another page is tried")
-HOT = (2, 5)  # cell of the map that alone holds evidence
-PLACE = 75  # of the image whose map that is
+own_page = pytest.mark.skipif(OTHER is not None, reason="another page is tested")
+HOT = (2, 5)  # the only cell of a map with evidence
+POSITION = 75  # of the image of that map
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +39,15 @@ def file(tmp_path_factory: pytest.TempPathFactory, demo_params: Params) -> Path:
         return Path(OTHER).resolve()
     folder = tmp_path_factory.mktemp("report")
     report = make_report(demo_params, folder)
-    report.results[0] = replace(report.results[0], method="eigencam")  # the last one
-    for model in report.results:  # the surest of all its errors
-        assert not model.right[PLACE]
-        model.predictions.loc[PLACE, "confidence"] = 0.9999
-        model.predicted_maps[PLACE] = -1.0
-        model.predicted_maps[PLACE][HOT] = 1.0
-        model.true_maps[PLACE] = -2.0
+    last = report.results[0]  # in the page's order
+    agnostic = replace(last.explanations, method="eigencam")
+    report.results[0] = replace(last, explanations=agnostic)
+    for model in report.results:
+        assert not model.is_correct[POSITION]
+        model.predictions.loc[POSITION, "confidence"] = 0.9999  # the most confident error
+        model.explanations.predicted[POSITION] = -1.0
+        model.explanations.predicted[POSITION][HOT] = 1.0
+        model.explanations.true[POSITION] = -2.0
     write_text(folder / "index.html", report.html())
     return folder / "index.html"
 
@@ -67,10 +69,10 @@ def page(opened: Visit) -> Page:
 
 
 def count(page: Page) -> int:
-    """Return how many images match, as the page says."""
-    said = page.locator("#matches").inner_text()
-    found = re.match(r"([\d,]+) test images? of ", said)
-    assert found, said
+    """Return how many images match, according to the page."""
+    text = page.locator("#matches").inner_text()
+    found = re.match(r"([\d,]+) test images? of ", text)
+    assert found, text
     return int(found[1].replace(",", ""))
 
 
@@ -85,13 +87,13 @@ def test_colours_follow_the_scheme(opened: Visit, request: pytest.FixtureRequest
     assert abs(lightness[0] - lightness[1]) > 400
 
 
-def test_filters_narrow_what_is_shown(page: Page) -> None:
+def test_filters_narrow_the_images(page: Page) -> None:
     errors = count(page)
     first_row = page.locator("#leaderboard tbody tr").first
     assert int(first_row.locator("td button").inner_text().replace(",", "")) == errors
-    page.select_option("[name=answers]", "all")
+    page.select_option("[name=outcome]", "all")
     whole = count(page)
-    page.select_option("[name=answers]", "correct")
+    page.select_option("[name=outcome]", "correct")
     assert count(page) == whole - errors
     by_class = 0
     for option in page.locator("[name=true] option").all()[1:]:
@@ -100,17 +102,17 @@ def test_filters_narrow_what_is_shown(page: Page) -> None:
     assert by_class == whole - errors
     page.select_option("[name=true]", "")
     page.fill("[name=low]", "0.5")
-    sure = count(page)
+    confident = count(page)
     page.fill("[name=low]", "0")
     page.fill("[name=high]", "0.4999")
-    assert count(page) == whole - errors - sure
-    page.fill("[name=high]", "")  # as if it were 1
+    assert count(page) == whole - errors - confident
+    page.fill("[name=high]", "")  # an empty field means 1
     assert count(page) == whole - errors
     page.click("button[type=reset]")
     expect(page.locator("#matches")).to_contain_text(f"{errors:,} test image")
 
 
-def test_every_model_can_be_chosen_and_tiles_say_what_they_show(page: Page) -> None:
+def test_every_model_can_be_selected(page: Page) -> None:
     for option in page.locator("[name=model] option").all():
         name = option.get_attribute("value")
         page.select_option("[name=model]", name)
@@ -121,14 +123,14 @@ def test_every_model_can_be_chosen_and_tiles_say_what_they_show(page: Page) -> N
             assert re.fullmatch(r"#\d+ true: .+ → predicted: .+ \([01]\.\d\d\)", words), words
 
 
-def test_order_is_by_confidence(page: Page) -> None:
+def test_order_follows_confidence(page: Page) -> None:
     def confidences() -> list[float]:
         texts = page.locator("#tiles button").all_inner_texts()
         return [float(re.findall(r"\((\d\.\d+)\)", text)[-1]) for text in texts]
 
-    page.select_option("[name=order]", "surest")
+    page.select_option("[name=order]", "most-confident")
     assert confidences() == sorted(confidences(), reverse=True)
-    page.select_option("[name=order]", "unsurest")
+    page.select_option("[name=order]", "least-confident")
     assert confidences() == sorted(confidences())
 
 
@@ -156,29 +158,28 @@ def test_tables_are_sorted_by_mouse_and_keyboard(page: Page) -> None:
         assert table.locator("[aria-sort]").count() == 1
 
 
-def test_a_confusion_opens_the_images_behind_it(page: Page) -> None:
+def test_confusion_count_shows_its_images(page: Page) -> None:
     cell = page.locator(".confusion tbody tr td button").nth(1)
-    number, wanted = cell.inner_text(), cell.evaluate("b => JSON.parse(b.dataset.ask)")
+    number, query = cell.inner_text(), cell.evaluate("b => JSON.parse(b.dataset.query)")
     cell.click()
     assert count(page) == int(number.replace(",", ""))
     names = page.evaluate("JSON.parse(document.getElementById('data').textContent).classes")
     for text in page.locator("#tiles button").all_inner_texts():
-        assert f"true: {names[int(wanted['true'])]}" in text
-        assert f"predicted: {names[int(wanted['predicted'])]}" in text
-    assert (
-        page.evaluate("document.activeElement.id") == "matches"
-    )  # read out, and Tab goes on there
+        assert f"true: {names[int(query['true'])]}" in text
+        assert f"predicted: {names[int(query['predicted'])]}" in text
+    # The focus moves there, so that a screen reader reads it.
+    assert page.evaluate("document.activeElement.id") == "matches"
 
 
-def test_every_count_on_the_page_is_that_of_its_images(page: Page) -> None:
-    """The page compares them itself, and complains."""
-    buttons = page.locator("button[data-ask]")
+def test_every_count_equals_its_images(page: Page) -> None:
+    """The page compares them itself, and reports a difference."""
+    buttons = page.locator("button[data-query]")
     assert buttons.count() > 50
-    page.evaluate("document.querySelectorAll('button[data-ask]').forEach((b) => b.click())")
-    expect(page.locator("#fault")).to_be_hidden()
+    page.evaluate("document.querySelectorAll('button[data-query]').forEach((b) => b.click())")
+    expect(page.locator("#page-error")).to_be_hidden()
 
 
-def test_an_image_is_shown_with_every_models_answer_and_maps(page: Page) -> None:
+def test_image_is_shown_with_maps_of_all_models(page: Page) -> None:
     models = page.locator("[name=model] option").count()
     page.locator("#tiles button").first.click()
     dialog = page.locator("dialog")
@@ -199,12 +200,12 @@ def test_an_image_is_shown_with_every_models_answer_and_maps(page: Page) -> None
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     focused = page.evaluate("document.activeElement.closest('#tiles') !== null")
-    assert focused  # where it was
+    assert focused  # as before
 
 
-def test_all_can_be_reached_by_keyboard(page: Page) -> None:
+def test_controls_are_reachable_by_keyboard(page: Page) -> None:
     page.locator("[name=model]").focus()
-    for name in ("answers", "true", "predicted", "shared", "low", "high", "order"):
+    for name in ("outcome", "true", "predicted", "shared", "low", "high", "order"):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.name") == name
     page.keyboard.press("Tab")
@@ -213,8 +214,8 @@ def test_all_can_be_reached_by_keyboard(page: Page) -> None:
     expect(page.locator("dialog")).to_be_visible()
 
 
-def test_keys_still_work_at_the_last_image(page: Page) -> None:
-    """A button that is disabled while it has the focus takes the keyboard with it."""
+def test_keys_work_at_the_last_image(page: Page) -> None:
+    """A button that is disabled while it has the focus loses it, and with it the arrow keys."""
     while page.locator("#more").is_visible():
         page.locator("#more").click()
     page.locator("#tiles button").nth(-2).click()
@@ -224,51 +225,51 @@ def test_keys_still_work_at_the_last_image(page: Page) -> None:
     page.keyboard.press("Enter")
     assert title.inner_text() != first
     assert page.locator("#next").get_attribute("aria-disabled") == "true"
-    page.keyboard.press("Enter")  # nothing follows
+    page.keyboard.press("Enter")  # there is no next image
     page.keyboard.press("ArrowLeft")
     assert title.inner_text() == first
 
 
-def test_a_confusion_says_what_it_counts(page: Page) -> None:
+def test_confusion_count_has_a_label(page: Page) -> None:
     names = page.evaluate("JSON.parse(document.getElementById('data').textContent).classes")
     cell = page.locator(".confusion tbody tr").nth(1).locator("td").nth(1).locator("button")
     images = "image" if cell.inner_text() == "1" else "images"
-    said = f"{cell.inner_text()} {images}, true: {names[1]}, predicted: {names[1]}"
-    assert cell.get_attribute("aria-label") == said
+    label = f"{cell.inner_text()} {images}, true: {names[1]}, predicted: {names[1]}"
+    assert cell.get_attribute("aria-label") == label
 
 
 @own_page
-def test_a_map_of_no_class_is_shown_once(page: Page) -> None:
+def test_class_agnostic_map_is_shown_once(page: Page) -> None:
     page.locator("#tiles button").first.click()
     captions = page.locator("#image-models section").last.locator("figcaption").all_inner_texts()
-    assert captions == ["any class: what mattered"]
+    assert captions == ["any class: importance"]
 
 
-def test_a_caption_stays_in_sight_on_a_phone(browser: Browser, file: Path) -> None:
+def test_captions_fit_on_a_phone(browser: Browser, file: Path) -> None:
     found = visit(browser, file, viewport={"width": 390, "height": 800})
-    for said in found.page.locator("caption span").all():
-        box = said.bounding_box()
+    for caption in found.page.locator("caption span").all():
+        box = caption.bounding_box()
         assert box is None or box["x"] + box["width"] <= 390
     found.page.context.close()
 
 
 @own_page
-def test_pictures_are_the_original_pixels(page: Page) -> None:
-    page.select_option("[name=answers]", "all")
+def test_images_have_the_original_pixels(page: Page) -> None:
+    page.select_option("[name=outcome]", "all")
     images = make_images(80)
     for button in page.locator("#tiles button").all()[:12]:
-        place = int(button.get_attribute("data-position"))
+        position = int(button.get_attribute("data-position"))
         pixel = button.locator("canvas").evaluate(
             "c => [c.width, ...c.getContext('2d').getImageData(7, 9, 1, 1).data]"
         )
-        assert pixel == [32, *images[place][9, 7].tolist(), 255]
+        assert pixel == [32, *images[position][9, 7].tolist(), 255]
 
 
 @own_page
-def test_a_map_lies_where_it_belongs_in_its_colour(page: Page) -> None:
+def test_map_has_expected_position_and_colour(page: Page) -> None:
     import matplotlib as mpl
 
-    tile = page.locator(f"#tiles button[data-position='{PLACE}']")
+    tile = page.locator(f"#tiles button[data-position='{POSITION}']")
     tile.click()
     row = page.locator("#image-models section").first
     assert row.locator(".none").inner_text() == "no positive evidence"  # for the true class
@@ -282,37 +283,35 @@ def test_a_map_lies_where_it_belongs_in_its_colour(page: Page) -> None:
         "c => [...c.getContext('2d').getImageData(0, 0, 128, 128).data]"
     )
     shown = np.array(pixels).reshape(128, 128, 4)[..., :3].astype(float)
-    grey = make_images(80)[PLACE][0, 0].mean()
+    grey = make_images(80)[POSITION][0, 0].mean()
     coloured = np.abs(shown - grey).max(axis=2) > 3
     rows, columns = np.nonzero(coloured)
     cell = 128 // 8
-    middle = ((HOT[0] + 0.5) * cell, (HOT[1] + 0.5) * cell)
-    assert (rows.mean(), columns.mean()) == pytest.approx(middle, abs=1)
+    centre = ((HOT[0] + 0.5) * cell, (HOT[1] + 0.5) * cell)
+    assert (rows.mean(), columns.mean()) == pytest.approx(centre, abs=1)
     assert np.ptp(rows) < 2 * cell
-    # In full: what speaks against the true class is twice as strong, and not on this scale.
-    away = 0.5 / cell  # of the pixel from the cell's middle; around it the map is at -1
+    # At full strength: negative evidence, though twice as strong, does not affect the scale.
+    away = 0.5 / cell  # of the pixel from the cell's centre; around the cell the map is -1
     strength = 2 * (1 - away) ** 2 - 1
     colour = np.array(mpl.colormaps[MAP_COLOURS](strength)[:3]) * 255
     opacity = 0.6 * strength
     expected = opacity * colour + (1 - opacity) * grey
-    hottest = shown[int(middle[0]), int(middle[1])]
+    hottest = shown[int(centre[0]), int(centre[1])]
     assert hottest == pytest.approx(expected, abs=12)
 
 
-def test_a_phone_shows_it_without_scrolling_sideways(browser: Browser, file: Path) -> None:
+def test_page_fits_on_a_phone(browser: Browser, file: Path) -> None:
     found = visit(browser, file, viewport={"width": 390, "height": 800})
     found.page.wait_for_selector("html[data-ready]")
     width = "document.documentElement.scrollWidth"
     assert found.page.evaluate(width) <= 390
     found.page.locator("#tiles button").first.click()
     assert found.page.evaluate("document.querySelector('dialog').scrollWidth") <= 390
-    assert found.faults == []
+    assert found.errors == []
     found.page.context.close()
 
 
-def test_without_scripts_the_tables_are_there_and_say_what_is_not(
-    browser: Browser, file: Path
-) -> None:
+def test_page_without_javascript_has_tables_and_note(browser: Browser, file: Path) -> None:
     found = visit(browser, file, java_script_enabled=False)
     expect(found.page.locator("noscript p")).to_contain_text("Without JavaScript")
     expect(found.page.locator("#leaderboard table")).to_be_visible()
@@ -321,14 +320,12 @@ def test_without_scripts_the_tables_are_there_and_say_what_is_not(
 
 
 @own_page
-def test_a_page_that_contradicts_itself_says_so(
-    browser: Browser, file: Path, tmp_path: Path
-) -> None:
+def test_inconsistent_page_reports_an_error(browser: Browser, file: Path, tmp_path: Path) -> None:
     text = file.read_text(encoding="utf-8")
     changed = re.sub(r'("errors": )(\d+)', lambda m: f"{m[1]}{int(m[2]) + 1}", text, count=1)
     assert changed != text
     write_text(tmp_path / "index.html", changed)
     found = visit(browser, tmp_path / "index.html")
-    expect(found.page.locator("#fault")).to_contain_text("errors do not add up")
-    assert found.faults
+    expect(found.page.locator("#page-error")).to_contain_text("errors do not add up")
+    assert found.errors
     found.page.context.close()

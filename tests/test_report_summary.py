@@ -1,4 +1,4 @@
-"""The short form, and what is known of earlier runs."""
+"""The summary in Markdown, and the curves of earlier runs."""
 
 import re
 from dataclasses import replace
@@ -9,9 +9,10 @@ import pytest
 
 from cifarpipe.config.reader import load_params
 from cifarpipe.config.schema import Params
-from cifarpipe.report.pages import CIFAR10_CLASSES, earlier_curves
+from cifarpipe.report.pages import CIFAR10_CLASSES, baseline_curves
+from cifarpipe.results.metrics import Metric
 from cifarpipe.store.outputs import write_text
-from tests.support.report_setting import CLASSES, Report, make_dataset, make_report, make_results
+from tests.support.report_inputs import CLASSES, Report, make_dataset, make_report, make_results
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def report(demo_params: Params, tmp_path: Path) -> Report:
     return make_report(demo_params, tmp_path)
 
 
-# The short form.
+# The summary.
 
 
 def test_markdown_escapes_names(report: Report) -> None:
@@ -29,31 +30,31 @@ def test_markdown_escapes_names(report: Report) -> None:
     assert "<b " not in text
     assert "<img" not in text
     table = [line for line in text.splitlines() if line.startswith("| high |")]
-    # Leaderboard, errors, explanations and two pairs; a piped name makes no column of its own.
+    # Leaderboard, confusions, explanations and two pairs; a pipe in a name adds no column.
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [11, 3, 6, 7, 7]
     assert r"\| piped" in table[1]
 
 
-def test_accuracies_with_mirror_images_are_a_column_if_there_are_any(report: Report) -> None:
-    assert "with mirror image" not in report.markdown() + report.html()
+def test_tta_accuracy_is_an_optional_column(report: Report) -> None:
+    assert "with flip" not in report.markdown() + report.html()
     first = report.results[0]
-    report.results[0] = replace(first, metrics=first.metrics | {"tta_accuracy": 0.4321})
+    report.results[0] = replace(first, metrics=first.metrics | {"tta_accuracy": Metric(0.4321)})
     text = report.markdown()
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     rows = rows[: 1 + 1 + len(report.results)]
     assert len({len(row) for row in rows}) == 1
-    assert rows[0][3] == "with mirror image"
+    assert rows[0][3] == "with flip"
     assert sorted(row[3] for row in rows[2:]) == sorted(["43.21%"] + ["–"] * (len(rows) - 3))
     assert ">43.21%</td>" in report.html()
 
 
-def test_markdown_links_are_relative_and_there(report: Report) -> None:
+def test_markdown_links_are_relative_and_exist(report: Report) -> None:
     text = report.markdown()
     write_text(report.folder / "summary.md", text)
     links = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     assert links == ["curves.png", "models/high/gradcam.png"]
     assert all((report.folder / link).is_file() for link in links)
-    assert "data:" not in text  # a review comment strips it
+    assert "data:" not in text  # review comments remove it
 
 
 def test_markdown_fits_a_review_comment(report: Report) -> None:
@@ -65,17 +66,17 @@ def test_markdown_fits_a_review_comment(report: Report) -> None:
     assert len(report.markdown()) < 60_000
 
 
-def test_markdown_ends_with_its_provenance_and_one_line_end(report: Report) -> None:
+def test_markdown_ends_with_provenance(report: Report) -> None:
     text = report.markdown()
     assert text.startswith("# ")
     assert "Python 3.11.9" in text.splitlines()[-1] or "Python 3.11.9" in text.splitlines()[-2]
     assert text.endswith("\n")
     assert "\n\n\n" not in text
     assert "4000 train, 100 validation, 80 test images" in text
-    assert "(chosen on validation)" in text
+    assert "(selected on validation)" in text
 
 
-# The runs before.
+# Earlier runs.
 
 
 @pytest.fixture
@@ -83,15 +84,23 @@ def study() -> Params:
     return load_params("params.yaml")
 
 
-def test_earlier_curves_are_of_cifar10_alone(study: Params) -> None:
-    assert earlier_curves(study, CIFAR10_CLASSES)
-    assert earlier_curves(study, CIFAR10_CLASSES[::-1]) == {}
-    assert earlier_curves(study, CIFAR10_CLASSES[:9]) == {}
-    assert earlier_curves(study, CLASSES) == {}
+def curves_of(study: Params, report: Report, classes: list[str]) -> dict[str, pd.DataFrame]:
+    report.params, report.dataset = study, make_dataset(classes)
+    return baseline_curves(report.study())
 
 
-def test_earlier_curves_have_our_columns_and_count_from_one(study: Params) -> None:
-    curves = earlier_curves(study, CIFAR10_CLASSES)
+@pytest.mark.parametrize("classes", [CIFAR10_CLASSES[::-1], CIFAR10_CLASSES[:9], CLASSES])
+def test_baselines_are_for_cifar10_only(study: Params, report: Report, classes: list[str]) -> None:
+    assert curves_of(study, report, classes) == {}
+
+
+def test_baselines_are_optional(report: Report) -> None:
+    assert curves_of(report.params, report, CIFAR10_CLASSES) == {}
+
+
+def test_baselines_have_our_columns_and_epochs(study: Params, report: Report) -> None:
+    curves = curves_of(study, report, CIFAR10_CLASSES)
+    assert study.report.baselines is not None
     assert list(curves) == list(study.report.baselines)
     for name, curve in curves.items():
         raw = pd.read_csv(study.report.baselines[name])
@@ -100,17 +109,16 @@ def test_earlier_curves_have_our_columns_and_count_from_one(study: Params) -> No
         assert curve.val_acc.tolist() == raw.test_acc.tolist()
         assert (curve.epoch.diff().dropna() == 1).all()
     assert curves["vit"].epoch.tolist() == curves["vit_t2t"].epoch.tolist() == list(range(1, 26))
-    # Counted from 1 already, or begun late in the run: left as it is.
+    # These count from 1, or start late in the run: their epochs are unchanged.
     assert curves["resnet18_ln_plateau"].epoch.min() == 1
     assert curves["resnet18_ln_plateau"].val_loss[0] == 2.156
     assert curves["resnet18_ln"].epoch.min() == 32
 
 
-def test_the_page_speaks_of_earlier_runs_only_where_they_are_drawn(
-    report: Report, study: Params
-) -> None:
+def test_page_mentions_baselines_only_if_drawn(report: Report, study: Params) -> None:
     report.params = study
-    assert "Dashed: the runs" not in report.html()
+    note = "Dashed: earlier runs (baselines)"
+    assert note not in report.html()
     report.dataset = make_dataset(CIFAR10_CLASSES)
     report.results = [make_results(report.folder, "vit", n=100, classes=CIFAR10_CLASSES)]
-    assert "Dashed: the runs" in report.html()
+    assert note in report.html()

@@ -1,4 +1,4 @@
-"""The state on disk: whole or not there, the newest whole one wins, one process at a time."""
+"""The state of a run on disk: complete or ignored, the newest one used, one process at a time."""
 
 import os
 import subprocess
@@ -37,11 +37,11 @@ def epoch_of(found: dict[str, object] | None) -> object:
     return int(weights[0])
 
 
-def test_nothing_saved_is_nothing_to_go_on_from(tmp_path: Path) -> None:
+def test_missing_state_loads_as_none(tmp_path: Path) -> None:
     assert ResumeStore(tmp_path / "nowhere", "abc").load() is None
 
 
-def test_the_newest_state_comes_back(resume: ResumeStore) -> None:
+def test_newest_state_is_loaded(resume: ResumeStore) -> None:
     save(resume, 1)
     assert epoch_of(resume.load()) == 1
     save(resume, 2, 3)
@@ -53,7 +53,7 @@ def test_the_newest_state_comes_back(resume: ResumeStore) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 3, HEADER.size - 1, HEADER.size, 500, -1])
-def test_of_a_half_written_file_the_one_before_is_used(resume: ResumeStore, kept: int) -> None:
+def test_truncated_file_falls_back_to_previous_state(resume: ResumeStore, kept: int) -> None:
     save(resume, 1, 2)
     newest = resume.folder / SLOTS[0]
     newest.write_bytes(newest.read_bytes()[:kept])
@@ -61,7 +61,7 @@ def test_of_a_half_written_file_the_one_before_is_used(resume: ResumeStore, kept
 
 
 @pytest.mark.parametrize("place", [0, 9, 13, HEADER.size + 1, -1])
-def test_of_a_file_with_a_wrong_bit_the_one_before_is_used(resume: ResumeStore, place: int) -> None:
+def test_flipped_bit_falls_back_to_previous_state(resume: ResumeStore, place: int) -> None:
     save(resume, 1, 2)
     newest = resume.folder / SLOTS[0]
     content = bytearray(newest.read_bytes())
@@ -70,31 +70,31 @@ def test_of_a_file_with_a_wrong_bit_the_one_before_is_used(resume: ResumeStore, 
     assert epoch_of(resume.load()) == 1
 
 
-def test_two_damaged_files_are_nothing_to_go_on_from(resume: ResumeStore) -> None:
+def test_two_damaged_files_load_as_none(resume: ResumeStore) -> None:
     save(resume, 1, 2)
     for slot in SLOTS:
         (resume.folder / slot).write_bytes(b"")
     assert resume.load() is None
 
 
-def test_what_is_saved_is_the_state_of_that_moment(resume: ResumeStore) -> None:
-    """Training goes on, in place, while the state is being written."""
-    moving = {"nested": [{"weights": torch.zeros(2_000_000)}]}
-    resume.save(1, moving)
-    moving["nested"][0]["weights"].fill_(7)
+def test_saved_state_ignores_later_changes(resume: ResumeStore) -> None:
+    """Training changes tensors in place while the state is being written."""
+    changing = {"nested": [{"weights": torch.zeros(2_000_000)}]}
+    resume.save(1, changing)
+    changing["nested"][0]["weights"].fill_(7)
     resume.wait()
     found = resume.load()
     assert found is not None
     assert not found["nested"][0]["weights"].any()
 
 
-def test_a_write_that_fails_is_heard(resume: ResumeStore) -> None:
+def test_failed_write_raises_on_wait(resume: ResumeStore) -> None:
     resume.save(1, {"unwritable": lambda: None})
     with pytest.raises(Exception, match="pickle"):
         resume.wait()
 
 
-def test_a_reader_writes_nothing(tmp_path: Path) -> None:
+def test_reader_writes_nothing(tmp_path: Path) -> None:
     reader = ResumeStore(tmp_path / "run", "abc", writes=False)
     with reader.locked("vit"):
         reader.save(1, state(1))
@@ -102,7 +102,7 @@ def test_a_reader_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_process_is_refused_and_the_first_one_named(resume: ResumeStore) -> None:
+def test_second_process_is_refused_naming_the_first(resume: ResumeStore) -> None:
     holder = subprocess.Popen(
         [
             sys.executable, "-c",
@@ -122,12 +122,12 @@ def test_a_second_process_is_refused_and_the_first_one_named(resume: ResumeStore
     holder.kill()
     holder.wait()
     holder.communicate()
-    with resume.locked("vit"):  # a process that is dead holds nothing
+    with resume.locked("vit"):  # the lock of a dead process is released
         save(resume, 1)
     assert (resume.home / LOCK).is_file()
 
 
-def test_of_other_runs_states_the_newest_is_kept(resume: ResumeStore) -> None:
+def test_newest_state_of_other_runs_is_kept(resume: ResumeStore) -> None:
     save(resume, 1)
     for age, name in enumerate(("new", "old", "older")):
         (resume.home / name).mkdir()
@@ -137,7 +137,7 @@ def test_of_other_runs_states_the_newest_is_kept(resume: ResumeStore) -> None:
         assert epoch_of(resume.load()) == 1
 
 
-def test_success_leaves_nothing_behind(resume: ResumeStore) -> None:
+def test_discard_removes_all_files(resume: ResumeStore) -> None:
     with resume.locked("vit"):
         save(resume, 1, 2)
         resume.discard()
@@ -152,7 +152,7 @@ def test_fingerprint_depends_on_parameters_and_images() -> None:
     assert first != fingerprint(parts, [np.arange(5), np.arange(1, 4)], [])
 
 
-def test_fingerprint_depends_on_the_listed_code_alone(tmp_path: Path) -> None:
+def test_fingerprint_depends_only_on_listed_code(tmp_path: Path) -> None:
     for name in ("training/loop.py", "models/vit.py", "report/page.py"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("a = 1")

@@ -1,4 +1,4 @@
-"""A review: which answers changed, what is more than chance, and how it is told."""
+"""Reviews: changed predictions, significant changes of metrics, and the comment."""
 
 import numpy as np
 import pytest
@@ -6,19 +6,16 @@ import pytest
 from cifarpipe.cli.review.changes import (
     beyond_intervals,
     changed_values,
-    compare_answers,
     compare_models,
-    shifts,
+    compare_predictions,
+    metric_changes,
     worse_confusions,
 )
-from cifarpipe.cli.review.page import MOST_CHARACTERS, render_review
+from cifarpipe.cli.review.comment import MAX_CHARACTERS, render_review
 from cifarpipe.cli.review.snapshot import ModelResult, Snapshot
-from cifarpipe.evaluation.metrics import (
-    confusion_matrix,
-    confusion_table,
-    measure,
-)
+from cifarpipe.evaluation.metrics import compute_metrics, confusion_matrix, confusion_table
 from cifarpipe.report.templating import cell
+from cifarpipe.results.metrics import Metric
 from cifarpipe.results.predictions import predictions_table
 
 CLASSES = ["cat", "dog", "<b>|`x`"]
@@ -26,18 +23,21 @@ LABELS = np.arange(90) % 3
 
 
 def result(predicted: np.ndarray, **extra: float) -> ModelResult:
+    """Return the results of a model with these predictions, with further metrics."""
     logits = (
         np.eye(3, dtype=np.float32)[predicted] * np.linspace(2, 4, 90, dtype=np.float32)[:, None]
     )
-    figures = measure(logits, LABELS, calibration_bins=15, temperature=1.0)
+    metrics = compute_metrics(logits, LABELS, calibration_bins=15, temperature=1.0)
+    metrics |= {name: Metric(value) for name, value in extra.items()}
     matrix = confusion_matrix(LABELS, predicted, 3)
     table = predictions_table(logits, LABELS, np.arange(90) * 10, CLASSES, None)
-    return ModelResult(figures | extra, confusion_table(matrix, CLASSES), table)
+    return ModelResult(metrics, confusion_table(matrix, CLASSES), table)
 
 
-def wrong_in(*places: int) -> np.ndarray:
+def wrong_in(*positions: int) -> np.ndarray:
+    """Return predictions that are wrong at these positions only."""
     predicted = LABELS.copy()
-    predicted[list(places)] = (predicted[list(places)] + 1) % 3
+    predicted[list(positions)] = (predicted[list(positions)] + 1) % 3
     return predicted
 
 
@@ -51,37 +51,37 @@ def review(before: Snapshot, after: Snapshot) -> str:
     return render_review(before, after, compare_models(before, after), {})
 
 
-def test_answers_are_compared_image_by_image() -> None:
+def test_predictions_are_compared_image_by_image() -> None:
     old, new = result(wrong_in(0, 1, 2)).predictions, result(wrong_in(2, 3, 50, 7)).predictions
-    found = compare_answers(old, new)
-    assert found.broken["index"].tolist() == [500, 70, 30]  # the surest first
+    found = compare_predictions(old, new)
+    assert found.broken["index"].tolist() == [500, 70, 30]  # the most confident first
     assert found.fixed["index"].tolist() == [10, 0]
     assert (found.broken.true != found.broken.predicted).all()
-    assert (found.fixed.true != found.fixed.predicted).all()  # what it was taken for
+    assert (found.fixed.true != found.fixed.predicted).all()  # the former predictions
     assert found.p == 1.0  # 2 of 5: (C(5,0) + C(5,1) + C(5,2)) / 2**5 * 2 = 1
     assert found.other == 0
     swapped = new.assign(predicted=np.where(new["index"] == 20, "elsewhere", new.predicted))
-    assert compare_answers(old, swapped).other == 1
+    assert compare_predictions(old, swapped).other == 1
 
 
-def test_answers_about_other_images_are_not_compared() -> None:
+def test_predictions_of_other_images_are_not_compared() -> None:
     old = result(LABELS).predictions
-    assert compare_answers(old, old.assign(index=old["index"] + 1)) is None
-    assert compare_answers(old, old[:-1]) is None
+    assert compare_predictions(old, old.assign(index=old["index"] + 1)) is None
+    assert compare_predictions(old, old[:-1]) is None
     before, after = (
         snapshot("main", "d", vit=result(LABELS)),
         snapshot("w", "e", vit=result(LABELS)),
     )
-    assert compare_models(before, after)[0].answers == "other images"
-    said = "The test images of vit are not those of `main`"
-    assert said in review(before, after)
+    assert compare_models(before, after)[0].predictions == "other images"
+    note = "The test images of vit differ from those of `main`"
+    assert note in review(before, after)
     split = result(LABELS)
     split = ModelResult(split.metrics, split.confusion, split.predictions[:-1])
-    assert said in review(before, snapshot("w", "d", vit=split))  # the same data, split otherwise
+    assert note in review(before, snapshot("w", "d", vit=split))  # the same data, split otherwise
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "verdict"),
     [
         ((), tuple(range(6)), "worse"),  # p = 2 / 2**6 = 0.03
         ((), tuple(range(5)), "a tie"),  # p = 2 / 2**5 = 0.06
@@ -89,34 +89,36 @@ def test_answers_about_other_images_are_not_compared() -> None:
         ((1, 2), (1, 2), "the same"),
     ],
 )
-def test_the_verdict_is_mcnemars(old: tuple[int, ...], new: tuple[int, ...], said: str) -> None:
+def test_verdict_follows_mcnemar_test(
+    old: tuple[int, ...], new: tuple[int, ...], verdict: str
+) -> None:
     before = snapshot("main", vit=result(wrong_in(*old)))
     after = snapshot("workspace", vit=result(wrong_in(*new)))
     (change,) = compare_models(before, after)
-    assert change.verdict == said
-    assert f"- **vit: {said}**" in review(before, after)
+    assert change.verdict == verdict
+    assert f"- **vit: {verdict}**" in review(before, after)
 
 
-def test_without_predictions_the_intervals_decide() -> None:
+def test_without_predictions_intervals_decide_the_verdict() -> None:
     one, other = result(wrong_in(*range(60))), result(LABELS)
     before = snapshot("main", vit=ModelResult(one.metrics, one.confusion, None))
     (change,) = compare_models(before, snapshot("workspace", vit=other))
     assert change.verdict == "better"
     text = review(before, snapshot("workspace", vit=other))
-    assert "Predictions of vit are not all at hand" in text
+    assert "The predictions of vit are not all available" in text
     close = result(wrong_in(*range(59)))
     assert compare_models(before, snapshot("w", vit=close))[0].verdict == "a tie"
 
 
-def test_metrics_beyond_their_intervals_are_named() -> None:
-    old = {"a": 0.5, "a_low": 0.4, "a_high": 0.6, "b": 1.0, "b_low": 0.9, "b_high": 1.1, "c": 3}
-    new = old | {"a": 0.7, "a_low": 0.61, "b": 1.2, "b_low": 1.1, "b_high": 1.3, "c": 4}
+def test_metrics_with_disjoint_intervals_are_listed() -> None:
+    old = {"a": Metric(0.5, 0.4, 0.6), "b": Metric(1.0, 0.9, 1.1), "c": Metric(3)}
+    new = {"a": Metric(0.7, 0.61, 0.8), "b": Metric(1.2, 1.1, 1.3), "c": Metric(4)}
     assert beyond_intervals(old, new) == ["a"]
     assert beyond_intervals(new, old) == ["a"]
-    assert beyond_intervals({"a": 0.5}, new) == []
+    assert beyond_intervals({"a": Metric(0.5)}, new) == []
 
 
-def test_errors_that_became_more_frequent_are_named() -> None:
+def test_more_frequent_confusions_are_listed() -> None:
     old = confusion_table(np.array([[5, 1, 2], [0, 9, 0], [3, 0, 6]]), CLASSES)
     new = confusion_table(np.array([[1, 4, 3], [0, 9, 0], [0, 0, 9]]), CLASSES)
     found = worse_confusions(old, new)
@@ -125,44 +127,50 @@ def test_errors_that_became_more_frequent_are_named() -> None:
     ]  # fmt: skip
 
 
-def test_changes_of_values_have_both_sides() -> None:
+def test_changed_values_have_old_and_new() -> None:
     old, new = (
         {"same": 1, "gone": 2, "moved": 0.1},
         {"same": 1, "moved": 0.3, "new": None, "it": "x"},
     )
     assert changed_values(old, new) == [("gone", 2, None), ("moved", 0.1, 0.3), ("it", None, "x")]
-    assert shifts(old, new)[1] == ("moved", 0.1, 0.3, 0.2)
-    assert shifts(old, new)[0][-1] is None
 
 
-def test_the_comment_says_all_and_stays_within_what_fits() -> None:
+def test_metric_changes_have_difference_of_numbers() -> None:
+    old = {"same": Metric(1), "moved": Metric(0.1, 0.05, 0.2), "device": Metric("CPU")}
+    new = {"same": Metric(1), "moved": Metric(0.3), "device": Metric("GPU"), "new": Metric(2)}
+    assert metric_changes(old, new) == [
+        ("moved", 0.1, 0.3, 0.2), ("device", "CPU", "GPU", None), ("new", None, 2, None),
+    ]  # fmt: skip
+
+
+def test_comment_is_complete_and_within_size_limit() -> None:
     old = result(wrong_in(1, 2), **{f"metric_{i}": 0.5 for i in range(3000)})
     new = result(wrong_in(1, 5), **{f"metric_{i}": 0.6 for i in range(3000)})
     before = snapshot("main", params={"lr": 0.01, "b": [1]}, vit=old, gone=old)
     after = snapshot("workspace", params={"lr": 0.005, "b": [1, 2]}, vit=new, new=new)
     text = review(before, after)
-    assert len(text) <= MOST_CHARACTERS
+    assert len(text) <= MAX_CHARACTERS
     assert "| lr | 0.01 | 0.005 |" in text
     assert "| b | [1] | [1, 2] |" in text
     assert "- New: **new**, 97.78%" in text
-    assert "- Gone: gone" in text
+    assert "- Removed: gone" in text
     assert "1 test images fixed, 1 broken (McNemar's p = 1)" in text
     assert "more: `dvc metrics diff main`." in text
     assert "| vit.metric_0 | 0.5 | 0.6 | +0.1 |" in text
 
 
-def test_very_many_changed_parameters_are_cut_as_well() -> None:
+def test_many_changed_parameters_are_cut() -> None:
     one = result(LABELS)
     before = snapshot("main", params={f"models.m{i}.depth": 1 for i in range(5000)}, vit=one)
     after = snapshot("w", params={f"models.m{i}.depth": 2 for i in range(5000)}, vit=one)
     text = review(before, after)
-    assert len(text) <= MOST_CHARACTERS
+    assert len(text) <= MAX_CHARACTERS
     assert "| models.m0.depth | 1 | 2 |" in text
     rows = text.count("| 1 | 2 |")
     assert f"\n\n{5000 - rows} more: `dvc params diff main`.\n" in text
 
 
-def test_equal_snapshots_are_said_to_be_equal() -> None:
+def test_equal_snapshots_are_the_same() -> None:
     one = snapshot("main", vit=result(wrong_in(1)))
     text = review(one, one)
     assert "- **vit: the same**\n" in text
@@ -171,7 +179,7 @@ def test_equal_snapshots_are_said_to_be_equal() -> None:
     assert "became more frequent" not in text
 
 
-def test_names_can_not_break_the_table() -> None:
+def test_names_do_not_break_the_table() -> None:
     assert cell("a|`b`\nc") == "a\\|\\`b\\` c"
     before = snapshot("main", vit=result(LABELS))
     text = review(before, snapshot("workspace", vit=result(wrong_in(1, 4, 7))))

@@ -1,4 +1,4 @@
-"""Stratified choices: exact sizes, fair shares, and what they depend on."""
+"""Stratified splits: exact sizes, equal fractions of all classes, dependence on the seed."""
 
 from collections import Counter
 
@@ -20,18 +20,18 @@ BALANCED = np.random.default_rng(0).permutation(np.arange(200) % 10)
 
 @given(labels=LABELS, seed=SEEDS, data=st.data())
 @quick
-def test_a_choice_is_exact_without_repeats_and_fair_to_every_class(
+def test_choice_is_exact_unique_and_stratified(
     labels: np.ndarray, seed: int, data: st.DataObject
 ) -> None:
     size = data.draw(st.integers(0, len(labels)))
     chosen = stratified_choice(labels, size, np.random.default_rng(seed))
     assert chosen.shape == (size,)
     assert chosen.dtype == np.int64
-    assert (np.diff(chosen) > 0).all()  # rising, so none twice
+    assert (np.diff(chosen) > 0).all()  # ascending, so no duplicates
     assert set(chosen) <= set(range(len(labels)))
     counts, taken = Counter(labels.tolist()), Counter(labels[chosen].tolist())
     for label, count in counts.items():
-        # Within one image of its share, in whole numbers: |taken − count × size / N| < 1.
+        # Within one image of its fraction, in integers: |taken − count × size / N| < 1.
         assert abs(taken[label] * len(labels) - count * size) < len(labels)
 
 
@@ -44,7 +44,7 @@ def test_every_image_is_equally_likely() -> None:
     assert abs(times - 200).max() < 50  # five standard deviations
 
 
-def test_images_that_rounding_leaves_over_go_to_drawn_classes() -> None:
+def test_rounding_remainders_go_to_random_classes() -> None:
     labels = np.repeat(np.arange(10), 10)
     extra = Counter(
         Counter(
@@ -52,12 +52,12 @@ def test_images_that_rounding_leaves_over_go_to_drawn_classes() -> None:
         ).most_common(1)[0][0]
         for seed in range(100)
     )
-    assert len(extra) > 5  # of 10; without the draw it would be one
+    assert len(extra) > 5  # of 10; without randomness it would be one
 
 
 @given(labels=LABELS, seed=SEEDS, data=st.data())
 @quick
-def test_train_and_validation_are_disjoint_and_together_all(
+def test_train_and_validation_partition_all_images(
     labels: np.ndarray, seed: int, data: st.DataObject
 ) -> None:
     val_size = data.draw(st.integers(0, len(labels) - 1))
@@ -70,7 +70,7 @@ def test_train_and_validation_are_disjoint_and_together_all(
 
 @given(labels=LABELS, seed=SEEDS, data=st.data())
 @quick
-def test_the_held_out_images_do_not_depend_on_how_many_are_trained_on(
+def test_validation_split_is_independent_of_train_size(
     labels: np.ndarray, seed: int, data: st.DataObject
 ) -> None:
     val_size = data.draw(st.integers(0, len(labels) - 1))
@@ -83,19 +83,19 @@ def test_the_held_out_images_do_not_depend_on_how_many_are_trained_on(
     assert set(part) <= set(whole)
 
 
-def test_shares_of_the_kept_training_images_are_kept_too() -> None:
+def test_smaller_train_split_is_stratified() -> None:
     train, val = split_train(BALANCED, val_size=50, train_size=100, seed=3)
     assert np.bincount(BALANCED[train]).tolist() == [10] * 10
     assert np.bincount(BALANCED[val]).tolist() == [5] * 10
 
 
-def test_splits_depend_on_the_seed_alone() -> None:
+def test_splits_depend_on_seed_alone() -> None:
     def split(seed: int) -> list[list[int]]:
         train, val = split_train(BALANCED, val_size=50, train_size=100, seed=seed)
         test = choose_test(BALANCED, test_size=50, seed=seed)
         return [part.tolist() for part in (train, val, test)]
 
-    np.random.seed(1)  # noqa: NPY002, whatever the global state
+    np.random.seed(1)  # noqa: NPY002, any global state
     first = split(7)
     np.random.seed(2)  # noqa: NPY002
     assert split(7) == first
@@ -103,8 +103,8 @@ def test_splits_depend_on_the_seed_alone() -> None:
         assert part != other
 
 
-def test_the_splits_of_a_seed_stay_what_they_are() -> None:
-    """Results of different versions can be compared only as long as these numbers stay."""
+def test_splits_of_a_seed_never_change() -> None:
+    """Otherwise results of different versions could not be compared."""
     labels = np.arange(30) % 3
     train, val = split_train(labels, val_size=6, train_size=6, seed=0)
     assert train.tolist() == [0, 1, 14, 16, 17, 21]
@@ -112,14 +112,16 @@ def test_the_splits_of_a_seed_stay_what_they_are() -> None:
     assert choose_test(labels, test_size=6, seed=0).tolist() == [0, 2, 3, 4, 5, 7]
 
 
-def test_train_and_test_draws_are_not_the_same_stream() -> None:
+def test_train_and_test_use_different_random_streams() -> None:
     _, val = split_train(BALANCED, val_size=50, train_size=None, seed=7)
     assert val.tolist() != choose_test(BALANCED, test_size=50, seed=7).tolist()
 
 
 @given(labels=LABELS, seed=SEEDS, data=st.data())
 @quick
-def test_the_test_split_keeps_its_order(labels: np.ndarray, seed: int, data: st.DataObject) -> None:
+def test_test_split_keeps_original_order(
+    labels: np.ndarray, seed: int, data: st.DataObject
+) -> None:
     size = data.draw(st.integers(1, len(labels)))
     chosen = choose_test(labels, test_size=size, seed=seed)
     assert len(chosen) == size
@@ -130,27 +132,27 @@ def test_the_test_split_keeps_its_order(labels: np.ndarray, seed: int, data: st.
 
 
 @pytest.mark.parametrize("val_size", [200, 201, 5000])
-def test_a_validation_split_that_leaves_nothing_is_refused(val_size: int) -> None:
+def test_validation_split_of_all_images_is_refused(val_size: int) -> None:
     with pytest.raises(UserError) as refused:
         split_train(BALANCED, val_size=val_size, train_size=None, seed=0)
     message = str(refused.value)
-    assert f"data.val_size is {val_size}, and train has 200 images" in message
+    assert f"data.val_size is {val_size}, but train has 200 images" in message
     assert "Allowed: 0 to 199" in message
 
 
-def test_more_training_images_than_are_left_are_refused() -> None:
+def test_too_large_train_size_is_refused() -> None:
     with pytest.raises(UserError) as refused:
         split_train(BALANCED, val_size=50, train_size=151, seed=0)
     message = str(refused.value)
-    assert "data.train_size is 151, and 150 of train's 200 images are left" in message
+    assert "data.train_size is 151, but train has 200 images, of which 50 are held out" in message
     assert "Allowed: 1 to 150, or null for all" in message
     train, _ = split_train(BALANCED, val_size=50, train_size=150, seed=0)
     assert len(train) == 150
 
 
-def test_more_test_images_than_there_are_are_refused() -> None:
+def test_too_large_test_size_is_refused() -> None:
     with pytest.raises(UserError) as refused:
         choose_test(BALANCED, test_size=201, seed=0)
     message = str(refused.value)
-    assert "data.test_size is 201, and test has 200 images" in message
+    assert "data.test_size is 201, but test has 200 images" in message
     assert "Allowed: 1 to 200, or null for all" in message

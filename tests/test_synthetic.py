@@ -1,4 +1,4 @@
-"""The pictures that the project makes itself: reproducible, balanced, not trivial, masks right."""
+"""Synthetic images: reproducible, balanced, not trivial, and with correct masks."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_shapes_and_types(data: RawData) -> None:
         assert split.masks.dtype == np.bool_
 
 
-def test_the_same_seed_gives_the_same_bytes() -> None:
+def test_equal_seeds_give_equal_bytes() -> None:
     one, again, other = (make_synthetic(30, 20, seed=seed) for seed in (5, 5, 6))
     assert one.fingerprint() == again.fingerprint()
     assert one.fingerprint() != other.fingerprint()
@@ -48,7 +48,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
         assert not same(one, other, half)
 
 
-def test_neither_split_depends_on_the_others_size() -> None:
+def test_splits_are_independent_of_each_others_size() -> None:
     small, more_train, more_test = (
         make_synthetic(train, test, seed=5) for train, test in ((30, 20), (50, 20), (30, 40))
     )
@@ -56,12 +56,12 @@ def test_neither_split_depends_on_the_others_size() -> None:
     assert same(small, more_test, "train")
 
 
-def test_train_and_test_are_not_the_same_draws() -> None:
+def test_train_and_test_images_differ() -> None:
     data = make_synthetic(20, 20, seed=0)
     assert not (data.train.images == data.test.images).all((1, 2, 3)).any()
 
 
-def test_no_image_stands_twice(data: RawData) -> None:
+def test_all_images_are_different(data: RawData) -> None:
     images = np.concatenate([data.train.images, data.test.images])
     assert len({image.tobytes() for image in images}) == 2000
 
@@ -75,8 +75,8 @@ def test_classes_are_balanced_and_shuffled(count: int) -> None:
     assert labels.tolist() != sorted(labels)
 
 
-def test_masks_lie_on_the_object(data: RawData) -> None:
-    """Warm objects are redder than blue and cool ones bluer than red, backgrounds are either."""
+def test_masks_cover_the_object(data: RawData) -> None:
+    """Warm objects have more red than blue, cool ones more blue; backgrounds have either."""
     masks = masks_of(data)
     redness = data.train.images[..., 0].astype(int) - data.train.images[..., 2]
     is_warm = np.array([CLASSES[label].startswith("warm") for label in data.train.labels])
@@ -85,8 +85,8 @@ def test_masks_lie_on_the_object(data: RawData) -> None:
     assert tinted[~masks].mean() < 0.65
 
 
-def test_masks_end_where_the_object_ends(data: RawData) -> None:
-    """A mask moved by two pixels covers markedly less of the object's colour."""
+def test_masks_have_the_outline_of_the_object(data: RawData) -> None:
+    """A mask shifted by two pixels covers clearly less of the object's colour."""
     masks = masks_of(data)
     redness = data.train.images[..., 0].astype(int) - data.train.images[..., 2]
     is_warm = np.array([CLASSES[label].startswith("warm") for label in data.train.labels])
@@ -96,11 +96,11 @@ def test_masks_end_where_the_object_ends(data: RawData) -> None:
         assert signed[np.roll(masks, shift, axis=(1, 2))].mean() < 0.9 * inside
 
 
-def test_masks_have_sensible_size_and_place(data: RawData) -> None:
+def test_masks_have_plausible_size_and_position(data: RawData) -> None:
     masks = masks_of(data)
     areas = masks.sum((1, 2))
     assert areas.min() >= 35
-    assert areas.max() <= 260  # a quarter of the picture
+    assert areas.max() <= 260  # a quarter of the image
     border = np.ones((SIZE, SIZE), bool)
     border[1:-1, 1:-1] = False
     assert masks[:, border].sum() < 0.01 * masks.sum()
@@ -110,20 +110,20 @@ def test_masks_have_sensible_size_and_place(data: RawData) -> None:
     assert off.mean() > 7
 
 
-def test_objects_stand_on_every_side(data: RawData) -> None:
+def test_objects_are_in_every_quarter(data: RawData) -> None:
     heat = masks_of(data).mean(0)
     half = SIZE // 2
     for quarter in (heat[:half, :half], heat[:half, half:], heat[half:, :half], heat[half:, half:]):
         assert quarter.sum() / heat.sum() == pytest.approx(0.25, abs=0.04)
 
 
-def test_pointing_at_the_middle_seldom_hits(data: RawData) -> None:
-    """Else an explanation that always points there would seem right."""
+def test_image_centre_is_seldom_on_the_object(data: RawData) -> None:
+    """Otherwise an explanation that always points there would score well."""
     assert masks_of(data)[:, SIZE // 2, SIZE // 2].mean() < 0.35
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-def test_a_linear_classifier_on_the_pixels_is_not_enough(data: RawData) -> None:
+def test_linear_classifier_on_pixels_fails(data: RawData) -> None:
     from sklearn.linear_model import LogisticRegression
 
     def pixels(images: np.ndarray) -> np.ndarray:
@@ -134,7 +134,7 @@ def test_a_linear_classifier_on_the_pixels_is_not_enough(data: RawData) -> None:
     assert linear.score(pixels(data.test.images), data.test.labels) <= 0.5
 
 
-def test_brightness_alone_does_not_tell_the_class(data: RawData) -> None:
+def test_brightness_does_not_reveal_the_class(data: RawData) -> None:
     per_image = data.train.images.mean((1, 2, 3))
     means = [per_image[data.train.labels == label].mean() for label in range(10)]
     assert np.ptp(means) < per_image.std()

@@ -1,1 +1,1 @@
-"""What breaks a pipeline, tried many times: `python -m benchmarks.torture`."""
+"""Fault injection and fuzzing of the pipeline: `python -m benchmarks.torture`."""

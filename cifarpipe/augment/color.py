@@ -1,4 +1,4 @@
-"""Random changes of colour."""
+"""Random changes of brightness, contrast, saturation and hue."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,22 +9,23 @@ from torch import Tensor
 
 from cifarpipe.augment.transform import Drawn, EpochOrder
 
-LUMA = (0.2989, 0.587, 0.114)  # of red, green, blue: ITU-R BT.601, as torchvision rounds them
+LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, rounded as in torchvision
 
 
 @dataclass(frozen=True)
 class ColorJitter:
     """Change brightness, contrast, saturation and hue, in this order.
 
-    Each is torchvision's `adjust_…` on floats; its ColorJitter draws the order, too.
+    Each equals torchvision's function `adjust_…` on floats. Unlike here, torchvision's ColorJitter
+    applies them in a random order.
     """
 
     brightness: float
-    """The factor is drawn from 1 ± this, never below 0; likewise the next two."""
+    """The factor is drawn from 1 ± this, at least 0; likewise for the next two."""
     contrast: float
     saturation: float
     hue: float
-    """Largest shift either way, in turns of the colour wheel."""
+    """Largest shift in either direction, in turns of the colour wheel."""
     on_host: ClassVar[bool] = False
 
     def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
@@ -35,7 +36,7 @@ class ColorJitter:
         return rng.uniform(lowest, middle + reach, (len(epoch), 4)).astype(np.float32)
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Change `[B, 3, H, W]` float in 0 … 1, in place."""
+        """Change `[B, 3, H, W]` float in 0 to 1; may work in place."""
         brightness, contrast, saturation, hue = drawn[:, :, None, None, None].unbind(1)
         if self.brightness:
             images.mul_(brightness).clamp_(0, 1)
@@ -55,17 +56,17 @@ def grey(images: Tensor) -> Tensor:
 
 
 def blend_(images: Tensor, other: Tensor, share: Tensor) -> Tensor:
-    """Mix `share` of the images with `1 - share` of another, in place; kept within 0 … 1."""
+    """Return share × images + (1 − share) × other, clamped to 0 to 1, in place."""
     return images.sub_(other).mul_(share).add_(other).clamp_(0, 1)
 
 
 def shift_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of `[B, 3, H, W]` in 0 … 1 by `[B, 1, 1]` turns, in the HSV model."""
+    """Shift the hue of `[B, 3, H, W]` in 0 to 1 by `[B, 1, 1]` turns, in the HSV colour model."""
     red, green, blue = images.unbind(1)
     value, lowest = images.amax(1), images.amin(1)
     chroma = value - lowest
     scale = torch.where(chroma > 0, chroma, 1.0)
-    # In sixths of a turn, from the strongest channel; grey has no hue, and none is needed.
+    # Hue in sixths of a turn, from the largest channel. Grey has no hue, and chroma 0 ignores it.
     sixths = torch.where(
         value == red,
         (green - blue) / scale,

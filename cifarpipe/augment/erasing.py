@@ -1,4 +1,4 @@
-"""What is blanked out: cutout's square and random erasing's rectangle."""
+"""Erase a part of the image: cutout's square and random erasing's rectangle."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,44 +9,44 @@ from torch import Tensor
 
 from cifarpipe.augment.transform import Drawn, EpochOrder, first_chosen, log_uniform
 
-TRIES = 10  # as torchvision's RandomErasing, before it leaves the picture as it is
+TRIES = 10  # as in torchvision's RandomErasing; if none fits, nothing is erased
 
 
 @dataclass(frozen=True)
 class Cutout:
-    """Blank a square whose middle lies anywhere in the picture (arXiv:1708.04552)."""
+    """Erase a square whose centre lies anywhere in the image (arXiv:1708.04552)."""
 
     side: int
-    """Pixels."""
+    """Of the square, in pixels."""
     size: int
-    """Pixels of a side of the (square) picture."""
+    """Height and width of the images, in pixels."""
     on_host: ClassVar[bool] = False
 
     def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
-        """Return `[N, 4]`: top, left, height, width in pixels; may reach beyond the border."""
+        """Return `[N, 4]`: top, left, height, width in pixels; may extend beyond the border."""
         corner = rng.integers(0, self.size, (len(epoch), 2)) - self.side // 2
         return np.concatenate([corner, np.full_like(corner, self.side)], axis=1)
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Blank `[B, 3, S, S]` float to 0, in place."""
+        """Set pixels of `[B, 3, S, S]` float to 0, in place."""
         return images.mul_(outside(drawn, self.size))
 
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """Blank a rectangle of some images (arXiv:1708.04896), as torchvision's RandomErasing."""
+    """Erase a rectangle of some images (arXiv:1708.04896), like torchvision's RandomErasing."""
 
     probability: float
     scale: tuple[float, float]
-    """Smallest and largest area, as a part of the picture's."""
+    """Smallest and largest area, as a fraction of the image's."""
     ratio: tuple[float, float]
-    """Smallest and largest height as a multiple of width."""
+    """Smallest and largest aspect ratio, height / width."""
     size: int
-    """Pixels of a side of the (square) picture."""
+    """Height and width of the images, in pixels."""
     on_host: ClassVar[bool] = False
 
     def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
-        """Return `[N, 4]`: top, left, height, width in pixels; all 0 where nothing is erased."""
+        """Return `[N, 4]`: top, left, height, width in pixels; all 0 if nothing is erased."""
         count = len(epoch)
         area = rng.uniform(*self.scale, (count, TRIES)) * self.size**2
         ratio = log_uniform(rng, self.ratio, (count, TRIES))
@@ -58,16 +58,16 @@ class RandomErasing:
         return np.where(erased[:, None], np.concatenate([corner, sides], axis=1), 0).astype(int)
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Blank `[B, 3, S, S]` float to 0, in place."""
+        """Set pixels of `[B, 3, S, S]` float to 0, in place."""
         return images.mul_(outside(drawn, self.size))
 
 
 def outside(boxes: Tensor, size: int) -> Tensor:
-    """Return `[B, 1, size, size]` float32: 0 inside of the boxes, 1 elsewhere.
+    """Return `[B, 1, size, size]` float32: 0 inside the boxes, 1 elsewhere.
 
     Args:
         boxes: `[B, 4]`: top, left, height, width in pixels.
-        size: Pixels of a side of the picture.
+        size: Height and width of the images, in pixels.
     """
     place = torch.arange(size, device=boxes.device)
 

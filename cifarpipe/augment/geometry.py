@@ -1,7 +1,7 @@
-"""Where pixels go: random crop, resized crop, flip and rotation.
+"""Geometric transforms: random crop, resized crop, flip and rotation.
 
-The first three take and give uint8 and are quickest where channels come last in memory, as images
-are stored; rotation takes float. All agree with torchvision.transforms.v2 on tensors.
+The first three work on uint8, and are fastest if channels come last in memory, as in stored images.
+Rotation works on float. All agree with torchvision.transforms.v2 on tensors.
 """
 
 from dataclasses import dataclass
@@ -14,29 +14,30 @@ from torch import Tensor
 
 from cifarpipe.augment.transform import Drawn, EpochOrder, first_chosen, log_uniform
 
-TRIES = 10  # as torchvision's RandomResizedCrop, before it takes what fits in the middle
+TRIES = 10  # as in torchvision's RandomResizedCrop; if none fits, it crops the centre
 
 
 @dataclass(frozen=True)
 class Crop:
-    """Pad with black on every side, then cut out a picture of the old size."""
+    """Pad with black on every side, then crop to the original size at a random position."""
 
     padding: int
-    """Pixels."""
+    """On each side, in pixels."""
     on_host: ClassVar[bool] = False
 
     def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
-        """Return `[N, 2]`: first row and first column in the padded picture."""
+        """Return `[N, 2]`: first row and first column in the padded image."""
         return rng.integers(0, 2 * self.padding + 1, (len(epoch), 2))
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Cut `[B, 3, H, W]` uint8."""
+        """Crop `[B, 3, H, W]` uint8."""
         count, channels, height, width = images.shape
         pad = self.padding
         tall, wide = height + 2 * pad, width + 2 * pad
         padded = images.new_zeros(count, tall, wide, channels)
         padded[:, pad : pad + height, pad : pad + width] = images.permute(0, 2, 3, 1)
-        # A row of the result is `width` neighbouring pixels: copied at once, from any first pixel.
+        # A row of the result is `width` consecutive pixels, which can be copied together. Each row
+        # of `windows` is such a sequence; they start at every pixel and overlap.
         pixels = count * tall * wide
         windows = padded.as_strided((pixels - width + 1, width * channels), (channels, 1))
         first_rows = torch.arange(count, device=images.device) * tall + drawn[:, 0]
@@ -48,14 +49,14 @@ class Crop:
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """Cut out a rectangle and enlarge it to the old size, bilinear (arXiv:1409.4842)."""
+    """Crop a random rectangle and resize it to the original size, bilinear (arXiv:1409.4842)."""
 
     scale: tuple[float, float]
-    """Smallest and largest area, as a part of the picture's."""
+    """Smallest and largest area, as a fraction of the image's."""
     ratio: tuple[float, float]
-    """Smallest and largest width as a multiple of height."""
+    """Smallest and largest aspect ratio, width / height."""
     size: int
-    """Pixels of a side of the (square) picture."""
+    """Height and width of the images, in pixels."""
     on_host: ClassVar[bool] = False
 
     def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
@@ -72,17 +73,17 @@ class ResizedCrop:
         where = rng.random((len(epoch), 2))
         top = np.floor(where[:, 0] * (self.size - height + 1))
         left = np.floor(where[:, 1] * (self.size - width + 1))
-        top[none_fits] = (self.size - height[none_fits]) // 2  # the middle
+        top[none_fits] = (self.size - height[none_fits]) // 2  # the centre
         left[none_fits] = (self.size - width[none_fits]) // 2
         return np.stack([top, left, height, width], axis=1).astype(np.float32)
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Cut and enlarge `[B, 3, S, S]` uint8."""
+        """Crop and resize `[B, 3, S, S]` uint8."""
         centres = (torch.arange(self.size, device=images.device) + 0.5) / self.size
 
         def fetched_from(start: Tensor, length: Tensor) -> Tensor:
             place = start[:, None] + centres * length[:, None]
-            # Never beyond the rectangle: it is cut out before it is enlarged.
+            # Pixels outside the rectangle are not used, as if it were cropped before resizing.
             place = place.clamp(start[:, None] + 0.5, (start + length)[:, None] - 0.5)
             return 2 * place / self.size - 1
 
@@ -97,19 +98,19 @@ class ResizedCrop:
 
 
 class RandomFlip:
-    """Mirror left to right, with probability one half."""
+    """Flip horizontally with probability 1/2."""
 
     on_host: ClassVar[bool] = False
 
     def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
-        """Return `[N]` bool: mirrored or not."""
+        """Return `[N]` bool: whether each image is flipped."""
         return rng.random(len(epoch)) < 0.5
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Mirror some of `[B, 3, H, W]` uint8."""
+        """Flip some images of `[B, 3, H, W]` uint8."""
         count, channels, height, width = images.shape
         rows = images.permute(0, 2, 3, 1)
-        # Whole pictures are picked a few times quicker than pixels.
+        # Selecting whole images is several times faster than selecting pixels.
         both = torch.cat([rows, rows.flip(2)]).flatten(1)
         picked = both.index_select(0, torch.arange(count, device=images.device) + count * drawn)
         return picked.view(count, height, width, channels).permute(0, 3, 1, 2)
@@ -117,15 +118,15 @@ class RandomFlip:
 
 @dataclass(frozen=True)
 class AlternatingFlip(RandomFlip):
-    """Mirror every image in every second epoch, so that any two epochs show both of its sides.
+    """Flip every image in every second epoch (arXiv:2404.00498).
 
-    Which side comes first is drawn once (arXiv:2404.00498).
+    Two consecutive epochs show both orientations. Which comes first is drawn once per image.
     """
 
     seed: int
 
     def draw(self, _rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
-        """Return `[N]` bool: mirrored or not."""
+        """Return `[N]` bool: whether each image is flipped."""
         images = epoch.images
         first_side = np.random.default_rng(self.seed).random(images.max(initial=0) + 1) < 0.5
         return first_side[images] ^ (epoch.number % 2 == 0)
@@ -133,22 +134,22 @@ class AlternatingFlip(RandomFlip):
 
 @dataclass(frozen=True)
 class Rotate:
-    """Turn about the middle, bilinear, black from outside."""
+    """Rotate about the centre, bilinear; pixels from outside are black."""
 
     degrees: float
-    """Largest angle to either side."""
+    """Largest angle in either direction."""
     on_host: ClassVar[bool] = False
 
     def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
-        """Return `[N]` float32: angles counter-clockwise, radians."""
+        """Return `[N]` float32: counter-clockwise angles in radians."""
         return np.deg2rad(rng.uniform(-self.degrees, self.degrees, len(epoch))).astype(np.float32)
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Turn `[B, 3, S, S]` float, 0 being black."""
+        """Rotate `[B, 3, S, S]` float, in which 0 is black."""
         size = images.shape[-1]
         middles = (torch.arange(size, device=images.device) * 2 + 1) / size - 1
         across, down = middles[None, None, :], middles[None, :, None]
         cos, sin = torch.cos(drawn)[:, None, None], torch.sin(drawn)[:, None, None]
-        # Where each pixel of the result is fetched from: the opposite turn, y pointing down.
+        # The source of each output pixel: the inverse rotation, with y pointing down.
         grid = torch.stack([across * cos - down * sin, across * sin + down * cos], dim=-1)
         return F.grid_sample(images, grid, mode="bilinear", align_corners=False)

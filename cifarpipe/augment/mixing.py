@@ -1,4 +1,4 @@
-"""Mixup and cutmix: images of two, with labels of two."""
+"""Mixup and cutmix: combine two images and their labels."""
 
 from dataclasses import dataclass, fields
 
@@ -13,23 +13,23 @@ from cifarpipe.augment.transform import Drawn, EpochOrder
 
 @dataclass(frozen=True)
 class MixDraws:
-    """With whom each image of an epoch is mixed, and how; `[N, …]`."""
+    """The partner of each image of an epoch, and how the two are mixed; `[N, …]`."""
 
     partner: Tensor
-    """`[N]` int64: how many places away in the epoch's order; 0 for an image left alone."""
+    """`[N]` int64: the partner's offset in the epoch's order; 0 for an image that is not mixed."""
     share: Tensor
-    """`[N]` float32: how much of the label stays its own."""
+    """`[N]` float32: weight of the image's own label."""
     opacity: Tensor
-    """`[N]` float32: how much of each pixel stays its own, outside of the box."""
+    """`[N]` float32: weight of the image's own pixels outside the box."""
     box: Tensor
-    """`[N, 4]` int64: the partner's rectangle: top, left, height, width in pixels."""
+    """`[N, 4]` int64: the rectangle taken from the partner: top, left, height, width in pixels."""
 
     def __getitem__(self, some: slice | Tensor) -> "MixDraws":
-        """Return the draws of some images, by their places in the epoch."""
+        """Return the draws of some images, by their positions in the epoch."""
         return MixDraws(*(getattr(self, field.name)[some] for field in fields(self)))
 
     def to(self, device: torch.device) -> "MixDraws":
-        """Return them on a device."""
+        """Return the draws on a device."""
         return MixDraws(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
@@ -37,26 +37,27 @@ class MixDraws:
 class Mixing:
     """Mix images with their neighbours by mixup (arXiv:1710.09412) or cutmix (arXiv:1905.04899).
 
-    Neighbours are the first and second image of a batch, the third and fourth, and so on; what is
-    left over is not mixed. Each image draws whether and how much of its neighbour it takes.
+    Neighbours are the first and second image of a batch, the third and fourth, and so on; a last
+    image without a neighbour is not mixed. Each image has its own draw.
     """
 
     mixup: float
-    """Probability."""
+    """Probability that an image is mixed by mixup; likewise `cutmix`."""
     mixup_alpha: float
-    """Shares are drawn from Beta(alpha, alpha)."""
+    """The mixing ratio is drawn from Beta(alpha, alpha); likewise `cutmix_alpha`."""
     cutmix: float
     cutmix_alpha: float
     size: int
-    """Pixels of a side of the (square) picture."""
+    """Height and width of the images, in pixels."""
     classes: int
 
     def draw(self, rng: np.random.Generator, epoch: EpochOrder, batch_size: int) -> MixDraws:
-        """Draw for a whole epoch that is cut into batches of `batch_size`."""
+        """Draw for a whole epoch that is divided into batches of `batch_size`."""
         count = len(epoch)
         place = np.arange(count) % batch_size
         partner = np.where(place % 2 == 0, 1, -1)
-        sizes = np.minimum(batch_size, count - (np.arange(count) - place))  # the last is smaller
+        # Of each image's batch; the last one may be smaller.
+        sizes = np.minimum(batch_size, count - (np.arange(count) - place))
         kind = rng.random(count)
         mixes = (kind < self.mixup) & (place + partner < sizes)
         cuts = (kind >= self.mixup) & (kind < self.mixup + self.cutmix) & (place + partner < sizes)
@@ -71,7 +72,7 @@ class Mixing:
         )
 
     def _draw_boxes(self, rng: np.random.Generator, count: int) -> Drawn:
-        """Return `[count, 4]`: squares about any pixel, cut off at the border."""
+        """Return `[count, 4]`: squares centred on a random pixel, clipped at the border."""
         kept = rng.beta(self.cutmix_alpha, self.cutmix_alpha, count)
         half = (np.sqrt(1 - kept) / 2 * self.size).astype(np.int64)[:, None]
         middle = rng.integers(0, self.size, (count, 2))
@@ -87,7 +88,7 @@ class Mixing:
             drawn: For these images.
 
         Returns:
-            Images, and the probabilities of the classes `[B, classes]` float32.
+            The mixed images, and class probabilities `[B, classes]` float32.
         """
         whose = torch.arange(len(labels), device=labels.device) + drawn.partner
         stays = outside(drawn.box, self.size) * drawn.opacity[:, None, None, None]

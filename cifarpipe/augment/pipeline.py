@@ -1,4 +1,4 @@
-"""All augmentations together: the one place that says in which order they apply."""
+"""All augmentations of a recipe, in the order in which they are applied."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,31 +14,33 @@ from cifarpipe.augment.geometry import AlternatingFlip, Crop, RandomFlip, Resize
 from cifarpipe.augment.mixing import MixDraws, Mixing
 from cifarpipe.augment.transform import Drawn, EpochOrder, Transform
 from cifarpipe.config.errors import UserError
-from cifarpipe.config.schema import Augment
-from cifarpipe.config.schema import RandAugment as Strength
+from cifarpipe.config.recipes import Augment, Mix
+from cifarpipe.config.recipes import RandAugment as Options
 from cifarpipe.networks.normalize import standardize, to_unit
+
+NOT_MIXED = Mix(probability=0.0, alpha=1.0)
 
 
 @dataclass(frozen=True)
 class EpochDraws:
-    """What chance decided for the images of an epoch, in its order."""
+    """The random draws for the images of an epoch, in its order."""
 
     changes: list[Tensor]
     """`[N, …]` for each transform."""
     mixing: MixDraws | None
 
     def __getitem__(self, some: slice | Tensor) -> "EpochDraws":
-        """Return the draws of some images, by their places in the epoch."""
+        """Return the draws of some images, by their positions in the epoch."""
         mixing = None if self.mixing is None else self.mixing[some]
         return EpochDraws([drawn[some] for drawn in self.changes], mixing)
 
 
 class Augmentation:
-    """A recipe's random changes of whole batches, and normalisation amidst them."""
+    """The random transforms of a recipe, and normalisation between them, for whole batches."""
 
     def __init__(
         self,
-        recipe: Augment,
+        recipe: Augment | None,
         *,
         mean: Tensor,
         std: Tensor,
@@ -46,25 +48,31 @@ class Augmentation:
         classes: int,
         seed: int,
     ) -> None:
-        """Prepare for one kind of picture.
+        """Prepare for images of one size.
 
         Args:
-            recipe: Which changes, how strong.
-            mean: `[3]`, in 0 … 1, on the device on which images are changed.
-            std: `[3]`, in 0 … 1.
-            image_size: Pixels of a side.
-            classes: How many there are; mixing needs it.
-            seed: Of what is drawn once for a run; what an epoch draws comes from its generator.
+            recipe: Which transforms, how strong; None: normalisation only.
+            mean: `[3]`, of values in 0 to 1, on the device of the images.
+            std: `[3]`, of values in 0 to 1.
+            image_size: Height and width, in pixels.
+            classes: Number of classes, for mixing.
+            seed: Of what is drawn once per run; what is drawn per epoch has the epoch's generator.
+
+        Raises:
+            UserError: A transform does not fit images of this size.
         """
+        recipe = recipe or Augment()
+        check_sizes(recipe, image_size)
         self.device = mean.device
         self.transforms = in_order(recipe, mean, std, image_size, seed)
         self.mixing: Mixing | None = None
-        if recipe.mixup.probability or recipe.cutmix.probability:
+        mixup, cutmix = recipe.mixup or NOT_MIXED, recipe.cutmix or NOT_MIXED
+        if mixup.probability or cutmix.probability:
             self.mixing = Mixing(
-                mixup=recipe.mixup.probability,
-                mixup_alpha=recipe.mixup.alpha,
-                cutmix=recipe.cutmix.probability,
-                cutmix_alpha=recipe.cutmix.alpha,
+                mixup=mixup.probability,
+                mixup_alpha=mixup.alpha,
+                cutmix=cutmix.probability,
+                cutmix_alpha=cutmix.alpha,
                 size=image_size,
                 classes=classes,
             )
@@ -81,9 +89,9 @@ class Augmentation:
         Args:
             rng: Of the draws.
             epoch: Its images, in order.
-            batch_size: Into which it is cut.
-            shown: `[M]` places in the epoch whose draws are returned; all where not given. Mixing
-                wants both of a pair.
+            batch_size: Images of a step.
+            shown: `[M]` positions in the epoch whose draws are returned; by default all. Mixing
+                needs both images of a pair.
         """
         some = slice(None) if shown is None else torch.from_numpy(shown)
         changes = [torch.from_numpy(t.draw(rng, epoch)) for t in self.transforms]
@@ -91,7 +99,7 @@ class Augmentation:
         return self._placed(EpochDraws(changes, mixing)[some])
 
     def _placed(self, drawn: EpochDraws) -> EpochDraws:
-        """Return the draws where they are read: all but a few on the device."""
+        """Return the draws where they are read: most of them on the device."""
         changes = [
             its_draws if transform.on_host else its_draws.to(self.device)
             for transform, its_draws in zip(self.transforms, drawn.changes, strict=True)
@@ -99,7 +107,7 @@ class Augmentation:
         return EpochDraws(changes, drawn.mixing and drawn.mixing.to(self.device))
 
     def apply(self, images: Tensor, labels: Tensor, drawn: EpochDraws) -> tuple[Tensor, Tensor]:
-        """Change one or several whole batches.
+        """Transform one or several whole batches.
 
         Args:
             images: `[B, S, S, 3]` uint8, as they are stored.
@@ -107,11 +115,11 @@ class Augmentation:
             drawn: For these images.
 
         Returns:
-            `[B, 3, S, S]` float32, normalised, and the targets: the labels as they were or, where
-            images are mixed, probabilities of the classes `[B, classes]` float32.
+            `[B, 3, S, S]` float32, normalised, and the targets: the labels unchanged or, if images
+            are mixed, class probabilities `[B, classes]` float32.
         """
         changed = images.permute(0, 3, 1, 2)
-        if not len(images):  # of a batch too small for every process to get some
+        if not len(images):  # the batch is too small for every process to get some
             none = (
                 labels if self.mixing is None else labels.new_zeros(0, self.mixing.classes).float()
             )
@@ -123,65 +131,65 @@ class Augmentation:
         return self.mixing.apply(changed, labels, drawn.mixing)
 
 
-def check_strengths(model: str, recipe: Augment, image_size: int) -> None:
-    """Refuse changes that would leave nothing of a picture.
+def check_sizes(recipe: Augment, image_size: int) -> None:
+    """Check that transforms leave something of an image.
 
     Raises:
-        UserError: Something is larger than pictures of `image_size` pixels a side.
+        UserError: One is larger than images of `image_size` × `image_size` pixels.
     """
     limits = (("crop", recipe.crop, image_size // 2), ("cutout", recipe.cutout, image_size))
     for key, pixels, most in limits:
-        if pixels > most:
+        if pixels and pixels > most:
             raise UserError(
-                f"models.{model}.augment.{key} is {pixels}, and pictures have {image_size} pixels "
-                f"a side.\nAllowed: 0 … {most}."
+                f"augment.{key} is {pixels}, and the images are {image_size} × {image_size} "
+                f"pixels.\nAllowed: 0 to {most}."
             )
 
 
 def in_order(recipe: Augment, mean: Tensor, std: Tensor, size: int, seed: int) -> list[Transform]:
-    """Return the changes that a recipe asks for, in the order in which they apply.
+    """Return the transforms of a recipe, in the order in which they are applied.
 
-    Whole pixels are moved first, while they are bytes; then RandAugment, whose operations are
-    defined on bytes; then what computes with fractions. What comes in from outside the picture is
-    black. What is erased becomes the mean, since it is erased after normalisation.
+    First those that move whole pixels, on bytes; then RandAugment, whose operations are defined on
+    bytes; then those that compute with fractions. Pixels from outside the image are black. Erased
+    pixels get the mean colour, since they are erased after normalisation.
     """
-    resized, strength, jitter, erasing = (
-        recipe.resized_crop,
-        recipe.randaugment,
-        recipe.color_jitter,
-        recipe.erasing,
-    )
-    transforms: list[tuple[bool, Transform]] = [
-        (recipe.crop > 0, Crop(recipe.crop)),
-        (
-            resized.scale != (1, 1) or resized.ratio != (1, 1),
-            ResizedCrop(resized.scale, resized.ratio, size),
-        ),
-        (recipe.flip == "random", RandomFlip()),
-        (recipe.flip == "alternating", AlternatingFlip(seed)),
-        *([(True, _randaugment(strength, size, mean.device))] if strength.n else []),
-        (True, ToUnit()),
-        (any(jitter.model_dump().values()), ColorJitter(**jitter.model_dump())),
-        (recipe.rotate > 0, Rotate(recipe.rotate)),
-        (True, Standardize(mean, std)),
-        (erasing.probability > 0, RandomErasing(**erasing.model_dump(), size=size)),
-        (recipe.cutout > 0, Cutout(recipe.cutout, size)),
-    ]
-    return [transform for wanted, transform in transforms if wanted]
+    moving: list[Transform] = []
+    if recipe.crop:
+        moving.append(Crop(recipe.crop))
+    if recipe.resized_crop:
+        moving.append(ResizedCrop(recipe.resized_crop.scale, recipe.resized_crop.ratio, size))
+    if recipe.flip:
+        moving.append(RandomFlip() if recipe.flip == "random" else AlternatingFlip(seed))
+    if recipe.randaugment and recipe.randaugment.n:
+        moving.append(_randaugment(recipe.randaugment, size, mean.device))
+    blending: list[Transform] = []
+    if recipe.color_jitter and any(recipe.color_jitter.given().values()):
+        jitter = recipe.color_jitter
+        changes = (jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
+        blending.append(ColorJitter(*(change or 0.0 for change in changes)))
+    if recipe.rotate:
+        blending.append(Rotate(recipe.rotate))
+    erasing: list[Transform] = []
+    if recipe.erasing and recipe.erasing.probability:
+        erasing.append(
+            RandomErasing(
+                recipe.erasing.probability, recipe.erasing.scale, recipe.erasing.ratio, size
+            )
+        )
+    if recipe.cutout:
+        erasing.append(Cutout(recipe.cutout, size))
+    return [*moving, ToUnit(), *blending, Standardize(mean, std), *erasing]
 
 
-def _randaugment(strength: Strength, size: int, device: torch.device) -> Transform:
-    from cifarpipe.augment.randaugment import (  # and torchvision, which takes a while
-        OPERATIONS,
-        RandAugment,
-    )
+def _randaugment(options: Options, size: int, device: torch.device) -> Transform:
+    from cifarpipe.augment import randaugment  # imports torchvision
 
-    names = tuple(name for name in OPERATIONS if name not in strength.omit)
-    return RandAugment(strength.n, strength.m, names, size, device)
+    names = tuple(name for name in randaugment.OPERATIONS if name not in (options.omit or ()))
+    return randaugment.RandAugment(options.n, options.m, names, size, device)
 
 
 class _WithoutDraws:
-    """Base of what happens to every image alike."""
+    """Base of transforms that treat every image alike."""
 
     on_host: ClassVar[bool] = False
 
@@ -191,20 +199,20 @@ class _WithoutDraws:
 
 
 class ToUnit(_WithoutDraws):
-    """From bytes to 0 … 1."""
+    """Scale bytes to 0 to 1."""
 
     def apply(self, images: Tensor, _drawn: Tensor) -> Tensor:
-        """Turn `[B, 3, H, W]` uint8 into float32."""
+        """Convert `[B, 3, H, W]` uint8 to float32."""
         return to_unit(images)
 
 
 @dataclass(frozen=True)
 class Standardize(_WithoutDraws):
-    """To zero mean and unit deviation of each channel."""
+    """Scale each channel to zero mean and unit standard deviation."""
 
     mean: Tensor
     std: Tensor
 
     def apply(self, images: Tensor, _drawn: Tensor) -> Tensor:
-        """Change `[B, 3, H, W]` float, in place."""
+        """Standardise `[B, 3, H, W]` float, in place."""
         return standardize(images, self.mean, self.std)

@@ -1,7 +1,7 @@
-"""RandAugment (arXiv:1909.13719): a few operations per image, drawn from a list.
+"""RandAugment (arXiv:1909.13719): random operations per image, drawn from a list.
 
-The operations are torchvision's, with the ranges of its `RandAugment`. An image's operations are
-its own draw; images that drew the same one are changed together. Nothing here waits for a GPU.
+The operations and their ranges are those of torchvision's `RandAugment`, but each image has its own
+draw. Images with the same operation are transformed together. Nothing here synchronises with a GPU.
 """
 
 import math
@@ -23,33 +23,33 @@ OPERATIONS = (
     "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness",
     "color", "contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize",
 )  # fmt: skip
-LEVELS = 31  # of strength: m is 0 … 30, as in torchvision
+LEVELS = 31  # of magnitude: m is 0 to 30, as in torchvision
 
 Operation: TypeAlias = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class RandAugment:
-    """Apply `n` operations, drawn with replacement, at strength `m`."""
+    """Apply `n` operations, drawn with replacement, at magnitude `m`."""
 
     n: int
     m: int
-    """0 … 30."""
+    """Magnitude, 0 to 30."""
     names: tuple[str, ...]
-    """Of the operations to draw from: keys of `operations`."""
+    """The operations to draw from: keys of `operations`."""
     size: int
-    """Pixels of a side of the (square) picture."""
+    """Height and width of the images, in pixels."""
     device: torch.device
-    """On which the images lie."""
-    on_host: ClassVar[bool] = True  # it sorts the images by operation
+    """Of the images."""
+    on_host: ClassVar[bool] = True  # the host groups the images by operation
 
     @cached_property
     def known(self) -> dict[str, tuple[Operation | None, Operation | None]]:
-        """All operations, at this strength."""
+        """All operations at this magnitude."""
         return operations(self.m, self.size, self.device)
 
     def draw(self, rng: np.random.Generator, epoch: EpochOrder) -> Drawn:
-        """Return `[N, n]` int8: twice the operation's place in the list, plus 1 to negate it."""
+        """Return `[N, n]` int8: 2 × the operation's position in the list, plus 1 if negative."""
         return rng.integers(0, 2 * len(self.names), (len(epoch), self.n), dtype=np.int8)
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
@@ -69,19 +69,21 @@ class RandAugment:
 def operations(
     m: int, size: int, device: torch.device
 ) -> dict[str, tuple[Operation | None, Operation | None]]:
-    """Return the standard operations, each with its opposite: itself where it has no sign.
+    """Return the standard operations, each as a pair: positive and negative.
+
+    An operation without a sign is given twice.
 
     Args:
-        m: Strength, 0 … 30.
-        size: Pixels of a side of the picture.
-        device: On which pictures lie.
+        m: Magnitude, 0 to 30.
+        size: Height and width of the images, in pixels.
+        device: Of the images.
 
     Returns:
-        Functions of `[K, 3, size, size]` uint8; None changes nothing.
+        Functions of `[K, 3, size, size]` uint8; None is the identity.
     """
 
     def strength(most: float) -> float:
-        return float(torch.linspace(0, most, LEVELS)[m])  # in 32 bits, as torchvision's
+        return float(torch.linspace(0, most, LEVELS)[m])  # in float32, as in torchvision
 
     slope = math.degrees(math.atan(strength(0.3)))
     shift = int(strength(150 / 331 * size))
@@ -129,19 +131,19 @@ _affine = partial(tv.affine, angle=0.0, scale=1.0, interpolation=InterpolationMo
 
 
 class MovedPixels:
-    """A change that takes each pixel from some place of the same picture, or black from outside.
+    """A geometric operation as a lookup table: the source of each pixel, or black.
 
-    torchvision builds the way there from Python numbers at every call, for which a GPU is waited
-    for. Here it moves a picture of pixel numbers, once.
+    torchvision computes its sampling grid from Python numbers in every call, which synchronises
+    with a GPU. Here the operation is applied once, to an image of pixel numbers.
     """
 
     def __init__(self, move: Operation, size: int, device: torch.device) -> None:
-        """Find out where pixels come from.
+        """Compute the source of each pixel.
 
         Args:
-            move: torchvision's, with the nearest neighbour; black from outside.
-            size: Pixels of a side of the picture.
-            device: On which pictures lie.
+            move: torchvision's operation, nearest neighbour; pixels from outside are black.
+            size: Height and width of the images, in pixels.
+            device: Of the images.
         """
         numbers = torch.arange(1, size**2 + 1, dtype=torch.float32).view(1, 1, size, size)
         found = move(numbers).flatten().long()
@@ -155,20 +157,21 @@ class MovedPixels:
 
 
 def adjust_sharpness(images: Tensor, factor: float) -> Tensor:
-    """Do as torchvision's of that name, without waiting for a GPU.
+    """Equal torchvision's function of this name, without synchronising with a GPU.
 
-    Blurred is the mean over 3 × 3 pixels, the middle counting five times; the border stays.
+    The blurred image is the mean over 3 × 3 pixels, with weight 5 for the centre; the border is not
+    changed.
     """
     sharp = images.float()
     inner = sharp[..., 1:-1, 1:-1]
     blurred = F.avg_pool2d(sharp, 3, stride=1, divisor_override=1).add_(inner, alpha=4)
-    blurred.div_(13).round_()  # whole numbers over 13: never halfway between two bytes
+    blurred.div_(13).round_()  # multiples of 1/13 are never halfway between integers
     inner.add_(blurred.sub_(inner), alpha=1 - factor)
     return sharp.clamp_(0, 255).to(torch.uint8)
 
 
 def _to_device(indices: Drawn, device: torch.device) -> Tensor:
     tensor = torch.from_numpy(indices)
-    if device.type == "cuda":  # from pinned memory, so that nothing waits for the copy
+    if device.type == "cuda":  # the copy from pinned memory is asynchronous
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor

@@ -1,23 +1,24 @@
-"""The experiments that DVC keeps, as rows of a table: what each changed and what came out."""
+"""The finished experiments that DVC stores: parameters and metrics of each."""
 
 import json
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cifarpipe.config.errors import UserError
 
-METRICS = "metrics.json"  # of each model, by the stage `evaluate`
+METRICS = ("training.json", "metrics.json")  # of each model, by `train` and `evaluate`
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One run that is finished: an experiment, or what its commit itself holds."""
+    """A finished run: an experiment, or the results of a commit."""
 
     name: str
-    """As DVC calls it; of a commit its branch."""
+    """DVC's name of it; of a commit its branch."""
     params: Mapping[str, Any]
     """By dotted name."""
     metrics: Mapping[str, Mapping[str, Any]]
@@ -28,14 +29,14 @@ def read_experiments(revisions: list[str]) -> list[Experiment]:
     """Return the finished experiments of some commits, and the commits' own results.
 
     Args:
-        revisions: Commits that experiments started from; none: the current one.
+        revisions: Commits that experiments started from; by default the current one.
 
     Raises:
-        UserError: DVC can't say; with its reason.
+        UserError: DVC fails; with its message.
     """
-    asked = [part for revision in revisions for part in ("--rev", revision)]
+    options = [part for revision in revisions for part in ("--rev", revision)]
     done = subprocess.run(
-        [sys.executable, "-m", "dvc", "exp", "show", "--json", *asked],
+        [sys.executable, "-m", "dvc", "exp", "show", "--json", *options],
         capture_output=True,
         text=True,
         check=False,
@@ -47,26 +48,28 @@ def read_experiments(revisions: list[str]) -> list[Experiment]:
     for commit in json.loads(done.stdout):
         if commit["rev"] == "workspace":
             continue
-        # What is queued, running or has failed shows the metrics that its commit holds.
-        ended = [
+        # Experiments that are queued, running or failed show the metrics of their commit.
+        finished = [
             each["revs"][0]
             for each in commit["experiments"] or []
             if (each["executor"] or {}).get("state", "success").lower() == "success"
         ]
-        runs = [commit, *ended]
+        runs = [commit, *finished]
         found += [experiment for run in runs if (experiment := _experiment(run))]
     return found
 
 
 def _experiment(run: Mapping[str, Any]) -> Experiment | None:
-    """Return what a row of DVC's answer tells; nothing of one that has no results (yet)."""
+    """Return the experiment of a row of DVC's output; None without results."""
     data = run["data"]
     if data is None:
         return None
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, dict[str, Any]] = {}
     for file, content in data["metrics"].items():
-        if file.endswith(f"/{METRICS}") and "data" in content:
-            metrics |= content["data"]
+        if Path(file).name in METRICS and "data" in content:
+            for model, values in content["data"].items():
+                metrics.setdefault(model, {}).update(values)
+    metrics = {model: values for model, values in metrics.items() if "accuracy" in values}
     params = data["params"].get("params.yaml", {}).get("data")
     if not metrics or params is None:
         return None
@@ -74,7 +77,7 @@ def _experiment(run: Mapping[str, Any]) -> Experiment | None:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested sections by dotted name; lists stay whole."""
+    """Return nested sections with dotted names; lists are kept."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -1,41 +1,109 @@
-"""A network's answer to one picture: which classes it sees in it, and where."""
+"""`cifarpipe explain`: classify an image file, and show where the network finds evidence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
+from cifarpipe.config.errors import UserError
 
-from cifarpipe.explanations.attention import ATTENTION_METHODS
-from cifarpipe.explanations.explainer import Explainer
-from cifarpipe.explanations.gradcam import METHODS, Maps
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from cifarpipe.explanations.explainer import Explainer
+    from cifarpipe.models.build import Classifier
+    from cifarpipe.results.maps import Maps
+
+MAPPED = 3  # classes whose maps are drawn
+BAR = 25  # characters of a probability of 1
 
 
 @dataclass(frozen=True)
-class Answer:
-    """All classes, the most probable first, and where the evidence for the first few lies."""
+class ExplainedImage:
+    """The predictions of a network for one image, with maps of the first ones."""
 
     classes: list[str]
-    probabilities: NDArray[np.float64]
+    """All classes, the most probable first."""
+    probabilities: "NDArray[np.float64]"
     """`[classes]`, in that order."""
-    maps: Maps
-    """`[mapped, h, w]` raw, of the first classes: comparable with each other."""
+    maps: "Maps"
+    """`[mapped, h, w]` raw maps of the first classes, comparable with each other."""
 
 
-def methods_for(model: nn.Module) -> tuple[str, ...]:
-    """Return the methods that can explain a network, as params.yaml calls them."""
-    return tuple(METHODS) + (ATTENTION_METHODS if hasattr(model, "attentions") else ())
+def explain_file(path: Path, model: str, *, method: str | None, out: Path | None, top: int) -> None:
+    """Print the predictions for an image file, and draw their maps.
+
+    Args:
+        path: The image file.
+        model: Name of a trained entry of `models`.
+        method: How to compute the maps; None takes `gradcam.method`.
+        out: The PNG to write; None: named after image and model.
+        top: Number of predictions to print.
+
+    Raises:
+        UserError: The image, the model, the method or `out` can't be used.
+    """
+    from cifarpipe.config.reader import load_params
+    from cifarpipe.data.picture import open_picture
+
+    params = load_params()
+    params.model(model)
+    out = out or Path(f"{path.stem}_{model}.png")
+    check_out(out, path)
+    opened = open_picture(path)  # before torch is imported, which takes seconds
+
+    from cifarpipe.explanations.explainer import Explainer
+    from cifarpipe.figures.explanations import draw_predictions
+    from cifarpipe.figures.layout import save_figure
+    from cifarpipe.networks.checkpoint import load_model
+    from cifarpipe.networks.devices import pick_device
+    from cifarpipe.results.maps import CLASS_AGNOSTIC
+    from cifarpipe.store.paths import artifact
+
+    network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
+    arch = origin.architecture["arch"]
+    method = method or params.gradcam.method[arch]
+    if method not in (allowed := methods_for(network)):
+        raise UserError(
+            f"--method is {method!r}; allowed for {model}, a {arch}: {', '.join(allowed)}.\n"
+            f"Use one of these, or leave it out to use that of params.yaml."
+        )
+    picture = opened.resized(origin.image_size)
+    explainer = Explainer(network, origin, method, params.gradcam.batch_size)
+    found = explain_image(explainer, picture.pixels, 1 if method in CLASS_AGNOSTIC else MAPPED)
+    print(f"{path}: {picture.found};\n{', '.join(picture.steps) or 'used as it is'}.\n")
+    print(prediction_table(found.classes, found.probabilities.tolist(), top))
+    figure = draw_predictions(
+        picture.pixels,
+        path.name.encode(errors="replace").decode(),  # it may not be valid text
+        found.classes,
+        found.probabilities,
+        found.maps,
+        opacity=params.gradcam.opacity,
+        title=f"Predictions of {model}, explained by {method}",
+    )
+    try:
+        save_figure(figure, out)
+    except UserError as error:
+        reason, _, _ = str(error).partition("\n")
+        raise UserError(f"{reason}\nGive another --out.") from None
+    print(f"\nMaps of {model} by {method}: {out}")
 
 
-def answer(explainer: Explainer, pixels: NDArray[np.uint8], mapped: int) -> Answer:
-    """Classify a picture and explain its most probable classes.
+def explain_image(
+    explainer: "Explainer", pixels: "NDArray[np.uint8]", mapped: int
+) -> ExplainedImage:
+    """Classify an image and explain its most probable classes.
 
     Args:
         explainer: Holds the network and the method.
-        pixels: `[S, S, 3]`, at the network's size.
-        mapped: Classes to explain; of fewer classes all are.
+        pixels: `[S, S, 3]`, in the network's size.
+        mapped: Number of classes to explain; all, if there are fewer.
     """
+    import numpy as np
+    import torch
+
     with torch.no_grad():
         logits = explainer.model(explainer.normalized(pixels[None]))[0]
     probabilities = logits.double().softmax(dim=0).cpu().numpy()
@@ -43,4 +111,38 @@ def answer(explainer: Explainer, pixels: NDArray[np.uint8], mapped: int) -> Answ
     first = order[:mapped]
     maps = explainer.maps(np.repeat(pixels[None], len(first), axis=0), first)
     names = [explainer.origin.classes[label] for label in order]
-    return Answer(names, probabilities[order], maps)
+    return ExplainedImage(names, probabilities[order], maps)
+
+
+def methods_for(model: "Classifier") -> tuple[str, ...]:
+    """Return the methods that can explain a network, as params.yaml names them."""
+    from cifarpipe.explanations.attention import ATTENTION_METHODS, AttentionNetwork
+    from cifarpipe.explanations.gradcam import CAM_METHODS
+
+    return CAM_METHODS + (ATTENTION_METHODS if isinstance(model, AttentionNetwork) else ())
+
+
+def check_out(out: Path, picture: Path) -> None:
+    """Check that `out` is a PNG other than the image itself; else raise `UserError`."""
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out is {out}; allowed: a name that ends in .png.")
+    try:
+        same = out.samefile(picture)
+    except OSError:  # one of them does not exist
+        return
+    if same:
+        raise UserError(f"{out} is the image itself.\nGive another --out.")
+
+
+def prediction_table(classes: Sequence[str], probabilities: Sequence[float], top: int) -> str:
+    """Return the `top` most probable classes with their probabilities, as lines of text."""
+    rows = list(zip(classes, probabilities, strict=True))
+    if rest := rows[top:]:
+        name = "1 other" if len(rest) == 1 else f"{len(rest)} others"
+        rows = [*rows[:top], (name, sum(probability for _, probability in rest))]
+    width = max(len("class"), *(len(name) for name, _ in rows))
+    lines = [f"{'class':{width}}  probability"]
+    for name, probability in rows:
+        bar = "█" * round(BAR * probability)
+        lines.append(f"{name:{width}}  {probability:11.4f}  {bar}".rstrip())
+    return "\n".join(lines)

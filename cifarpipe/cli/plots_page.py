@@ -1,47 +1,42 @@
-"""The page into which `dvc plots` puts its figures, with its scripts in it: `make setup` writes it.
+"""Write the page of `dvc plots` with its scripts inside, so that it works without a network.
 
-DVC's own page fetches them from the network, and stays empty without one.
+DVC's own page loads them from a content delivery network. The page in the repository has none, and
+says how to write this one: they are other people's code, and large.
 """
 
+import subprocess
+import sys
 from pathlib import Path
 
+from cifarpipe.config.errors import UserError
 from cifarpipe.store.outputs import write_text
 
-PAGE = Path(".dvc/plots_page.html")  # named in .dvc/config
-VEGA_LITE = "5.20"  # DVC's templates are of version 5
-HEAD = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-{refresh_tag}
-<title>Plots of the pipeline</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0; padding: 1rem; background: #fff;
-  color: #1b2430; display: flex; flex-wrap: wrap; gap: 1.5rem; align-items: flex-start; }
-body > div { max-width: 100%; overflow-x: auto; }
-img { max-width: 100%; height: auto; }
-p { margin: 0 0 .25rem; overflow-wrap: anywhere; }
-table { border-spacing: 0; }
-</style>
-<script>"""
-REST = """</script>
-</head>
-<body>
-{plot_divs}
-</body>
-</html>
-"""
+SMALL_PAGE = Path(".dvc/plots_page.html")  # in the repository, named in .dvc/config
+PAGE = Path(".dvc/plots_page_offline.html")  # named in .dvc/config.local; not in git
+VEGA_LITE = "5.20"  # DVC's templates are written for version 5
+NOTICE = ("<!-- notice -->", "<!-- end of notice -->")
 
 
-def main() -> None:
-    """Write the page."""
+def write_plots_page() -> None:
+    """Write the page, and make DVC use it in this clone.
+
+    Raises:
+        UserError: This is not the root of a clone, or DVC can't be configured.
+    """
     import vl_convert
 
+    if not SMALL_PAGE.is_file():
+        raise UserError(f"{SMALL_PAGE} does not exist. Run from the project's root folder.")
+    page = SMALL_PAGE.read_text(encoding="utf-8")
+    before, _, rest = page.partition(NOTICE[0])
+    _, _, after = rest.partition(NOTICE[1])
     scripts = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
-    # Within a page, that would end the script.
-    write_text(PAGE, HEAD + scripts.replace("</script", "<\\/script") + REST)
-
-
-if __name__ == "__main__":
-    main()
+    # Within a page, "</script" would end the script.
+    scripts = scripts.replace("</script", "<\\/script")
+    write_text(PAGE, f"{before.replace('</head>', f'<script>{scripts}</script></head>')}{after}")
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "config", "--local", "plots.html_template", PAGE.name],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise UserError(f"DVC can't be configured: {done.stderr.strip()}")

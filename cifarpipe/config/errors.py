@@ -1,10 +1,10 @@
-"""Mistakes that a user can mend."""
+"""Errors that a user can fix."""
 
 
 class UserError(Exception):
-    """A fault in what the user gave us: parameters, data, files.
+    """An error in the user's input: parameters, data, files.
 
-    The message says what is wrong, where, what is allowed and what to do. A command prints it as it
-    is, without a traceback, and ends with exit code 2; anything else that is raised is a defect of
-    ours and keeps its traceback.
+    The message says what is wrong, where, what is allowed and what to do. Commands print it without
+    a traceback and exit with code 2. Any other exception is a bug of the project and keeps its
+    traceback.
     """

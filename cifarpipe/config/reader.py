@@ -1,8 +1,8 @@
-"""Reading of `params.yaml`: the whole file is validated, and all its faults are named at once."""
+"""Read `params.yaml`: validate the whole file and report all its errors at once."""
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -11,13 +11,13 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import AliasEvent
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.config.schema import FAULT_SEPARATOR, PARAMS_FILE, Params, disagreements
+from cifarpipe.config.schema import AGREEING, ERROR_SEPARATOR, PARAMS_FILE, Params, disagreements
+from cifarpipe.config.sections import Section
 
-MOST_BYTES = 1_000_000  # of a file that is read in some seconds
+MOST_BYTES = 1_000_000  # read within some seconds
 HOW_TO_UNDO = (
-    "Mend the file, or take back all changes to it with `git checkout params.yaml` "
-    "(a refused `dvc exp run -S …` leaves its value in the file); "
-    "`dvc repro` then brings back what DVC cleared away for the run."
+    "Fix the file, or undo all changes to it with `git checkout params.yaml` "
+    "(a refused `dvc exp run -S …` leaves its value in the file)."
 )
 
 
@@ -25,25 +25,22 @@ def load_params(path: str | Path = PARAMS_FILE) -> Params:
     """Read and validate the whole parameter file.
 
     Raises:
-        UserError: The file can't be read, or holds any fault; all of them are named.
+        UserError: The file can't be read, or has errors; all of them are listed.
     """
     raw = _read_yaml(Path(path))
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        faults = [line for fault in error.errors() for line in _explain(fault)]
-        if isinstance(raw, dict) and any(fault["loc"] for fault in error.errors()):
-            faults += disagreements(*(_valid_section(raw, name) for name in _AGREEING))
-    lines = "\n".join(f"  - {fault}" for fault in faults)
-    count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        errors = [line for details in error.errors() for line in _explain(details)]
+        if isinstance(raw, dict) and any(details["loc"] for details in error.errors()):
+            errors += disagreements(**{name: _valid_section(raw, name) for name in AGREEING})
+    lines = "\n".join(f"  - {line}" for line in errors)
+    count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
     raise UserError(f"{path} has {count}:\n{lines}\n{HOW_TO_UNDO}")
 
 
-_AGREEING = ("data", "train", "models", "report")  # the arguments of `disagreements`
-
-
 def _valid_section(raw: dict[Any, Any], name: str) -> Any:
-    """Return one section if it is valid by itself, else nothing."""
+    """Return one section if it is valid by itself, else None."""
     try:
         annotation: Any = Params.model_fields[name].annotation
         return TypeAdapter(annotation).validate_python(raw.get(name))
@@ -52,10 +49,10 @@ def _valid_section(raw: dict[Any, Any], name: str) -> Any:
 
 
 def _read_yaml(path: Path) -> Any:
-    """Read what DVC reads, by the same package: YAML 1.2, where 1e-3 is a number and `no` is text.
+    """Read the file as DVC does, with the same package: YAML 1.2, so that 1e-3 is a number.
 
-    A key that stands twice is refused, and so are aliases: `-S` changes an anchored value in one
-    place and silently keeps the old one in the other.
+    Duplicate keys are refused, and so are aliases: `-S` changes an anchored value in one place and
+    silently keeps the old one in the other.
     """
     if not path.is_file():
         raise UserError(
@@ -63,7 +60,7 @@ def _read_yaml(path: Path) -> Any:
         )
     if (size := path.stat().st_size) > MOST_BYTES:
         raise UserError(
-            f"{path} has {size:,} bytes; allowed are {MOST_BYTES:,}, enough for some 800 models.\n"
+            f"{path} has {size:,} bytes; allowed: {MOST_BYTES:,}, enough for some 1,500 models.\n"
             f"{HOW_TO_UNDO}"
         )
     reader = YAML(typ="safe", pure=True)
@@ -72,48 +69,78 @@ def _read_yaml(path: Path) -> Any:
         for event in reader.parse(text) if "&" in text else ():  # without an anchor, no alias
             if isinstance(event, AliasEvent):
                 line = event.start_mark.line + 1
-                raise ValueError(f"line {line}: *{event.anchor} is an alias; write the value out")
+                raise ValueError(
+                    f"line {line}: *{event.anchor} is an alias; write the value itself"
+                )
         return reader.load(text)
     except (YAMLError, RecursionError, LookupError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        reason = reason.partition(" To suppress this check")[0]  # it would send users elsewhere
+        reason = reason.partition(" To suppress this check")[0]  # advice for ruamel's own users
         raise UserError(f"{path} is not valid YAML: {reason}\n{HOW_TO_UNDO}") from None
 
 
-def _explain(fault: ErrorDetails) -> list[str]:
-    """Say in a line each which key is wrong, what it holds and what is allowed."""
-    # Pydantic names the chosen member of a union (`vit`, `adamw`) as if it were a key.
-    location = [str(part) for part in fault["loc"]]
+def _explain(error: ErrorDetails) -> list[str]:
+    """Return one line per error: which key, its value, and what is allowed."""
+    # Pydantic lists the chosen member of a union (`vit`, `adamw`) as if it were a key.
+    location = [str(part) for part in error["loc"]]
     if len(location) > 2 and location[0] == "models":
         del location[2]
         if len(location) > 3 and location[2] == "optimizer":
             del location[3]
     key = ".".join(part for part in location if part != "[key]") or "(the whole file)"
-    value, kind = fault["input"], fault["type"]
-    message = fault["msg"].removeprefix("Value error, ")
+    value, kind = error["input"], error["type"]
+    message = error["msg"].removeprefix("Value error, ")
     if kind == "missing":
         return [f"{key} is missing"]
     if kind == "extra_forbidden":
-        return [f"{key} is not a known key (misspelt, or not for this section)"]
+        return [f"{key} is not a known key; known: {', '.join(_section_keys(error['loc'][:-1]))}"]
     if kind == "value_error":
-        return [f"{key}: {message}"] if location else message.split(FAULT_SEPARATOR)
+        return [f"{key}: {message}"] if location else message.split(ERROR_SEPARATOR)
     if kind == "string_pattern_mismatch":
         message = "a model's name is lower-case letters, digits, - and _, a letter first"
     elif kind == "union_tag_not_found":
-        message = f"{_tag(fault)} is missing"
+        message = f"{_tag(error)} is missing"
     elif kind == "union_tag_invalid":
-        value = value.get(_tag(fault)) if isinstance(value, dict) else value
-        key = f"{key}.{_tag(fault)}"
-        message = f"allowed: {fault['ctx']['expected_tags']}"
+        value = value.get(_tag(error)) if isinstance(value, dict) else value
+        key = f"{key}.{_tag(error)}"
+        message = f"allowed: {error['ctx']['expected_tags']}"
     elif kind in {"model_type", "model_attributes_type", "dict_type"}:
-        message = "a section of `key: value` lines is wanted here"
+        message = "expected a section of `key: value` lines"
     elif isinstance(value, str) and kind in {"float_type", "int_type"}:
-        message += " (a quoted number is text: take the quotes away)" if _is_number(value) else ""
+        message += " (a quoted number is text: remove the quotes)" if _is_number(value) else ""
     return [f"{key} is {_shown(value)}: {message}"]
 
 
-def _tag(fault: ErrorDetails) -> str:
-    return str(fault["ctx"]["discriminator"]).strip("'")
+def _section_keys(location: tuple[int | str, ...]) -> list[str]:
+    """Return the keys of the section at `location`, as pydantic gives it."""
+    kinds: list[type[Section]] = [Params]
+    for depth, part in enumerate(location):
+        if depth == 1 and location[0] == "models":
+            continue  # a model's name, which may also be that of a key or of a tag
+        fields = [kind.model_fields[part] for kind in kinds if part in kind.model_fields]
+        if fields:
+            kinds = [kind for field in fields for kind in _sections_in(field.annotation)]
+        else:
+            kinds = [kind for kind in kinds if part in _tags(kind)]
+    return [key for kind in kinds for key in kind.model_fields]
+
+
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    """Return the section classes that an annotation mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [kind for part in get_args(annotation) for kind in _sections_in(part)]
+
+
+def _tags(kind: type[Section]) -> tuple[Any, ...]:
+    fields = kind.model_fields
+    return tuple(
+        tag for key in ("arch", "name") if key in fields for tag in get_args(fields[key].annotation)
+    )
+
+
+def _tag(error: ErrorDetails) -> str:
+    return str(error["ctx"]["discriminator"]).strip("'")
 
 
 def _is_number(text: str) -> bool:
@@ -126,6 +153,6 @@ def _is_number(text: str) -> bool:
 def _shown(value: Any) -> str:
     try:
         text = "null" if value is None else repr(value)
-    except ValueError:  # Python refuses to write out whole numbers of thousands of digits
-        text = "a number of thousands of digits"
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        text = "an integer of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "…"

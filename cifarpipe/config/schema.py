@@ -1,38 +1,23 @@
-"""The schema of `params.yaml`: every knob of the study, its type, range and meaning.
+"""The schema of `params.yaml`: every key of the study, its type, range and meaning.
 
-Strict and without hidden defaults: every key stands in the file, an unknown one is refused, and all
-faults of the whole file are reported at once.
+Strict: an unknown key is refused, and all errors of the whole file are reported at once. There is
+no inheritance; a key that may be left out is off when it is absent.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from cifarpipe.config.architectures import ARCHITECTURES, WITH_ATTENTION, ModelEntry
 from cifarpipe.config.errors import UserError
+from cifarpipe.config.sections import OFF_IF_ABSENT, Section
 
 PARAMS_FILE = Path("params.yaml")
-FAULT_SEPARATOR = "\n"
+ERROR_SEPARATOR = "\n"
 
-Fraction: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 # A name becomes a folder, a DVC stage and a command-line argument.
 ModelName: TypeAlias = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=60)]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, strict types, extra keys forbidden."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(Section):
@@ -40,11 +25,12 @@ class Data(Section):
 
     source: Literal["cifar10", "folder", "synthetic"]
     folder: str | None
-    """For `folder`: holds `train/<class>/*` and `test/<class>/*`; relative to the raw-data root."""
+    """For `source: folder`: holds `train/<class>/*` and `test/<class>/*`; relative to the raw-data
+    root."""
     val_size: NonNegativeInt
-    """Images held out of train, stratified by class."""
+    """Images held out of train for validation, stratified by class."""
     train_size: PositiveInt | None
-    """Images to train on, beside the held-out ones; null takes all that are left."""
+    """Images to train on, besides the held-out ones; null takes all that are left."""
     test_size: PositiveInt | None
     """Images of the test split, stratified; null takes all."""
 
@@ -52,11 +38,11 @@ class Data(Section):
     def _fits_source(self) -> "Data":
         if (self.source == "folder") != (self.folder is not None):
             raise ValueError(
-                "`folder` names the pictures' folder when `source` is folder, else it is null"
+                "`folder` is the path of the images if `source` is folder, and null otherwise"
             )
         if self.source == "synthetic" and (self.train_size is None or self.test_size is None):
             raise ValueError(
-                "synthetic images have no natural number: give `train_size` and `test_size`"
+                "synthetic images can be any number: give `train_size` and `test_size`"
             )
         return self
 
@@ -67,272 +53,22 @@ class Train(Section):
     precision: Literal["auto", "bf16", "fp32"]
     """auto: bf16 where the device computes it natively, else fp32."""
     compile: Literal["auto", "always", "never"]
-    """By torch.compile. auto: where it saves clearly more time in a run than it takes."""
+    """Use torch.compile. auto: where it saves clearly more time in a run than it takes."""
     devices: PositiveInt
-    """GPUs that train one model together; without GPU, processes on the CPU."""
+    """GPUs that train one model together; without a GPU, processes on the CPU."""
     keep: Literal["best", "last"]
-    """Which epoch's weights are kept: the best on validation, or the last."""
-
-
-def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] > pair[1]:
-        raise ValueError(f"{list(pair)} is not in order; allowed: [smallest, largest]")
-    return pair
-
-
-Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]
-Area: TypeAlias = Annotated[float, Field(gt=0, le=1)]
-Areas: TypeAlias = Annotated[tuple[Area, Area], Field(strict=False), AfterValidator(_ascending)]
-Ratios: TypeAlias = Annotated[
-    tuple[PositiveFloat, PositiveFloat], Field(strict=False), AfterValidator(_ascending)
-]
-
-RandAugmentOperation: TypeAlias = Literal[
-    "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness",
-    "color", "contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize",
-]  # fmt: skip
-
-
-class RandAugment(Section):
-    """A few operations per image, drawn from a list (arXiv:1909.13719)."""
-
-    n: Annotated[int, Field(ge=0, le=10)]
-    """How many; 0 does nothing."""
-    m: Annotated[int, Field(ge=0, le=30)]
-    """How strong, of 0 … 30."""
-    omit: tuple[RandAugmentOperation, ...] = Field(strict=False)
-    """Operations of the standard list that are not to be drawn."""
-
-    @model_validator(mode="after")
-    def _something_is_left(self) -> "RandAugment":
-        if set(self.omit) == set(get_args(RandAugmentOperation)):
-            raise ValueError("`omit` names every operation, and none is left to draw")
-        return self
-
-
-class ResizedCrop(Section):
-    """A rectangle of the picture, enlarged to its size; two times [1.0, 1.0] does nothing."""
-
-    scale: Areas
-    """Smallest and largest area, as a part of the picture's."""
-    ratio: Ratios
-    """Smallest and largest width as a multiple of height."""
-
-
-class ColorJitter(Section):
-    """Changes of colour; 0 does nothing."""
-
-    brightness: NonNegativeFloat
-    """The factor is drawn from 1 ± this, never below 0; likewise the next two."""
-    contrast: NonNegativeFloat
-    saturation: NonNegativeFloat
-    hue: Annotated[float, Field(ge=0, le=0.5)]
-    """Largest shift either way, in turns of the colour wheel."""
-
-
-class Erasing(Section):
-    """A blanked rectangle in some images (arXiv:1708.04896)."""
-
-    probability: Probability
-    scale: Areas
-    """Smallest and largest area, as a part of the picture's."""
-    ratio: Ratios
-    """Smallest and largest height as a multiple of width."""
-
-
-class Mix(Section):
-    """Mixing of two images and labels: mixup (arXiv:1710.09412) or cutmix (arXiv:1905.04899)."""
-
-    probability: Probability
-    """Of an image to be mixed in this way."""
-    alpha: PositiveFloat
-    """The share is drawn from Beta(alpha, alpha)."""
-
-
-class Augment(Section):
-    """Random changes of a training image, drawn anew for every image in every epoch.
-
-    In which order they apply: cifarpipe/augment/pipeline.py.
-    """
-
-    crop: NonNegativeInt
-    """Pixels of black padding on each side before a random crop back to size."""
-    resized_crop: ResizedCrop
-    flip: Literal["none", "random", "alternating"]
-    """Mirror left to right: in half of the cases, or in every second epoch (arXiv:2404.00498)."""
-    randaugment: RandAugment
-    color_jitter: ColorJitter
-    rotate: Annotated[float, Field(ge=0, le=180)]
-    """Largest rotation to either side, in degrees."""
-    erasing: Erasing
-    cutout: NonNegativeInt
-    """Side of the square that is blanked, in pixels."""
-    mixup: Mix
-    cutmix: Mix
-
-    @model_validator(mode="after")
-    def _mixed_at_most_once(self) -> "Augment":
-        total = self.mixup.probability + self.cutmix.probability
-        if total > 1:
-            raise ValueError(
-                f"`mixup.probability` {self.mixup.probability:g} and `cutmix.probability` "
-                f"{self.cutmix.probability:g} add up to {total:g}; allowed: at most 1, since an "
-                f"image is mixed in one way or the other"
-            )
-        return self
-
-
-class AdamW(Section):
-    """Adam with decoupled weight decay (arXiv:1711.05101)."""
-
-    name: Literal["adamw"]
-    betas: tuple[Fraction, Fraction] = Field(strict=False)
-    weight_decay: NonNegativeFloat
-    decay_on: Literal["weights", "all"]
-    """weights: kernels alone; biases, norms, class token and positions are left as they are."""
-
-
-class SGD(Section):
-    """Stochastic gradient descent with momentum."""
-
-    name: Literal["sgd"]
-    momentum: Fraction
-    nesterov: bool
-    weight_decay: NonNegativeFloat
-    decay_on: Literal["weights", "all"]
-
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> "SGD":
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("`nesterov: true` needs a `momentum` above 0")
-        return self
-
-
-class Muon(Section):
-    """Orthogonalised momentum for the kernels inside the network, AdamW for all else.
-
-    All else: the first and the last layer, depthwise convolutions, biases, norms, class token and
-    positions. Queries, keys and values are kernels of their own: cifarpipe/training/muon.py.
-    """
-
-    name: Literal["muon"]
-    momentum: Fraction
-    nesterov: bool
-    betas: tuple[Fraction, Fraction] = Field(strict=False)
-    """Of AdamW."""
-    weight_decay: NonNegativeFloat
-    decay_on: Literal["weights", "all"]
-
-
-class Plateau(Section):
-    """When the plateau schedule lowers the rate."""
-
-    factor: Annotated[float, Field(gt=0, lt=1)]
-    """The rate is multiplied by this."""
-    patience: NonNegativeInt
-    """Epochs without a lower validation loss that are let pass before that."""
-
-
-class Recipe(Section):
-    """How one model is trained; each architecture adds its own keys to these."""
-
-    epochs: PositiveInt
-    batch_size: PositiveInt
-    lr_scale: PositiveFloat
-    """The model's peak rate is `lr` × this."""
-    schedule: Literal["triangular", "onecycle", "cosine", "plateau"]
-    warmup: Fraction
-    """Part of the run in which the rate rises to its peak."""
-    plateau: Plateau | None
-    optimizer: Annotated[AdamW | SGD | Muon, Field(discriminator="name")]
-    clip_norm: PositiveFloat | None
-    """Largest 2-norm of all gradients together; null does not clip."""
-    label_smoothing: Fraction
-    ema: Fraction
-    """Decay per step of a moving average of the weights, which is then what is kept; 0: none."""
-    augment: Augment
-
-    @property
-    def architecture(self) -> dict[str, Any]:
-        """What makes the network, without what trains it."""
-        return self.model_dump(mode="json", exclude=set(Recipe.model_fields))
-
-    @model_validator(mode="after")
-    def _plateau_belongs(self) -> "Recipe":
-        if (self.schedule == "plateau") != (self.plateau is not None):
-            raise ValueError(
-                "`plateau: {factor: …, patience: …}` belongs to `schedule: plateau`; "
-                "with any other schedule it is null"
-            )
-        return self
-
-
-class ViT(Recipe):
-    """Vision transformer whose linear layers are 1 × 1 convolutions."""
-
-    arch: Literal["vit"]
-    patch: PositiveInt
-    dim: PositiveInt
-    depth: PositiveInt
-    heads: PositiveInt
-    head_dim: PositiveInt
-    mlp_dim: PositiveInt
-    pool: Literal["class", "mean"]
-    """What the answer is read from: a class token, or the mean of the tokens of all patches."""
-    dropout: Fraction
-    """Each of several processes draws its own."""
-
-    @model_validator(mode="after")
-    def _heads_fill_dim(self) -> "ViT":
-        if self.dim % self.heads:
-            raise ValueError(
-                f"`dim` {self.dim} is not divisible by `heads` {self.heads}; "
-                f"allowed: a multiple, e.g. {self.dim - self.dim % self.heads + self.heads}"
-            )
-        return self
-
-
-class ConvMixer(Recipe):
-    """ConvMixer."""
-
-    arch: Literal["convmixer"]
-    patch: PositiveInt
-    dim: PositiveInt
-    depth: PositiveInt
-    kernel: PositiveInt
-
-    @model_validator(mode="after")
-    def _kernel_is_odd(self) -> "ConvMixer":
-        if self.kernel % 2 == 0:
-            raise ValueError(f"`kernel` {self.kernel} is even; allowed: 1, 3, 5, 7 …")
-        return self
-
-
-class ResNet18LN(Recipe):
-    """ResNet-18 with layer norm, GroupNorm(1, C), in place of every batch norm."""
-
-    arch: Literal["resnet18_ln"]
-    width: Annotated[int, Field(ge=16)]
-    """Channels of the first stage; each further one has twice as many.
-
-    Below 16, PyTorch 2.15 on a CPU writes past the weight gradient of a strided 1 × 1 convolution
-    (channels last, threads that do not divide the batch), and the process dies.
-    """
-    strides: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = Field(strict=False)
-    """Of the four stages."""
-
-
-ModelEntry: TypeAlias = Annotated[ViT | ConvMixer | ResNet18LN, Field(discriminator="arch")]
+    """Which epoch's weights to keep: the best on validation, or the last."""
 
 
 class Evaluate(Section):
-    """How the test split is measured."""
+    """How the test split is evaluated."""
 
     batch_size: PositiveInt
     calibration_bins: PositiveInt
     """Equal-width bins of the expected calibration error."""
-    tta: Literal["none", "flip"]
-    """Test-time augmentation, for an accuracy beside the others: the mirror image is asked too."""
+    tta: Annotated[Literal["flip"] | None, OFF_IF_ABSENT] = None
+    """Test-time augmentation: an additional accuracy, averaged over each image and its mirror
+    image."""
 
 
 class Misclassified(Section):
@@ -347,54 +83,48 @@ CamMethod: TypeAlias = Literal[
     "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigencam"
 ]
 AttentionMethod: TypeAlias = Literal["gradient_attention", "attention_rollout"]
-
-
-class Methods(Section):
-    """What makes the maps of each architecture; docs/explanations.md compares them."""
-
-    vit: CamMethod | AttentionMethod
-    convmixer: CamMethod
-    resnet18_ln: CamMethod
+Method: TypeAlias = Literal[CamMethod, AttentionMethod]
 
 
 class GradCam(Section):
-    """How test images are explained, and how far the explanations are put to the test."""
+    """How test images are explained, and how the explanations are evaluated."""
 
-    method: Methods
+    method: dict[str, Method]
+    """For each architecture; docs/explanations.md compares the methods."""
     batch_size: PositiveInt
     opacity: Annotated[float, Field(gt=0, le=1)]
-    """Of the map where it is strongest, laid over the picture."""
+    """Of a map's strongest point in pictures; changes no map."""
     removal_images: NonNegativeInt
-    """Test images from which pixels are removed to see whether the maps know what matters."""
+    """Test images on which the maps are evaluated by removing pixels."""
     seed: NonNegativeInt
-    """Of the choice of those, of what fills them and of the maps that know nothing."""
+    """For sampling, imputation noise and random baselines."""
 
 
 class PublicLabelFiles(Section):
-    """Files that others published about CIFAR-10's test images, where the user has them."""
+    """Published files about CIFAR-10's test labels, where the user has them."""
 
-    contested: str | None
+    contested: Annotated[str | None, OFF_IF_ABSENT] = None
     """`mturk/cifar10_mturk.json` of the repository cleanlab/label-errors."""
-    duplicates: str | None
+    duplicates: Annotated[str | None, OFF_IF_ABSENT] = None
     """`meta/duplicates_cifar10.csv` of the repository cvjena/cifair."""
-    human: str | None
+    human: Annotated[str | None, OFF_IF_ABSENT] = None
     """`data/cifar10h-counts.npy` of the repository jcpeterson/cifar-10h."""
 
 
 class Report(Section):
-    """What the summary report shows."""
+    """What the report shows."""
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
-    baselines: dict[ModelName, str]
-    """Per model: a csv of an earlier run's curve, drawn behind ours on CIFAR-10."""
-    labels: PublicLabelFiles
+    baselines: Annotated[dict[ModelName, str] | None, OFF_IF_ABSENT] = None
+    """For a model: a CSV file of an earlier run's curve, drawn behind ours on CIFAR-10."""
+    labels: Annotated[PublicLabelFiles | None, OFF_IF_ABSENT] = None
 
 
 class Params(Section):
     """The whole file."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    lr: PositiveFloat
+    lr: Annotated[float, Field(gt=0)]
     data: Data
     train: Train
     models: Annotated[dict[ModelName, ModelEntry], Field(min_length=1)]
@@ -405,8 +135,9 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "Params":
-        if faults := disagreements(self.data, self.train, self.models, self.report):
-            raise ValueError(FAULT_SEPARATOR.join(faults))
+        sections = {name: getattr(self, name) for name in AGREEING}
+        if errors := disagreements(**sections):
+            raise ValueError(ERROR_SEPARATOR.join(errors))
         return self
 
     def model(self, name: str) -> ModelEntry:
@@ -414,42 +145,71 @@ class Params(Section):
         if name not in self.models:
             raise UserError(
                 f"unknown model {name!r}; {PARAMS_FILE} has: {', '.join(self.models)}.\n"
-                f"Add an entry `models.{name}` there, or name one of these."
+                f"Add an entry `models.{name}` there, or use one of these."
             )
         return self.models[name]
 
     def cam_method(self, name: str) -> str:
-        """Return what explains model `name`, as `gradcam.method` says for its architecture."""
-        return str(getattr(self.gradcam.method, self.model(name).arch))
+        """Return the method that explains model `name`: `gradcam.method` of its architecture."""
+        return self.gradcam.method[self.model(name).arch]
+
+
+AGREEING = ("data", "train", "models", "gradcam", "report")
 
 
 def disagreements(
     data: Data | None,
     train: Train | None,
     models: dict[str, ModelEntry] | None,
+    gradcam: GradCam | None,
     report: Report | None,
 ) -> list[str]:
-    """Name what does not fit together; a section that is not valid by itself is left out."""
-    faults = []
+    """Return what does not fit together between sections.
+
+    Args:
+        data: None, like each of the others, where that section is not valid by itself.
+        train: Likewise.
+        models: Likewise.
+        gradcam: Likewise.
+        report: Likewise.
+    """
+    errors = []
+    models = models or {}
     if data and data.val_size == 0:
         if train and train.keep == "best":
-            faults.append("train.keep: best needs a validation split, and data.val_size is 0")
-        faults += [
+            errors.append("train.keep: best needs a validation split, and data.val_size is 0")
+        errors += [
             f"models.{name}.schedule: plateau needs a validation split, and data.val_size is 0"
-            for name, model in (models or {}).items()
+            for name, model in models.items()
             if model.schedule == "plateau"
         ]
-    if report and data and data.source != "cifar10":
-        faults += [
+    if gradcam:
+        archs = dict.fromkeys(model.arch for model in models.values())
+        errors += [
+            f"gradcam.method.{arch} is missing" for arch in archs if arch not in gradcam.method
+        ]
+        known = [get_args(kind.model_fields["arch"].annotation)[0] for kind in ARCHITECTURES]
+        errors += [
+            f"gradcam.method.{arch} is not an architecture; known: {', '.join(known)}"
+            for arch in gradcam.method
+            if arch not in known
+        ]
+        errors += [
+            f"gradcam.method.{arch} is {method!r}, which needs attention; allowed: "
+            f"{', '.join(get_args(CamMethod))}"
+            for arch, method in gradcam.method.items()
+            if method in get_args(AttentionMethod) and arch not in WITH_ATTENTION
+        ]
+    if report and report.labels and data and data.source != "cifar10":
+        errors += [
             f"report.labels.{key} is about CIFAR-10's own test images, and data.source is "
             f"{data.source}"
-            for key, path in report.labels
-            if path is not None
+            for key in report.labels.given()
         ]
     if report and models:
-        faults += [
-            f"report.baselines.{name} names no model; the models are: {', '.join(models)}"
-            for name in report.baselines
+        errors += [
+            f"report.baselines.{name} is not a model; the models are: {', '.join(models)}"
+            for name in report.baselines or {}
             if name not in models
         ]
-    return faults
+    return errors

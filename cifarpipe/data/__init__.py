@@ -1,1 +1,1 @@
-"""From raw images to the prepared arrays that every later stage reads."""
+"""Turn raw images into the prepared arrays that all later stages read."""

@@ -1,4 +1,4 @@
-"""CIFAR-10 by torchvision: downloaded once, its checksum verified before anything is unpacked."""
+"""Read CIFAR-10 with torchvision; the archive's checksum is verified before it is unpacked."""
 
 import tempfile
 from http.client import HTTPException
@@ -14,10 +14,10 @@ from cifarpipe.store.paths import RAW_ROOT_VARIABLE, raw_root
 
 
 def read_cifar10() -> RawData:
-    """Read CIFAR-10 from the raw-data root, downloading the archive if it is not there.
+    """Read CIFAR-10 from the raw-data root, and download the archive if it is missing.
 
     Raises:
-        UserError: The archive's checksum is wrong, or it is not there and can't be downloaded.
+        UserError: The archive has a wrong checksum, or is missing and can't be downloaded.
     """
     root = raw_root()
     unpacked = root / CIFAR10.base_folder
@@ -25,7 +25,7 @@ def read_cifar10() -> RawData:
     known = [*CIFAR10.train_list, *CIFAR10.test_list, meta]
     if not all(check_integrity(unpacked / name, md5) for name, md5 in known):
         _provide_archive(root)
-        # Not left to CIFAR10, which does not unpack again for a lost `batches.meta`.
+        # CIFAR10 itself would not unpack it again if only `batches.meta` is missing.
         extract_archive(root / CIFAR10.filename, root)
     train = CIFAR10(root, train=True)
     test = CIFAR10(root, train=False)
@@ -37,14 +37,14 @@ def _as_split(dataset: CIFAR10) -> RawSplit:
 
 
 def _provide_archive(root: Path) -> None:
-    """Put the verified archive into `root`; a broken-off download leaves nothing behind."""
+    """Verify the archive in `root`, or download it; an interrupted download leaves no file."""
     archive = root / CIFAR10.filename
     if archive.exists():
         if not check_integrity(archive, CIFAR10.tgz_md5):
             raise UserError(
-                f"{archive} has a wrong checksum: it is not the CIFAR-10 archive "
-                f"(MD5 {CIFAR10.tgz_md5}), or not all of it.\n"
-                f"Delete it to have it downloaded, or put the right one in its place."
+                f"{archive} has a wrong checksum: it is incomplete, or not the CIFAR-10 archive "
+                f"(MD5 {CIFAR10.tgz_md5}).\n"
+                f"Delete it to download it again, or replace it by the correct file."
             )
         return
     root.mkdir(parents=True, exist_ok=True)
@@ -54,8 +54,8 @@ def _provide_archive(root: Path) -> None:
         except (OSError, HTTPException, RuntimeError) as error:
             raise UserError(
                 f"CIFAR-10 can't be downloaded: {error}.\n"
-                f"Without network, put {CIFAR10.filename} (MD5 {CIFAR10.tgz_md5}) at {archive}; "
-                f"${RAW_ROOT_VARIABLE} names another folder than {root}.\n"
-                f"To try the pipeline with no data at all: make demo."
+                f"Without a network, copy {CIFAR10.filename} (MD5 {CIFAR10.tgz_md5}) to {archive}; "
+                f"set ${RAW_ROOT_VARIABLE} to use another folder than {root}.\n"
+                f"To try the pipeline without any data: make demo."
             ) from None
         (Path(folder) / CIFAR10.filename).replace(archive)

@@ -1,4 +1,4 @@
-"""Images that stand in two splits, by their content: a test that was in part learnt by heart."""
+"""Exact duplicates across splits (leakage)."""
 
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 
 def shared_images(splits: Mapping[str, NDArray[np.uint8]]) -> dict[str, int]:
-    """Count the images of each split that another one holds too, to the last bit.
+    """Count the images of each split that are, bit for bit, in an earlier split, too.
 
     Args:
-        splits: `[N, H, W, 3]` images by the split's name, in the order in which they are used.
+        splits: `[N, H, W, 3]` images of each split, by its name.
 
     Returns:
-        By `test_in_train` for instance: how many test images are in train.
+        A number for each pair of splits: `test_in_train` is how many test images are in train.
     """
     hashes = {
         name: [blake2b(image.tobytes(), digest_size=16).digest() for image in images]

@@ -1,4 +1,4 @@
-"""Any picture file brought to what a network takes: a square of its size, RGB, 8 bits."""
+"""Convert any image file to the input of a network: square, RGB, 8 bits."""
 
 import stat
 import warnings
@@ -11,50 +11,64 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cifarpipe.config.errors import UserError
 
-_WANTED = "Wanted: one whole picture in a format that Pillow reads, e.g. JPEG, PNG, GIF or TIFF."
+_EXPECTED = "Expected: an image in a format that Pillow reads, e.g. JPEG, PNG, GIF or TIFF."
 _COLOURS = {"1": "black and white", "L": "grey", "P": "a palette"}  # by Pillow's mode
-Step = tuple[Image.Image, str | None]  # the picture, and in words what was done to it
+Step = tuple[Image.Image, str | None]  # the image, and in words what was done to it
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as a network sees it."""
+    """An image as a network sees it."""
 
     pixels: NDArray[np.uint8]
     """`[size, size, 3]`."""
     found: str
-    """What the file holds, e.g. `JPEG, 4000 × 3000 pixels`."""
+    """The file's content, e.g. `JPEG, 4000 × 3000 pixels`."""
     steps: list[str]
-    """What was done to it, in order; none where it was what is wanted."""
+    """What was done to it, in order."""
 
 
-def read_picture(path: Path, size: int) -> Picture:
-    """Read a picture and bring it to `size` × `size` pixels.
+@dataclass(frozen=True)
+class OpenedPicture:
+    """A decoded image file: square, RGB, 8 bits, of its own size."""
 
-    It is turned as its EXIF data says, laid over white where it is transparent, converted to RGB of
-    8 bits, cropped to the square in its middle, and resized by a filter that averages what becomes
-    one pixel. Of several frames the first is taken. Colour profiles are not looked at.
+    image: Image.Image
+    found: str
+    """The file's content, e.g. `JPEG, 4000 × 3000 pixels`."""
+    steps: list[str]
+    """What was done to it, in order."""
+
+    def resized(self, size: int) -> Picture:
+        """Return the image in `size` × `size` pixels, with antialiasing."""
+        image, steps = self.image, list(self.steps)
+        if image.width != size:
+            steps.append(f"{'reduced' if image.width > size else 'enlarged'} to {size} × {size}")
+            image = image.resize((size, size), Image.Resampling.LANCZOS)
+        return Picture(np.array(image), self.found, steps)
+
+
+def open_picture(path: Path) -> OpenedPicture:
+    """Decode an image file and make it a square in RGB with 8 bits.
+
+    It is rotated according to its EXIF data, put on white if it is transparent, and cropped to the
+    centre. Of several frames the first one is used. Colour profiles are ignored.
 
     Args:
         path: A file in any format that Pillow reads.
-        size: Side of the network's input, in pixels.
 
     Raises:
-        UserError: It is no picture, damaged, too large to be decoded safely, or of numbers whose
-            range is not known.
+        UserError: The file is not an image, damaged, too large to be decoded safely, or holds
+            values of unknown range.
     """
     _check_file(path)
     image, found, steps = _decode(path)
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image, path)
-        steps.append("brought from 16 to 8 bits")
+        steps.append("converted from 16 to 8 bits")
     for change in (_on_white, _rgb, _square):
         image, done = change(image)
         steps += [done] if done else []
-    if image.width != size:
-        steps.append(f"{'reduced' if image.width > size else 'enlarged'} to {size} × {size}")
-        image = image.resize((size, size), Image.Resampling.LANCZOS)
-    return Picture(np.array(image), found, steps)
+    return OpenedPicture(image, found, steps)
 
 
 def _check_file(path: Path) -> None:
@@ -66,45 +80,45 @@ def _check_file(path: Path) -> None:
         raise _refusal(path, f"can't be read: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
         folder = stat.S_ISDIR(status.st_mode)
-        raise _refusal(path, "is a folder" if folder else "is no regular file")
+        raise _refusal(path, "is a folder" if folder else "is not a regular file")
     if not status.st_size:
         raise _refusal(path, "is empty")
 
 
 def _decode(path: Path) -> tuple[Image.Image, str, list[str]]:
-    """Return the first frame turned upright, what the file holds, and what was done to it."""
+    """Return the first frame, upright, the file's content, and what was done to it."""
     steps = []
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata: the picture is what counts
+            warnings.simplefilter("ignore")  # about odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
                 found = f"{file.format}, {file.width} × {file.height} pixels"
                 if (frames := getattr(file, "n_frames", 1)) > 1:
-                    steps.append(f"taken from the first of {frames} frames")
-                file.seek(0)  # counting may have left it at the last one
+                    steps.append(f"first of {frames} frames")
+                file.seek(0)  # counting may have moved to the last one
                 orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
                 if 2 <= orientation <= 8:
-                    steps.append(f"turned upright (EXIF orientation {orientation})")
+                    steps.append(f"rotated upright (EXIF orientation {orientation})")
                 return ImageOps.exif_transpose(file), found, steps
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise _refusal(
             path,
-            f"has more than {limit} million pixels, which may fill the memory: make it smaller",
+            f"has more than {limit} million pixels, which may exhaust the memory: make it smaller",
         ) from None
     except UnidentifiedImageError:
-        raise _refusal(path, "is no picture, or in a format that Pillow does not read") from None
+        raise _refusal(path, "is not an image, or has a format that Pillow does not read") from None
     except Exception as error:  # decoders raise nearly anything on a damaged file
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise _refusal(path, f"can't be read: {reason}") from None
 
 
 def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
-    """Return a grey picture of 16 bits in 8; Pillow itself would clip it to white."""
+    """Return a grey image of 16 bits with 8 bits; Pillow itself would clip it to white."""
     levels = np.asarray(image)
     if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
-        raise _refusal(path, "holds numbers whose range is not known: save it with 8 or 16 bits")
+        raise _refusal(path, "holds values of unknown range: save it with 8 or 16 bits")
     return Image.fromarray(np.round(levels / 257).astype(np.uint8))
 
 
@@ -115,7 +129,7 @@ def _on_white(image: Image.Image) -> Step:
     if np.asarray(image.getchannel("A")).min() == 255:
         return image.convert("RGB"), None
     white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB"), "laid over white (transparent parts)"
+    return Image.alpha_composite(white, image).convert("RGB"), "put on white (transparent parts)"
 
 
 def _rgb(image: Image.Image) -> Step:
@@ -130,9 +144,9 @@ def _square(image: Image.Image) -> Step:
         return image, None
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
-    middle = image.crop((left, top, left + side, top + side))
-    return middle, f"cropped to the middle {side} × {side}"
+    centre = image.crop((left, top, left + side, top + side))
+    return centre, f"cropped to the central {side} × {side}"
 
 
 def _refusal(path: Path, why: str) -> UserError:
-    return UserError(f"{path} {why}.\n{_WANTED}")
+    return UserError(f"{path} {why}.\n{_EXPECTED}")

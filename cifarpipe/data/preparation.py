@@ -1,4 +1,4 @@
-"""From raw images to the prepared arrays: splits, statistics and the card."""
+"""Write the prepared arrays: splits, channel statistics and dataset card."""
 
 from pathlib import Path
 from typing import Any
@@ -9,15 +9,15 @@ from cifarpipe.config.schema import Data
 from cifarpipe.data.duplicates import shared_images
 from cifarpipe.data.raw import Images, RawData, RawSplit
 from cifarpipe.data.splits import Indices, choose_test, split_train
-from cifarpipe.store.outputs import atomic_path, write_json
-from cifarpipe.store.prepared import CARD, PREPARED, Prepared, file_digest, seal
+from cifarpipe.store.outputs import atomic_path, file_digest, write_json
+from cifarpipe.store.prepared import CARD, PREPARED, Prepared, seal
 
 
 def prepare(raw: RawData, data: Data, seed: int) -> Prepared:
-    """Split `raw` and write it to `data/prepared/`, whole or not at all.
+    """Split `raw` and write it to `data/prepared/`, completely or not at all.
 
     Raises:
-        UserError: The sizes asked for do not fit the data.
+        UserError: The sizes in `data` exceed the number of images.
     """
     train, val = split_train(
         raw.train.labels, val_size=data.val_size, train_size=data.train_size, seed=seed
@@ -56,16 +56,16 @@ def prepare(raw: RawData, data: Data, seed: int) -> Prepared:
 
 
 def public_card(prepared: Prepared) -> dict[str, Any]:
-    """Return what people and reviews want of the card, without its long lists."""
+    """Return the part of the card for people and reviews, without its long lists."""
     keys = ("source", "images", "image_size", "classes", "per_class", "mean", "std", "shared")
     card = {key: prepared.card[key] for key in keys}
     return {"dataset": {**card, "fingerprint": prepared.short_fingerprint}}
 
 
 def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel of `[N, H, W, 3]`, in 0 … 1.
+    """Return mean and standard deviation of each channel of `[N, H, W, 3]`, in 0 to 1.
 
-    Sums are whole numbers, so that the result does not depend on their order.
+    Both are computed from integer counts, so that they do not depend on the order of the images.
     """
     flat = images.reshape(-1, images.shape[-1])
     counts = [np.bincount(flat[:, channel], minlength=256) for channel in range(flat.shape[1])]
@@ -75,7 +75,7 @@ def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
         float(count @ (values - mean) ** 2 / count.sum())
         for count, mean in zip(counts, means, strict=True)
     ]
-    # A channel that never varies is left as it is, not divided by zero.
+    # Normalising must not divide by zero in a constant channel.
     return means, [variance**0.5 or 1.0 for variance in variances]
 
 

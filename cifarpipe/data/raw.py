@@ -1,4 +1,4 @@
-"""What every source of images hands over."""
+"""The data that every source of images returns."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,28 +12,28 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RawSplit:
-    """Images in their original order; an image's position here is its original index."""
+    """Images in their original order; the position of an image is its original index."""
 
     images: Images
     """`[N, H, W, 3]` uint8."""
     labels: Labels
-    """`[N]`, positions in the classes' list."""
+    """`[N]`, positions in the list of classes."""
     files: list[str] | None = None
-    """`class/file name` of each image, where there are files."""
+    """`class/file name` of each image, if the source has files."""
     masks: NDArray[np.bool_] | None = None
-    """`[N, H, W]`, true on the object, where it is known."""
+    """`[N, H, W]`, true on the object, if the source knows it."""
 
 
 @dataclass(frozen=True)
 class RawData:
-    """All that a source offers, before anything is held out or left out."""
+    """All images of a source, before they are split."""
 
     classes: list[str]
     train: RawSplit
     test: RawSplit
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 over classes, pixels and labels, in their order."""
+        """Return the SHA-256 of classes, pixels and labels, in order."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for split in (self.train, self.test):
             digest.update(repr(split.images.shape).encode())

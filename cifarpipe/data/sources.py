@@ -1,11 +1,11 @@
-"""The three sources of images, told apart by `data.source`."""
+"""Select the source of images that `data.source` names."""
 
 from cifarpipe.config.schema import Data
 from cifarpipe.data.raw import RawData
 
 
 def read_source(data: Data, seed: int) -> RawData:
-    """Read or make all images of `data.source`; a source's packages load only when it is used.
+    """Read or generate all images of `data.source`; only its own packages are imported.
 
     Raises:
         UserError: The source can't be read.
@@ -18,7 +18,7 @@ def read_source(data: Data, seed: int) -> RawData:
         case "folder":
             from cifarpipe.data.folder import read_folder
 
-            assert data.folder is not None  # the schema saw to it
+            assert data.folder is not None  # checked by the schema
             return read_folder(data.folder)
         case "synthetic":
             from cifarpipe.data.synthetic import make_synthetic

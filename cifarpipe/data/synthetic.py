@@ -1,8 +1,8 @@
-"""Ten classes of coloured shapes over textured backgrounds, each image with its object's mask.
+"""Synthetic images for the demo and the tests, each with the mask of its object.
 
-Made for the demo and the tests: learnable in seconds by a small network, yet not by a linear
-classifier on the pixels, since place, size, turn, shade and background are drawn anew for every
-image. The mask says where an explanation ought to point.
+Ten classes of coloured shapes over textured backgrounds. A small network learns them in seconds. A
+linear classifier on the pixels does not, since position, size, rotation, shade and background are
+random in every image. The mask is the ground truth for explanations.
 """
 
 import colorsys
@@ -18,8 +18,8 @@ TINTS = ("warm", "cool")
 CLASSES = [f"{tint} {shape}" for shape in SHAPES for tint in TINTS]
 
 _RADIUS = (6.0, 9.0)  # of the circle around the object, pixels
-_OFF_MIDDLE = 6.0  # least distance of the object's centre from the picture's, pixels
-_TURN = np.pi / 12  # to either side, radians
+_OFF_CENTRE = 6.0  # least distance of the object's centre from the image's, pixels
+_TURN = np.pi / 12  # in either direction, radians
 _HUES = {"warm": (-0.06, 0.14), "cool": (0.46, 0.70)}  # turns of the colour wheel
 _EDGE = 0.6  # width of the object's soft edge, pixels
 
@@ -27,12 +27,12 @@ Floats = NDArray[np.float64]
 
 
 def make_synthetic(train_size: int, test_size: int, seed: int) -> RawData:
-    """Draw both splits; equal arguments give equal images, and neither split depends on the other.
+    """Generate both splits; equal arguments give equal images, and the splits are independent.
 
     Args:
-        train_size: Images to train on, the held-out ones included.
+        train_size: Images of the train split, including those for validation.
         test_size: Images of the test split.
-        seed: Of all draws.
+        seed: Of all random draws.
     """
     train_seed, test_seed = np.random.SeedSequence(seed).spawn(2)
     return RawData(CLASSES, _draw_split(train_size, train_seed), _draw_split(test_size, test_seed))
@@ -49,7 +49,7 @@ def _draw_split(count: int, seed: np.random.SeedSequence) -> RawSplit:
 
 
 def _draw_image(name: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Draw one picture `[SIZE, SIZE, 3]` and its object's mask `[SIZE, SIZE]`."""
+    """Return an image `[SIZE, SIZE, 3]` and the mask `[SIZE, SIZE]` of its object."""
     tint, shape = name.split(" ")
     radius = rng.uniform(*_RADIUS)
     centre = _place(radius, rng)
@@ -69,18 +69,18 @@ def _draw_image(name: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8],
 
 
 def _place(radius: float, rng: np.random.Generator) -> Floats:
-    """Draw the object's centre: whole in the picture, and off its middle.
+    """Draw the object's centre: the object lies inside the image, but not at its centre.
 
-    Were objects mostly in the middle, an explanation that always points there would seem right.
+    Otherwise an explanation that always points at the centre would score well.
     """
     while True:
         centre = rng.uniform(radius, SIZE - radius, size=2)
-        if np.hypot(*(centre - SIZE / 2)) >= _OFF_MIDDLE:
+        if np.hypot(*(centre - SIZE / 2)) >= _OFF_CENTRE:
             return centre
 
 
 def _distance(shape: str, u: Floats, v: Floats) -> Floats:
-    """Return how far points lie outside the shape in the unit circle; negative inside."""
+    """Return the signed distance of points to the shape in the unit circle; negative inside."""
     match shape:
         case "disc":
             return np.hypot(u, v) - 0.9
@@ -99,7 +99,7 @@ def _distance(shape: str, u: Floats, v: Floats) -> Floats:
 
 
 def _background(rng: np.random.Generator) -> Floats:
-    """Blend two colours by a few waves of random direction and length: `[SIZE, SIZE, 3]`."""
+    """Return `[SIZE, SIZE, 3]`: two colours, blended by waves of random direction and length."""
     rows, columns = np.indices((SIZE, SIZE))
     waves = np.zeros((SIZE, SIZE))
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""What a network's answers on the test split are worth."""
+"""Metrics of predictions on the test split."""
 
 from collections.abc import Sequence
 
@@ -9,22 +9,22 @@ from numpy.typing import NDArray
 
 from cifarpipe.evaluation.calibration import calibration_error, equal_mass_calibration_error
 from cifarpipe.results.intervals import wilson_interval
+from cifarpipe.results.metrics import Metric, Metrics, rounded
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
-def measure(
+def compute_metrics(
     logits: NDArray[np.float32], labels: Labels, *, calibration_bins: int, temperature: float
-) -> dict[str, float | int]:
-    """Return all figures of a model on a split, rounded to 4 places.
+) -> Metrics:
+    """Return all metrics of a model on a split, rounded; a new metric is a line here.
 
     Args:
         logits: `[N, classes]`.
         labels: `[N]`.
-        calibration_bins: Of the calibration errors.
-        temperature: By which logits are divided for `scaled_loss` and `scaled_ece`; fitted
-            elsewhere.
+        calibration_bins: Number of bins of the calibration errors.
+        temperature: Divides the logits for `scaled_loss` and `scaled_ece`; fitted on other images.
     """
     n, k = logits.shape
     probabilities = softmax(logits)
@@ -32,34 +32,46 @@ def measure(
     matrix = confusion_matrix(labels, predicted, k)
     correct = int((predicted == labels).sum())
     errors = n - correct
-    assert errors == matrix.sum() - np.trace(matrix), "errors must be what is off the diagonal"
+    assert errors == matrix.sum() - np.trace(matrix), "errors must equal the off-diagonal sum"
     low, high = wilson_interval(correct, n)
     scaled = logits / np.float32(temperature)
-    likelihood = log_softmax(logits)[np.arange(n), labels]
-    figures = {
-        "accuracy": correct / n,
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "loss": float(-likelihood.mean()),
-        "top2": top_k_accuracy(probabilities, labels, 2),
-        "macro_f1": float(np.mean([row["f1"] for row in class_scores(matrix)])),
-        "ece": calibration_error(probabilities, labels, calibration_bins),
-        "ece_equal_mass": equal_mass_calibration_error(probabilities, labels, calibration_bins),
-        "brier": brier_score(probabilities, labels),
-        "temperature": temperature,
-        "scaled_loss": float(-log_softmax(scaled)[np.arange(n), labels].mean()),
-        "scaled_ece": calibration_error(softmax(scaled), labels, calibration_bins),
+    return {
+        "accuracy": rounded(correct / n, low=low, high=high),
+        "errors": Metric(errors),
+        "loss": rounded(mean_log_loss(logits, labels)),
+        "ece": rounded(calibration_error(probabilities, labels, calibration_bins)),
+        "ece_equal_mass": rounded(
+            equal_mass_calibration_error(probabilities, labels, calibration_bins)
+        ),
+        "top2": rounded(top_k_accuracy(probabilities, labels, 2)),
+        "macro_f1": rounded(float(np.mean([row["f1"] for row in class_scores(matrix)]))),
+        "brier": rounded(brier_score(probabilities, labels)),
+        "temperature": rounded(temperature),
+        "scaled_loss": rounded(mean_log_loss(scaled, labels)),
+        "scaled_ece": rounded(calibration_error(softmax(scaled), labels, calibration_bins)),
     }
-    return {"errors": errors, **{name: round(value, 4) for name, value in figures.items()}}
 
 
-def tta_accuracy(*logits: NDArray[np.float32], labels: Labels) -> float:
-    """Return the accuracy of the mean of `[N, classes]` answers to variants of the same images."""
-    return round(float((np.mean(logits, axis=0).argmax(axis=1) == labels).mean()), 4)
+def headline(metrics: Metrics) -> dict[str, float | int | str]:
+    """Return the metrics that a review shows first: those of metrics.json."""
+    accuracy = metrics["accuracy"]
+    assert accuracy.low is not None
+    assert accuracy.high is not None
+    return {
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        **{name: metrics[name].value for name in ("errors", "loss", "ece")},
+    }
+
+
+def tta_accuracy(*logits: NDArray[np.float32], labels: Labels) -> Metric:
+    """Return the accuracy of the mean of several `[N, classes]` logits of the same images."""
+    return rounded(float((np.mean(logits, axis=0).argmax(axis=1) == labels).mean()))
 
 
 def class_table(matrix: NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
-    """Return a row per class: precision, recall with its 95% interval, F1 and how many there are.
+    """Return a row per class: its name and the columns of `class_scores`, rounded.
 
     Args:
         matrix: `[classes, classes]` counts, rows true, columns predicted.
@@ -71,20 +83,23 @@ def class_table(matrix: NDArray[np.int64], classes: Sequence[str]) -> pd.DataFra
 
 
 def class_scores(matrix: NDArray[np.int64]) -> list[dict[str, float | int]]:
-    """Return scores of each class; a ratio of nothing to nothing is 0, as in scikit-learn."""
+    """Return precision, recall (with its 95% interval), F1 and counts of each class.
+
+    A ratio of 0 to 0 is 0, as in scikit-learn.
+    """
     scores = []
     for label, hits in enumerate(np.diag(matrix)):
-        images, guesses = int(matrix[label].sum()), int(matrix[:, label].sum())
+        images, predictions = int(matrix[label].sum()), int(matrix[:, label].sum())
         low, high = wilson_interval(int(hits), images)
         scores.append(
             {
                 "images": images,
-                "predictions": guesses,
-                "precision": float(hits / guesses) if guesses else 0.0,
+                "predictions": predictions,
+                "precision": float(hits / predictions) if predictions else 0.0,
                 "recall": float(hits / images) if images else 0.0,
                 "recall_low": low,
                 "recall_high": high,
-                "f1": float(2 * hits / (images + guesses)) if images + guesses else 0.0,
+                "f1": float(2 * hits / (images + predictions)) if images + predictions else 0.0,
             }
         )
     return scores
@@ -96,7 +111,7 @@ def confusion_matrix(labels: Labels, predicted: Labels, k: int) -> NDArray[np.in
 
 
 def confusion_table(matrix: NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
-    """Return the matrix as a row per cell: `true`, `predicted`, `images`."""
+    """Return the matrix with a row per cell: `true`, `predicted`, `images`."""
     k = len(classes)
     names = np.array(classes, dtype=object)
     return pd.DataFrame(
@@ -105,23 +120,24 @@ def confusion_table(matrix: NDArray[np.int64], classes: Sequence[str]) -> pd.Dat
 
 
 def top_k_accuracy(scores: Floats, labels: Labels, k: int) -> float:
-    """Return how often the true class is among the k highest of `[N, classes]`."""
+    """Return how often the true class is among the k highest of `[N, classes]` scores."""
     own = scores[np.arange(len(labels)), labels][:, None]
-    # Equal scores rank by label, as argmax takes them: all classes alike is no success.
+    # Equal scores rank by label, as in argmax: equal scores for all classes are no success.
     before = np.arange(scores.shape[1]) < labels[:, None]
     ahead = (scores > own) | ((scores == own) & before)
     return float((ahead.sum(axis=1) < k).mean())
 
 
 def brier_score(probabilities: Floats, labels: Labels) -> float:
-    """Return the mean squared distance to the one-hot truth, over all classes: 0 … 2."""
+    """Return the mean squared distance to the one-hot labels, summed over classes: 0 to 2."""
     truth = np.eye(probabilities.shape[1])[labels]
     return float(((probabilities - truth) ** 2).sum(axis=1).mean())
 
 
-def log_softmax(logits: NDArray[np.float32]) -> Floats:
-    """Return log-probabilities `[N, classes]` in double precision."""
-    return scipy.special.log_softmax(logits.astype(np.float64), axis=1)
+def mean_log_loss(logits: NDArray[np.float32], labels: Labels) -> float:
+    """Return the mean negative log-likelihood of the labels, in nats."""
+    log_probabilities = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
+    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
 
 
 def softmax(logits: NDArray[np.float32]) -> Floats:

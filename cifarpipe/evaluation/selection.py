@@ -1,4 +1,4 @@
-"""Which of a model's errors are shown, and which correct images beside them."""
+"""Select a model's errors to show, and correct images to compare them with."""
 
 from collections.abc import Sequence
 
@@ -8,37 +8,37 @@ import pandas as pd
 SHOWN = ["index", "file", "true", "predicted", "confidence", "true_probability"]
 
 
-def choose_errors(
+def select_errors(
     predictions: pd.DataFrame, classes: Sequence[str], *, count: int, seed: int
 ) -> pd.DataFrame:
-    """Choose errors evenly over the true classes.
+    """Select random errors, stratified by true class.
 
-    Classes take turns, in an order drawn once, each giving one of its errors by chance, until
-    `count` are found or none is left.
+    Classes take turns, in a random order that is drawn once: each gives one of its errors at
+    random, until there are `count` or none is left.
 
     Args:
-        predictions: One row per test image.
+        predictions: A row per test image.
         classes: Names, by label.
-        count: How many at most.
+        count: At most this many.
         seed: Of the draws.
 
     Returns:
-        The chosen rows, ordered by true class and index.
+        The selected rows, sorted by true class and index.
     """
     errors = predictions[predictions.true != predictions.predicted]
     wanted = dict.fromkeys(classes, count)
     return _take_turns(errors, classes, wanted, count, np.random.default_rng(seed))
 
 
-def choose_correct(
+def select_correct(
     predictions: pd.DataFrame, classes: Sequence[str], errors: pd.DataFrame, *, seed: int
 ) -> pd.DataFrame:
-    """Choose as many correct images as there are `errors`, matched by true class.
+    """Select as many random correct images as there are `errors`, matched by true class.
 
-    Where a class has too few correct images, others fill up.
+    If a class has too few correct images, other classes fill the gap.
 
     Returns:
-        The chosen rows, ordered by true class and index.
+        The selected rows, sorted by true class and index.
     """
     correct = predictions[predictions.true == predictions.predicted]
     rng = np.random.default_rng(seed + 1)
@@ -57,20 +57,20 @@ def _take_turns(
     count: int,
     rng: np.random.Generator,
 ) -> pd.DataFrame:
-    """Take up to `count` rows, at most `wanted` of each class, as evenly as can be."""
+    """Take up to `count` rows, at most `wanted` of each class, as evenly as possible."""
     queues = {
         name: rng.permutation(rows.index[rows.true == name])[: wanted.get(name, 0)]
         for name in classes
     }
     turns = rng.permutation(len(classes))
     longest = max((len(queue) for queue in queues.values()), default=0)
-    chosen = [
+    selected = [
         queues[classes[turn]][lap]
         for lap in range(longest)
         for turn in turns
         if lap < len(queues[classes[turn]])
     ]
-    return _ordered(rows.loc[chosen[:count], SHOWN], classes)
+    return _ordered(rows.loc[selected[:count], SHOWN], classes)
 
 
 def _ordered(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""How well a network does on dark and bright, flat and contrasty, soft and sharp pictures."""
+"""Accuracy on slices of the test split by brightness, contrast and sharpness."""
 
 import numpy as np
 import pandas as pd
@@ -11,15 +11,15 @@ LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 AT_ONCE = 1000  # images
 
 
-def picture_properties(images: NDArray[np.uint8]) -> pd.DataFrame:
-    """Measure pictures.
+def image_properties(images: NDArray[np.uint8]) -> pd.DataFrame:
+    """Measure images.
 
     Args:
         images: `[N, S, S, 3]`.
 
     Returns:
-        A row per picture: `brightness` (mean grey value, 0 … 1), `contrast` (its standard deviation
-        over the picture), `sharpness` (standard deviation of its discrete Laplacian, inside).
+        A row per image: `brightness` (mean grey value, 0 to 1), `contrast` (standard deviation of
+        the grey values), `sharpness` (standard deviation of their discrete Laplacian).
     """
     parts = [_measure(images[i : i + AT_ONCE]) for i in range(0, len(images), AT_ONCE)]
     return pd.concat(parts, ignore_index=True)
@@ -40,16 +40,16 @@ def _measure(images: NDArray[np.uint8]) -> pd.DataFrame:
     )
 
 
-def slice_table(properties: pd.DataFrame, right: NDArray[np.bool_]) -> pd.DataFrame:
-    """Return the accuracy in each quarter of the test images, ordered by each property.
+def slice_table(properties: pd.DataFrame, correct: NDArray[np.bool_]) -> pd.DataFrame:
+    """Return the accuracy in each quarter of the test images, sorted by each property.
 
     Args:
         properties: A row per image.
-        right: `[N]` whether the prediction is.
+        correct: `[N]` whether each prediction is correct.
 
     Returns:
-        Columns `property`, `quarter` (1: the lowest), `low` and `high` (its values' ends),
-        `images`, `accuracy`, `accuracy_low`, `accuracy_high` (95%).
+        Columns `property`, `quarter` (1: the lowest values), `low` and `high` (range of values),
+        `images`, `accuracy`, `accuracy_low`, `accuracy_high` (95% interval).
     """
     rows = []
     for name in properties:
@@ -57,7 +57,7 @@ def slice_table(properties: pd.DataFrame, right: NDArray[np.bool_]) -> pd.DataFr
         for number, part in enumerate(np.array_split(order, PARTS), start=1):
             if not len(part):
                 continue
-            values, hits = properties[name].to_numpy()[part], int(right[part].sum())
+            values, hits = properties[name].to_numpy()[part], int(correct[part].sum())
             low, high = wilson_interval(hits, len(part))
             rows.append(
                 {

@@ -1,111 +1,119 @@
-"""Where a vision transformer looked, from its attention: maps beside the class activation maps."""
+"""Maps of a vision transformer from its attention weights."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import ExitStack, contextmanager
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from cifarpipe.explanations.gradcam import Maps
+from cifarpipe.results.maps import Maps
 
 ATTENTION_METHODS = ("gradient_attention", "attention_rollout")
 
 
 class Attention(Protocol):
-    """A part that mixes tokens."""
+    """A layer that mixes tokens."""
 
-    kept: list[Tensor] | None
-    """Where it puts its attention `[B, heads, N, N]` while somebody asks for it."""
+    explicit: bool
+    """Whether the attention weights are computed as the output of `softmax`."""
+    softmax: nn.Module
+    """Its output: attention weights `[B, heads, N, N]`."""
 
 
-class Attentive(Protocol):
-    """A network of tokens, the last of which are a square of patches."""
+@runtime_checkable
+class AttentionNetwork(Protocol):
+    """A network of tokens, the last of which are a square grid of patches."""
 
     grid: int
-    """Patches of a side."""
+    """Patches per side."""
 
     @property
     def attentions(self) -> Sequence[Attention]:
-        """What mixes the tokens, in order of use."""
+        """The attentions, in order of use."""
 
     @property
-    def read_tokens(self) -> slice:
-        """Which tokens the answer is the mean of: the class token, or all."""
+    def pooled_tokens(self) -> slice:
+        """Which tokens the head reads the mean of."""
 
     def __call__(self, images: Tensor, /) -> Tensor:
         """Return logits `[B, classes]`."""
         ...
 
 
-def attention_rollout(model: Attentive, batch: Tensor) -> Maps:
-    """Follow the mean attention of what is read back through all blocks (arXiv:2005.00928).
+def attention_rollout(model: AttentionNetwork, batch: Tensor) -> Maps:
+    """Trace the pooled tokens' mean attention back through all blocks (arXiv:2005.00928).
 
-    It knows no class: the same map for each.
+    Class-agnostic: the same map for every class.
 
     Args:
         model: In evaluation mode.
         batch: `[N, 3, H, W]`, normalised, on the model's device.
 
     Returns:
-        `[N, h, w]` on the grid of patches, above 0.
+        `[N, h, w]` on the grid of patches, positive.
     """
-    with torch.no_grad(), _kept(model.attentions) as kept:
+    with torch.no_grad(), attention_weights(model.attentions) as weights:
         model(batch)
-    flow = _identity(kept[0])
-    for attention in kept:
+    flow = _identity(weights[0])
+    for attention in weights:
         flow = (attention.mean(dim=1) + _identity(attention)) / 2 @ flow
-    return _of_patches(model, flow)
+    return _patch_maps(model, flow)
 
 
-def gradient_attention(model: Attentive, batch: Tensor, classes: Tensor) -> Maps:
-    """Follow attention back as far as it spoke for a class (arXiv:2103.15679, self-attention).
+def gradient_attention(model: AttentionNetwork, batch: Tensor, classes: Tensor) -> Maps:
+    """Trace attention back, weighted by its positive gradient (arXiv:2103.15679, self-attention).
 
     Args:
         model: In evaluation mode.
         batch: `[N, 3, H, W]`, normalised, on the model's device.
-        classes: `[N]` the label asked about for each image.
+        classes: `[N]` the target class of each image.
 
     Returns:
-        `[N, h, w]` on the grid of patches, 0 or above.
+        `[N, h, w]` on the grid of patches, not negative.
     """
     with (
-        torch.inference_mode(False),  # turns gradients on again after `no_grad` too
+        torch.inference_mode(False),  # enables gradients inside `no_grad`, too
         torch.autocast(batch.device.type, enabled=False),
-        _kept(model.attentions) as kept,
+        attention_weights(model.attentions) as weights,
     ):
-        # Attention needs a gradient even where all weights are frozen.
+        # With gradients from the input on, attention has one even if all weights are frozen.
         logits = model(batch.detach().clone().requires_grad_())
-        asked = logits.gather(1, classes.to(logits.device)[:, None]).sum()
-        gradients = torch.autograd.grad(asked, kept)
-    flow = _identity(kept[0])
-    for attention, gradient in zip(kept, gradients, strict=True):
-        spoke_for = (attention.detach() * gradient).clamp(min=0).mean(dim=1)
-        flow = flow + spoke_for @ flow
-    return _of_patches(model, flow - _identity(flow))
+        target = logits.gather(1, classes.to(logits.device)[:, None]).sum()
+        gradients = torch.autograd.grad(target, weights)
+    flow = _identity(weights[0])
+    for attention, gradient in zip(weights, gradients, strict=True):
+        positive = (attention.detach() * gradient).clamp(min=0).mean(dim=1)
+        flow = flow + positive @ flow
+    return _patch_maps(model, flow - _identity(flow))
 
 
 @contextmanager
-def _kept(attentions: Sequence[Attention]) -> Iterator[list[Tensor]]:
-    """Collect what these compute within this context."""
-    kept: list[Tensor] = []
-    for attention in attentions:
-        attention.kept = kept
-    try:
-        yield kept
-    finally:
+def attention_weights(attentions: Sequence[Attention]) -> Iterator[list[Tensor]]:
+    """Collect the attention weights `[B, heads, N, N]` of every forward pass in this context.
+
+    Hooks and `explicit` are restored afterwards.
+    """
+    collected: list[Tensor] = []
+    with ExitStack() as restored:
         for attention in attentions:
-            attention.kept = None
+            restored.callback(setattr, attention, "explicit", attention.explicit)
+            attention.explicit = True
+            hook = attention.softmax.register_forward_hook(
+                lambda _module, _inputs, weights: collected.append(weights)
+            )
+            restored.callback(hook.remove)
+        yield collected
 
 
 def _identity(like: Tensor) -> Tensor:
-    """Return `[N, tokens, tokens]` where every token stays its own."""
+    """Return identity matrices `[N, tokens, tokens]`."""
     one = torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
     return one.expand(len(like), -1, -1)
 
 
-def _of_patches(model: Attentive, flow: Tensor) -> Maps:
-    """Return what the tokens that are read got from each patch."""
-    patches = flow[:, model.read_tokens, -(model.grid**2) :].mean(dim=1)
+def _patch_maps(model: AttentionNetwork, flow: Tensor) -> Maps:
+    """Return what the pooled tokens received from each patch."""
+    patches = flow[:, model.pooled_tokens, -(model.grid**2) :].mean(dim=1)
     maps: Maps = patches.reshape(-1, model.grid, model.grid).float().cpu().numpy()
     return maps

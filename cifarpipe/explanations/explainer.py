@@ -1,92 +1,66 @@
-"""Explain the predictions table: where a network saw what it predicts, and what was true."""
+"""Explain predictions: where a network finds evidence for the predicted and the true class."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from cifarpipe.explanations.attention import (
     ATTENTION_METHODS,
-    Attentive,
+    AttentionNetwork,
     attention_rollout,
     gradient_attention,
 )
-from cifarpipe.explanations.gradcam import Maps, class_activation_maps
-from cifarpipe.models.build import as_classifier
+from cifarpipe.explanations.gradcam import class_activation_maps
 from cifarpipe.networks.checkpoint import Origin
 from cifarpipe.networks.normalize import normalize
-from cifarpipe.results.maps import CLASS_AGNOSTIC
+from cifarpipe.results.maps import CLASS_AGNOSTIC, Explanations, Maps
 from cifarpipe.store.prepared import Split
 
-# A stored prediction may differ from the one computed here only where two classes are as good as
-# tied: rounding differs with the size of the batch.
+if TYPE_CHECKING:
+    from cifarpipe.models.build import Classifier
+
+# A stored prediction may differ from the one computed here only where two logits are almost equal:
+# rounding depends on the batch size.
 TIE = 1e-3  # in logits
 MakeMaps = Callable[[Tensor, Tensor], Maps]
+NO_MAPS: Maps = np.empty((0, 1, 1), np.float32)
 
 
-@dataclass(frozen=True)
-class Explained:
-    """Raw maps of some images, in the order of their table."""
-
-    index: NDArray[np.int64]
-    """`[N]` original index in the test split."""
-    predicted: Maps
-    """`[N, h, w]` evidence for the predicted class."""
-    true: Maps
-    """`[N, h, w]` evidence for the true class; comparable with `predicted` of the same image.
-
-    The same as `predicted` by a method that knows no class.
-    """
-
-    def of(self, index: NDArray[np.int64]) -> "Explained":
-        """Return the maps of these images, in this order.
-
-        Raises:
-            KeyError: One of them was not explained.
-        """
-        order = np.argsort(self.index)
-        places = np.searchsorted(self.index, index, sorter=order).clip(max=len(order) - 1)
-        chosen = order[places]
-        if not np.array_equal(self.index[chosen], index):
-            raise KeyError("an image that was not explained")
-        return Explained(index, self.predicted[chosen], self.true[chosen])
-
-
-def map_maker(model: nn.Module, method: str) -> MakeMaps:
-    """Return what makes raw maps `[N, h, w]` of a normalised batch and a class for each image.
+def map_maker(model: "Classifier", method: str) -> MakeMaps:
+    """Return a function from a normalised batch and its target classes to raw maps `[N, h, w]`.
 
     Args:
-        model: As `build_model` gives it, in evaluation mode.
+        model: In evaluation mode.
         method: As in params.yaml.
 
     Raises:
-        ValueError: A method by attention is asked of a network that has none.
+        ValueError: The method needs attention, and the network has none.
     """
-    if method in ATTENTION_METHODS:
-        if not hasattr(model, "attentions"):
-            raise ValueError(f"{method} needs a network with attention")
-        attentive = cast(Attentive, model)
-        if method == "attention_rollout":
-            return lambda batch, _classes: attention_rollout(attentive, batch)
-        return lambda batch, classes: gradient_attention(attentive, batch, classes)
-    layout = as_classifier(model)
-    return lambda batch, classes: class_activation_maps(
-        model, layout.cam_layer, layout.cam_map, batch, classes, method=method
-    )
+    if method not in ATTENTION_METHODS:
+        return lambda batch, classes: class_activation_maps(
+            model, model.cam_layer, model.cam_map, batch, classes, method=method
+        )
+    if not isinstance(model, AttentionNetwork):
+        raise ValueError(f"{method} needs a network with attention")
+    network: AttentionNetwork = model
+    if method == "attention_rollout":
+        return lambda batch, _classes: attention_rollout(network, batch)
+    return lambda batch, classes: gradient_attention(network, batch, classes)
 
 
 @dataclass(frozen=True)
 class Explainer:
-    """A network with what it needs to explain its own predictions."""
+    """A network with what it takes to explain its predictions."""
 
-    model: nn.Module
-    """As `load_model` gives it, in evaluation mode."""
+    model: "Classifier"
+    """As `load_model` returns it, in evaluation mode."""
     origin: Origin
     """Of its weights."""
     method: str
@@ -95,7 +69,7 @@ class Explainer:
     """Images at a time."""
 
     def normalized(self, images: NDArray[np.uint8]) -> Tensor:
-        """Return pictures `[N, S, S, 3]` as the network's input, on its device."""
+        """Return images `[N, S, S, 3]` as the network's input, on its device."""
         device = next(self.model.parameters()).device
         mean, std = (
             torch.tensor(values, device=device) for values in (self.origin.mean, self.origin.std)
@@ -108,65 +82,65 @@ class Explainer:
         return np.array([labels[name] for name in names], np.int64)
 
     def predict(self, batch: Tensor) -> Tensor:
-        """Return the logits `[N, classes]` of normalised images, however many."""
-        return torch.cat([self.model(some) for some in batch.split(self.batch_size)])
+        """Return logits `[N, classes]` of normalised images, in batches."""
+        return torch.cat([self.model(part) for part in batch.split(self.batch_size)])
 
     def maps(self, images: NDArray[np.uint8], classes: NDArray[np.int64]) -> Maps:
-        """Return the raw map `[N, h, w]` of a class for each picture `[N, S, S, 3]`."""
+        """Return a raw map `[N, h, w]` of each image `[N, S, S, 3]` for its target class."""
         make = map_maker(self.model, self.method)
         parts = [
-            make(self.normalized(images[some]), torch.from_numpy(classes[some]))
-            for some in _batches(len(images), self.batch_size)
+            make(self.normalized(images[part]), torch.from_numpy(classes[part]))
+            for part in _batches(len(images), self.batch_size)
         ]
-        return np.concatenate(parts) if parts else _NO_MAPS
+        return np.concatenate(parts) if parts else NO_MAPS
 
-    def explain(self, split: Split, rows: pd.DataFrame, progress: str | None = None) -> Explained:
-        """Compute the maps of the predicted and of the true class for each of `rows`.
+    def explain(
+        self, split: Split, predictions: pd.DataFrame, progress: str | None = None
+    ) -> Explanations:
+        """Compute the maps of the predicted and of the true class for each row.
 
         Args:
             split: Holds the images.
-            rows: Of the predictions table.
-            progress: Name of a bar to show on a terminal.
+            predictions: Rows of the predictions table.
+            progress: Label of a progress bar.
 
         Raises:
-            RuntimeError: The network does not predict what the table says.
+            RuntimeError: The network's predictions differ from the table's.
         """
-        index = rows["index"].to_numpy(np.int64)
-        predicted, true = (self.labels(rows[which]) for which in ("predicted", "true"))
-        places = split.positions(index)
-        if not np.array_equal(split.labels[places], true):
+        index = predictions["index"].to_numpy(np.int64)
+        predicted, true = (self.labels(predictions[of]) for of in ("predicted", "true"))
+        positions = split.positions(index)
+        if not np.array_equal(split.labels[positions], true):
             raise RuntimeError("the table's true classes are not those of the test split")
-        of_predicted, of_true = [], []
+        maps_of_predicted, maps_of_true = [], []
+        parts = _batches(len(predictions), self.batch_size)
         hidden = True if progress is None else None  # None: shown on a terminal only
-        parts = _batches(len(rows), self.batch_size)
-        for some in tqdm(parts, desc=progress, unit=" batches", disable=hidden, leave=False):
-            images = split.images[places[some]]
-            self._check(images, predicted[some], index[some])
-            maps = self.maps(images, predicted[some])
-            of_predicted.append(maps)
+        for part in tqdm(parts, desc=progress, unit=" batches", disable=hidden, leave=False):
+            images = split.images[positions[part]]
+            self._check_predictions(images, predicted[part], index[part])
+            maps = self.maps(images, predicted[part])
+            maps_of_predicted.append(maps)
             both = maps.copy()
-            other = (predicted[some] != true[some]) & (self.method not in CLASS_AGNOSTIC)
+            other = (predicted[part] != true[part]) & (self.method not in CLASS_AGNOSTIC)
             if other.any():
-                both[other] = self.maps(images[other], true[some][other])
-            of_true.append(both)
+                both[other] = self.maps(images[other], true[part][other])
+            maps_of_true.append(both)
         if not parts:
-            return Explained(index, _NO_MAPS, _NO_MAPS)
-        return Explained(index, np.concatenate(of_predicted), np.concatenate(of_true))
+            return Explanations(self.method, index, NO_MAPS, NO_MAPS)
+        arrays = np.concatenate(maps_of_predicted), np.concatenate(maps_of_true)
+        return Explanations(self.method, index, *arrays)
 
     @torch.no_grad()
-    def _check(
+    def _check_predictions(
         self, images: NDArray[np.uint8], predicted: NDArray[np.int64], index: NDArray[np.int64]
     ) -> None:
         logits = self.model(self.normalized(images)).cpu()
         short = logits.amax(dim=1) - logits.gather(1, torch.from_numpy(predicted)[:, None])[:, 0]
         if (wrong := (short > TIE).numpy()).any():
             raise RuntimeError(
-                f"the model no longer predicts what the table says, e.g. for test image "
-                f"{index[wrong][0]}: model and predictions are not of one run"
+                f"the model does not predict what the table says, e.g. for test image "
+                f"{index[wrong][0]}: model and predictions are not of the same run"
             )
-
-
-_NO_MAPS: Maps = np.empty((0, 1, 1), np.float32)
 
 
 def _batches(count: int, size: int) -> list[slice]:

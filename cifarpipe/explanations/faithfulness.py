@@ -1,7 +1,8 @@
-"""Whether maps show what a network used: against known objects, by removing pixels, by forgetting.
+"""Faithfulness: do maps show what a network uses?
 
-Each figure stands beside what maps score that know nothing, of the same coarse grid: one drawn at
-random and one that is highest in the middle.
+Tested against known objects, by removing pixels, and by randomising the weights. Every metric is
+compared with uninformative baselines on the same coarse grid: random maps, and maps that are
+highest in the centre.
 """
 
 import math
@@ -16,21 +17,22 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cifarpipe.explanations.gradcam import Maps, enlarge, without_evidence
+from cifarpipe.explanations.gradcam import upsample
+from cifarpipe.results.maps import Maps, without_evidence
 
-REMOVED = (0.2, 0.5, 0.8)  # parts of the pixels, for ROAD
+REMOVED = (0.2, 0.5, 0.8)  # fractions of the pixels, for ROAD
 STEPS = 8  # of deletion and insertion
 Floats = NDArray[np.float64]
 Predict = Callable[[Tensor], Tensor]
 
 
 def random_maps(maps: Maps, rng: np.random.Generator) -> Maps:
-    """Return maps of the same shape that know nothing."""
+    """Return random maps of the same shape."""
     return rng.standard_normal(maps.shape).astype(np.float32)
 
 
 def centre_maps(maps: Maps) -> Maps:
-    """Return maps of the same shape that are highest in the middle: a Gaussian, sd a quarter."""
+    """Return maps of the same shape with a central Gaussian; its sd is a quarter of the side."""
     rows, columns = (
         np.exp(-(((np.arange(length) + 0.5) / length - 0.5) ** 2) / (2 * 0.25**2))
         for length in maps.shape[1:]
@@ -41,21 +43,21 @@ def centre_maps(maps: Maps) -> Maps:
 
 @dataclass(frozen=True)
 class Pointing:
-    """How often a map's highest point lies on the object (doi:10.1007/s11263-017-1059-x)."""
+    """How often a map's maximum lies on the object (doi:10.1007/s11263-017-1059-x)."""
 
     hits: int
     images: int
-    """Of which those without evidence are misses."""
+    """Maps without evidence count as misses."""
     centre: float
-    """What a map would score that always points at the middle."""
+    """The score of maps that always point at the centre."""
     random: float
-    """What one would score that points anywhere: the objects' mean share of the picture."""
+    """The score of maps that point anywhere: the objects' mean fraction of the image."""
 
 
 def pointing_game(maps: Maps, masks: NDArray[np.bool_]) -> Pointing:
-    """Compare maps with the objects' masks, no tolerance around the mask.
+    """Compare maps with the objects' masks, without tolerance around the mask.
 
-    The centre's score is that of a Gaussian in the middle, or of any map highest there.
+    The centre's score is that of any map whose maximum is in the centre.
 
     Args:
         maps: `[N, h, w]` raw.
@@ -64,10 +66,10 @@ def pointing_game(maps: Maps, masks: NDArray[np.bool_]) -> Pointing:
     if not len(maps):
         return Pointing(hits=0, images=0, centre=0.0, random=0.0)
     size = masks.shape[1]
-    big = enlarge(maps, size)
-    rows, columns = np.unravel_index(big.reshape(len(big), -1).argmax(axis=1), (size, size))
-    hits = masks[np.arange(len(big)), rows, columns] & ~without_evidence(maps)
-    # The middle of an even size is the corner of four pixels.
+    large = upsample(maps, size)
+    rows, columns = np.unravel_index(large.reshape(len(large), -1).argmax(axis=1), (size, size))
+    hits = masks[np.arange(len(large)), rows, columns] & ~without_evidence(maps)
+    # The centre of an even size is the corner of four pixels.
     middle = slice((size - 1) // 2, size // 2 + 1)
     return Pointing(
         hits=int(hits.sum()),
@@ -78,7 +80,7 @@ def pointing_game(maps: Maps, masks: NDArray[np.bool_]) -> Pointing:
 
 
 def energy_inside(maps: Maps, masks: NDArray[np.bool_]) -> Floats:
-    """Return which part of each map's positive evidence lies on the object (arXiv:1910.01279).
+    """Return the fraction of each map's positive evidence on the object (arXiv:1910.01279).
 
     Args:
         maps: `[N, h, w]` raw.
@@ -87,17 +89,17 @@ def energy_inside(maps: Maps, masks: NDArray[np.bool_]) -> Floats:
     Returns:
         `[N]`; 0 for a map without evidence.
     """
-    big = np.maximum(enlarge(maps, masks.shape[1]), 0).astype(np.float64)
-    whole = big.sum(axis=(1, 2))
-    inside = (big * masks).sum(axis=(1, 2))
+    large = np.maximum(upsample(maps, masks.shape[1]), 0).astype(np.float64)
+    whole = large.sum(axis=(1, 2))
+    inside = (large * masks).sum(axis=(1, 2))
     return np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 0)
 
 
 def road(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor, *, seed: int) -> Floats:
-    """Score maps by removing pixels and looking what is left of a class (ROAD, arXiv:2202.00449).
+    """Score maps by removing pixels and measuring the class's probability (ROAD, arXiv:2202.00449).
 
-    The removed pixels are filled in from their neighbours, with a little noise, so that the hole
-    itself says nothing.
+    Removed pixels are imputed from their neighbours, with a little noise, so that the hole itself
+    gives no hint.
 
     Args:
         predict: Logits `[B, classes]` of a normalised batch.
@@ -107,38 +109,38 @@ def road(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor, *, seed: 
         seed: Of the noise.
 
     Returns:
-        `[N]`: the mean, over three parts of the pixels, of the class's probability when the least
-        important are removed, less that when the most important are; above 0: the map knows which
-        pixels matter.
+        `[N]`: the class's probability with the least important pixels removed, minus that with the
+        most important pixels removed, averaged over three fractions of the pixels. Above 0 the map
+        ranks pixels correctly.
     """
-    ranks = _ranks(enlarge(maps, batch.shape[-1]))
+    ranks = _ranks(upsample(maps, batch.shape[-1]))
     total = np.zeros(len(batch))
     for part in REMOVED:
         count = round(part * batch.shape[-1] ** 2)
         least, most = ranks < count, ranks >= ranks.shape[1] - count
-        kept_best = _probability(predict, _filled(batch, least, seed), classes)
-        kept_worst = _probability(predict, _filled(batch, most, seed), classes)
-        total += kept_best - kept_worst
+        without_least = _probability(predict, _imputed(batch, least, seed), classes)
+        without_most = _probability(predict, _imputed(batch, most, seed), classes)
+        total += without_least - without_most
     return total / len(REMOVED)
 
 
 def deletion_insertion(
     predict: Predict, batch: Tensor, maps: Maps, classes: Tensor
 ) -> tuple[Floats, Floats]:
-    """Score maps by blanking, or showing, more and more pixels (RISE, arXiv:1806.07421).
+    """Score maps by deleting, or inserting, more and more pixels (RISE, arXiv:1806.07421).
 
     Args:
         predict: Logits `[B, classes]` of a normalised batch.
-        batch: `[N, 3, S, S]`, normalised: 0 is the mean colour.
+        batch: `[N, 3, S, S]`, normalised, so that 0 is the mean colour.
         maps: `[N, h, w]`.
         classes: `[N]` whose probability is followed.
 
     Returns:
-        Areas under the curves of the probability, `[N]` each: `deletion`, of pixels blanked from
-        the most important on (small is good); `insertion`, of a blurred picture whose most
-        important pixels become sharp first (large is good).
+        Areas under the probability curves, `[N]` each: `deletion`, with the most important pixels
+        deleted first (lower is better); `insertion`, starting from a blurred image, with the most
+        important pixels inserted first (higher is better).
     """
-    ranks = torch.from_numpy(_ranks(enlarge(maps, batch.shape[-1])))
+    ranks = torch.from_numpy(_ranks(upsample(maps, batch.shape[-1])))
     importance = ranks.view(len(batch), 1, *batch.shape[2:]).to(batch.device)
     blurred = _blur(batch)
     deleted, inserted = [], []
@@ -150,7 +152,7 @@ def deletion_insertion(
 
 
 def rank_correlation(maps: Maps, others: Maps) -> Floats:
-    """Return Spearman's correlation of each map with its other one; 0 where one is flat."""
+    """Return Spearman's correlation of each pair of maps; 0 if one of them is constant."""
     return np.array(
         [
             0.0 if np.ptp(one) == 0 or np.ptp(two) == 0 else scipy.stats.spearmanr(one, two)[0]
@@ -160,7 +162,7 @@ def rank_correlation(maps: Maps, others: Maps) -> Floats:
 
 
 def mean_interval(values: Floats) -> tuple[float, float, float]:
-    """Return a mean with its 95% interval by Student's t, infinite for one value; NaN for none."""
+    """Return mean and 95% interval (Student's t); infinite ends for one value, NaN for none."""
     if not len(values):
         return math.nan, math.nan, math.nan
     mean = float(values.mean())
@@ -170,25 +172,25 @@ def mean_interval(values: Floats) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def _ranks(big: Maps) -> NDArray[np.int64]:
-    """Number each map's pixels `[N, S × S]`, the least important 0; ties in the order of places."""
-    flat = big.reshape(len(big), big.shape[1] * big.shape[2])
+def _ranks(maps: Maps) -> NDArray[np.int64]:
+    """Rank each map's pixels, `[N, S × S]`: 0 is the least important; ties rank by position."""
+    flat = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
     ranks = np.empty(flat.shape, np.int64)
     order = flat.argsort(axis=1, kind="stable")
     np.put_along_axis(ranks, order, np.arange(flat.shape[1])[None], axis=1)
     return ranks
 
 
-def _filled(batch: Tensor, removed: NDArray[np.bool_], seed: int) -> Tensor:
-    from pytorch_grad_cam.metrics.road import NoisyLinearImputer  # after gradcam's quick import
+def _imputed(batch: Tensor, removed: NDArray[np.bool_], seed: int) -> Tensor:
+    from pytorch_grad_cam.metrics.road import NoisyLinearImputer  # seconds
 
-    fill = NoisyLinearImputer()
+    impute = NoisyLinearImputer()
     kept = torch.from_numpy(~removed).float().view(len(batch), *batch.shape[2:])
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of how it gives tensors to numpy
+        warnings.simplefilter("ignore", DeprecationWarning)  # of its conversion to numpy
         torch.manual_seed(seed)
-        pictures = [fill(picture, mask) for picture, mask in zip(batch.cpu(), kept, strict=True)]
-    return torch.stack(pictures).to(batch.device)
+        images = [impute(image, mask) for image, mask in zip(batch.cpu(), kept, strict=True)]
+    return torch.stack(images).to(batch.device)
 
 
 def _area(curve: list[Floats]) -> Floats:
@@ -197,12 +199,12 @@ def _area(curve: list[Floats]) -> Floats:
 
 @torch.no_grad()
 def _probability(predict: Predict, batch: Tensor, classes: Tensor) -> Floats:
-    chances = predict(batch).double().softmax(dim=1).cpu()
-    return chances.gather(1, classes.cpu()[:, None])[:, 0].numpy()
+    probabilities = predict(batch).double().softmax(dim=1).cpu()
+    return probabilities.gather(1, classes.cpu()[:, None])[:, 0].numpy()
 
 
 def _blur(batch: Tensor) -> Tensor:
-    """Blur with a Gaussian, sd a sixth of the picture, so that nothing can be recognised."""
+    """Blur beyond recognition: a Gaussian whose sd is a sixth of the image."""
     size = batch.shape[-1]
     deviation = size / 6
     reach = size // 2

@@ -1,31 +1,33 @@
-"""Class activation maps that can be compared: raw, signed, one per class asked about.
+"""Class activation maps that can be compared: raw, signed, each of one class.
 
-The weights and sums are grad-cam's; what that package does to its maps
-afterwards is left out, since it scales each to its own maximum, so that a map of next to nothing
-and a map of strong evidence look alike.
+grad-cam computes the weights and sums. Its post-processing is left out: it scales every map to its
+own maximum, so that a map of almost no evidence and a map of strong evidence look alike.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cifarpipe.explanations.imports import left_out
+from cifarpipe.results.maps import Maps
 
-# Seconds of imports for what only its other methods use.
-_UNUSED = (
-    "sklearn",
-    "sklearn.decomposition",
-    "torchvision",
-    "torchvision.transforms",
-    "torchvision.transforms.functional",
-)
-with left_out(*_UNUSED):
+if TYPE_CHECKING:
+    from pytorch_grad_cam.base_cam import BaseCAM
+
+CAM_METHODS = ("gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigencam")
+
+
+@cache
+def cam_class(method: str) -> "type[BaseCAM]":
+    """Return grad-cam's class for a method, changed to return raw maps.
+
+    grad-cam is imported here, since that takes seconds and maps from attention do not need it.
+    """
     from pytorch_grad_cam import (
         EigenCAM,
         GradCAM,
@@ -35,49 +37,40 @@ with left_out(*_UNUSED):
         XGradCAM,
     )
     from pytorch_grad_cam.base_cam import BaseCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sign_correction
 
-Maps = NDArray[np.float32]
+    class Raw(BaseCAM):
+        """The map of one layer without ReLU, scaling and upsampling."""
 
+        def compute_cam_per_layer(
+            self, input_tensor: Tensor, targets: list[nn.Module], eigen_smooth: bool
+        ) -> list[Maps]:
+            (activations,) = self.activations_and_grads.activations
+            gradients = self.activations_and_grads.gradients
+            layer = self.target_layers[0]
+            arrays = activations.numpy(), gradients[0].numpy() if gradients else None
+            return [self.get_cam_image(input_tensor, layer, targets, *arrays, eigen_smooth)]
 
-class _Raw(BaseCAM):
-    """A method's map of one layer without ReLU, scaling and enlarging."""
+        def aggregate_multi_layers(self, cam_per_target_layer: list[Maps]) -> Maps:
+            return cam_per_target_layer[0]
 
-    def compute_cam_per_layer(
-        self, input_tensor: Tensor, targets: list[nn.Module], eigen_smooth: bool
-    ) -> list[Maps]:
-        (activations,) = self.activations_and_grads.activations
-        gradients = self.activations_and_grads.gradients
-        layer = self.target_layers[0]
-        arrays = activations.numpy(), gradients[0].numpy() if gradients else None
-        return [self.get_cam_image(input_tensor, layer, targets, *arrays, eigen_smooth)]
+    class SignedEigenCAM(EigenCAM):
+        """EigenCAM with a defined sign: a first component may point either way."""
 
-    def aggregate_multi_layers(self, cam_per_target_layer: list[Maps]) -> Maps:
-        return cam_per_target_layer[0]
+        def get_cam_image(self, *arguments: Any) -> Maps:
+            activations = arguments[3]
+            maps: Maps = get_2d_projection_with_sign_correction(activations)
+            return maps
 
-
-class _UprightEigenCAM(EigenCAM):
-    """EigenCAM whose sign is not left to chance: a first component may point either way."""
-
-    def get_cam_image(self, *arguments: Any) -> Maps:
-        activations = arguments[3]
-        maps: Maps = get_2d_projection_with_sign_correction(activations)
-        return maps
-
-
-# By the names that params.yaml uses.
-METHODS: dict[str, type[BaseCAM]] = {
-    name: type(f"Raw{method.__name__}", (_Raw, method), {})
-    for name, method in {
+    base = {
         "gradcam": GradCAM,  # arXiv:1610.02391
         "gradcam++": GradCAMPlusPlus,  # arXiv:1710.11063
         "xgradcam": XGradCAM,  # arXiv:2008.02312
         "hirescam": HiResCAM,  # arXiv:2011.08891
         "layercam": LayerCAM,  # doi:10.1109/TIP.2021.3089943
-        "eigencam": _UprightEigenCAM,  # arXiv:2008.00299; the same map for every class
-    }.items()
-}
+        "eigencam": SignedEigenCAM,  # arXiv:2008.00299; the same map for every class
+    }[method]
+    return type(f"Raw{base.__name__}", (Raw, base), {})
 
 
 def class_activation_maps(
@@ -91,53 +84,56 @@ def class_activation_maps(
 ) -> Maps:
     """Return where `layer` holds evidence for (above 0) and against (below 0) a class.
 
-    The model is left as it was found: mode, gradients and hooks; frozen weights and a caller's
-    `no_grad` or autocast do not matter.
+    The model keeps its mode, gradients and hooks. Frozen weights and a caller's `no_grad` or
+    autocast make no difference.
 
     Args:
         model: In fp32; returns logits `[N, classes]`.
         layer: Part of `model`.
-        to_map: Lays the layer's output out as `[N, C, h, w]`.
+        to_map: Reshapes the layer's output to `[N, C, h, w]`.
         batch: `[N, 3, H, W]`, normalised, on the model's device.
-        classes: `[N]` the label asked about for each image.
-        method: A name in `METHODS`.
+        classes: `[N]` the target class of each image.
+        method: One of `CAM_METHODS`.
 
     Returns:
-        `[N, h, w]` in the layer's own grid, raw: comparable between classes of one image.
+        `[N, h, w]` on the layer's own grid, raw: comparable between classes of one image.
 
     Raises:
-        ValueError: A class for each image is wanted, in range; the model is not in fp32.
+        ValueError: Not one class per image, a class out of range, or a model not in fp32.
     """
     if len(classes) != len(batch):
         raise ValueError(f"{len(classes)} classes for {len(batch)} images")
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         raise ValueError("activation maps are computed in fp32: call model.float() first")
+    create = cam_class(method)
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
     targets = [ClassifierOutputTarget(label) for label in classes.tolist()]
-    with _left_as_found(model), _gradients_on(batch.device):
-        cam = METHODS[method](model, [layer], reshape_transform=to_map)
+    with _restored(model), _gradients_enabled(batch.device):
+        cam = create(model, [layer], reshape_transform=to_map)
         try:
-            # Not as a context manager: that one swallows an IndexError.
+            # Not as a context manager, which would swallow an IndexError.
             maps: Maps = cam(batch.detach().clone().requires_grad_(), targets)
             count = cam.outputs.shape[1]
         except IndexError:
             raise ValueError(f"a class out of range in {sorted(set(classes.tolist()))}") from None
         finally:
             cam.activations_and_grads.release()
-    if classes.min() < 0:  # an index from the end would be taken for a class
+    if classes.min() < 0:  # a negative index would count from the end
         raise ValueError(f"a class below 0; allowed: 0 to {count - 1}")
     return maps
 
 
 @contextmanager
-def _gradients_on(device: torch.device) -> Iterator[None]:
-    # The first turns gradients on again after `no_grad` too.
+def _gradients_enabled(device: torch.device) -> Iterator[None]:
+    # inference_mode(False) enables gradients inside `no_grad`, too.
     with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
         yield
 
 
 @contextmanager
-def _left_as_found(model: nn.Module) -> Iterator[None]:
-    """Give every module its mode and every parameter its gradient back."""
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Restore every module's mode and every parameter's gradient afterwards."""
     modes = {module: module.training for module in model.modules()}
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
     try:
@@ -149,13 +145,8 @@ def _left_as_found(model: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def enlarge(maps: Maps, size: int) -> Maps:
-    """Bring maps `[N, h, w]` to the pictures' size: `[N, size, size]`, bilinear."""
+def upsample(maps: Maps, size: int) -> Maps:
+    """Upsample maps `[N, h, w]` to `[N, size, size]`, bilinear."""
     tensor = torch.from_numpy(np.ascontiguousarray(maps))[:, None]
-    big = F.interpolate(tensor, size=(size, size), mode="bilinear", align_corners=False)
-    return big[:, 0].numpy()
-
-
-def without_evidence(maps: Maps) -> NDArray[np.bool_]:
-    """Say of each map of `[N, h, w]` whether nothing in it speaks for its class."""
-    return maps.max(axis=(1, 2)) <= 0
+    large = F.interpolate(tensor, size=(size, size), mode="bilinear", align_corners=False)
+    return large[:, 0].numpy()

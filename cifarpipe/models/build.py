@@ -1,79 +1,55 @@
-"""From an entry of params.yaml to a network: the one place that knows all architectures."""
+"""Build a network from its architecture's keys in params.yaml."""
 
-from typing import Protocol, cast
-
-from torch import Tensor, nn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.config.schema import ConvMixer, ModelEntry, ResNet18LN, ViT
+
+if TYPE_CHECKING:
+    from cifarpipe.models.convmixer import ConvMixer
+    from cifarpipe.models.resnet18_ln import ResNet18LN
+    from cifarpipe.models.vit import ViT
+
+# Every architecture has `forward_features`, `forward_head`, `cam_layer` and `cam_map`.
+Classifier: TypeAlias = "ViT | ConvMixer | ResNet18LN"
 
 
-class Classifier(Protocol):
-    """What every architecture offers beside being an `nn.Module`."""
+def build_model(
+    architecture: Mapping[str, Any], *, num_classes: int, image_size: int
+) -> Classifier:
+    """Build a network with newly initialised weights.
 
-    def forward_features(self, images: Tensor) -> Tensor:
-        """Return what the network finds in images `[B, 3, H, W]`."""
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        """Return logits `[B, classes]` of what `forward_features` found."""
-
-    @property
-    def cam_layer(self) -> nn.Module:
-        """Where a class activation map is taken."""
-
-    def cam_map(self, activation: Tensor) -> Tensor:
-        """Lay that layer's output out as a picture `[B, C, h, w]`."""
-
-
-def build_model(entry: ModelEntry, *, num_classes: int, image_size: int) -> nn.Module:
-    """Build the network of `entry` with freshly drawn weights; it is a `Classifier`.
-
-    An architecture's file is imported only when it is asked for, so that editing one retrains no
+    Each architecture's file is imported only when it is asked for, so that editing one retrains no
     model of another.
+
+    Args:
+        architecture: `arch` and the constructor's arguments: an entry's `architecture`.
+        num_classes: Length of the logits.
+        image_size: Height and width of the images, in pixels.
 
     Raises:
         UserError: The architecture does not fit images of this size.
     """
-    shape = {"num_classes": num_classes, "image_size": image_size}
+    options = dict(architecture)
+    arch = options.pop("arch")
+    options["num_classes"] = num_classes
     try:
-        match entry:
-            case ViT():
-                from cifarpipe.models import vit
+        match arch:
+            case "vit":
+                from cifarpipe.models.vit import ViT
 
-                return vit.ViT(
-                    patch=entry.patch,
-                    dim=entry.dim,
-                    depth=entry.depth,
-                    heads=entry.heads,
-                    head_dim=entry.head_dim,
-                    mlp_dim=entry.mlp_dim,
-                    pool=entry.pool,
-                    dropout=entry.dropout,
-                    **shape,
-                )
-            case ConvMixer():
-                from cifarpipe.models import convmixer
+                return ViT(image_size=image_size, **options)
+            case "convmixer":
+                from cifarpipe.models.convmixer import ConvMixer
 
-                return convmixer.ConvMixer(
-                    patch=entry.patch,
-                    dim=entry.dim,
-                    depth=entry.depth,
-                    kernel=entry.kernel,
-                    **shape,
-                )
-            case ResNet18LN():
-                from cifarpipe.models import resnet18_ln
+                return ConvMixer(image_size=image_size, **options)
+            case "resnet18_ln":
+                from cifarpipe.models.resnet18_ln import ResNet18LN
 
-                return resnet18_ln.ResNet18LN(
-                    width=entry.width, strides=entry.strides, num_classes=num_classes
-                )
+                return ResNet18LN(**options)
     except ValueError as error:
         raise UserError(
-            f"a model of arch {entry.arch} can't be built: {error}.\n"
+            f"a model of arch {arch} can't be built: {error}.\n"
             f"Change that key of its entry in params.yaml."
         ) from None
-
-
-def as_classifier(model: nn.Module) -> Classifier:
-    """See a network that `build_model` made as what it is beside a module."""
-    return cast(Classifier, model)
+    raise AssertionError(arch)  # the schema knows no other

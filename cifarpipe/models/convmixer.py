@@ -1,43 +1,23 @@
-"""ConvMixer (arXiv:2201.09792): depthwise convolutions mix places, 1 × 1 ones mix channels."""
+"""ConvMixer (arXiv:2201.09792): depthwise convolutions mix positions, 1 × 1 ones mix channels."""
 
-import torch
 from torch import Tensor, nn
 
 
-class DepthwiseConv2d(nn.Conv2d):
-    """A convolution of each channel by itself, at its size: `[B, C, H, W]` → `[B, C, H, W]`.
-
-    Args:
-        channels: How many there are.
-        kernel: Side of the kernels.
-    """
-
-    def __init__(self, channels: int, kernel: int) -> None:
-        super().__init__(channels, channels, kernel, padding="same", groups=channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve each channel; in fp32 on a CPU, where its gradients take longer in bf16."""
-        if not torch.is_autocast_enabled("cpu"):
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float()).to(torch.get_autocast_dtype("cpu"))
-
-
 class Residual(nn.Sequential):
-    """Add the input to what the layers make of it."""
+    """Add the input to the output of the layers."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x + layers(x)."""
         return x + super().forward(x)
 
 
-def convolution(conv: nn.Conv2d) -> list[nn.Module]:
-    """Follow a convolution by the GELU and the norm that ConvMixer puts after each."""
+def conv_gelu_norm(conv: nn.Conv2d) -> list[nn.Module]:
+    """Return a convolution with the GELU and batch norm that ConvMixer puts after each."""
     return [conv, nn.GELU(), nn.BatchNorm2d(conv.out_channels)]
 
 
 class ConvMixer(nn.Module):
-    """Patch embedding, `depth` blocks at one resolution, mean over places, head.
+    """Patch embedding, `depth` blocks at one resolution, mean over positions, head.
 
     Raises:
         ValueError: `patch` does not divide `image_size`.
@@ -49,12 +29,14 @@ class ConvMixer(nn.Module):
         super().__init__()
         if image_size % patch:
             raise ValueError(f"patch {patch} does not divide the image size {image_size}")
-        self.stem = nn.Sequential(*convolution(nn.Conv2d(3, dim, patch, stride=patch)))
+        self.stem = nn.Sequential(*conv_gelu_norm(nn.Conv2d(3, dim, patch, stride=patch)))
         self.blocks = nn.Sequential(
             *(
                 nn.Sequential(
-                    Residual(*convolution(DepthwiseConv2d(dim, kernel))),
-                    *convolution(nn.Conv2d(dim, dim, 1)),
+                    Residual(
+                        *conv_gelu_norm(nn.Conv2d(dim, dim, kernel, groups=dim, padding="same"))
+                    ),
+                    *conv_gelu_norm(nn.Conv2d(dim, dim, 1)),
                 )
                 for _ in range(depth)
             )
@@ -62,26 +44,26 @@ class ConvMixer(nn.Module):
         self.head = nn.Linear(dim, num_classes)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Turn images `[B, 3, H, W]` into a map `[B, dim, H / patch, W / patch]`."""
+        """Images `[B, 3, H, W]` → features `[B, dim, H / patch, W / patch]`."""
         return self.blocks(self.stem(images))
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Average over places: `[B, dim, h, w]` → logits `[B, classes]`."""
+        """Features `[B, dim, h, w]` → mean over positions → logits `[B, classes]`."""
         return self.head(features.mean(dim=(2, 3)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits `[B, classes]` of images `[B, 3, H, W]`."""
+        """Images `[B, 3, H, W]` → logits `[B, classes]`."""
         return self.forward_head(self.forward_features(images))
 
     @property
     def cam_layer(self) -> nn.Module:
-        """Where a class activation map is taken: the block a quarter of the way up.
+        """The layer whose activation map is taken: the block at a quarter of the depth.
 
-        Later ones see the whole picture from each place, and their maps name the pixels that matter
+        In later blocks every position sees the whole image, and their maps find the relevant pixels
         less well (docs/explanations.md).
         """
         return self.blocks[max(len(self.blocks) // 4, 1) - 1]
 
     def cam_map(self, activation: Tensor) -> Tensor:
-        """Return that layer's output, which is a picture `[B, C, h, w]` already."""
+        """Return that layer's output as `[B, C, h, w]`, which it is already."""
         return activation

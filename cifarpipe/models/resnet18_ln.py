@@ -1,7 +1,7 @@
 """ResNet-18 (arXiv:1512.03385) for small images, with layer norm in place of every batch norm.
 
-Layer norm over channels and places together is `GroupNorm` with a single group. The stem is a 3 × 3
-convolution without pooling, as is usual for 32 × 32 pictures.
+Layer norm over channels and positions together is `GroupNorm` with a single group. The stem is a
+3 × 3 convolution without pooling, as usual for 32 × 32 images.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 
 def layer_norm(channels: int) -> nn.GroupNorm:
-    """Normalise over channels, height and width of each image."""
+    """Return a norm over channels, height and width of each image."""
     return nn.GroupNorm(1, channels)
 
 
 class BasicBlock(nn.Module):
-    """Two 3 × 3 convolutions beside a shortcut."""
+    """Two 3 × 3 convolutions and a shortcut (He et al., basic block)."""
 
     def __init__(self, channels_in: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18LN(nn.Module):
-    """Stem, four stages of two blocks, mean over places, head."""
+    """Stem, four stages of two blocks each, mean over positions, head."""
 
     def __init__(
         self, *, num_classes: int, width: int = 64, strides: Sequence[int] = (1, 2, 2, 1)
@@ -57,22 +57,22 @@ class ResNet18LN(nn.Module):
         self.head = nn.Linear(channels[-1], num_classes)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Turn images `[B, 3, H, W]` into a map `[B, 8 × width, H / s, W / s]`, s = all strides."""
+        """Images `[B, 3, H, W]` → features `[B, 8 × width, H / s, W / s]`, s: all strides."""
         return self.stages(self.stem(images))
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Average over places: `[B, C, h, w]` → logits `[B, classes]`."""
+        """Features `[B, C, h, w]` → mean over positions → logits `[B, classes]`."""
         return self.head(features.mean(dim=(2, 3)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits `[B, classes]` of images `[B, 3, H, W]`."""
+        """Images `[B, 3, H, W]` → logits `[B, classes]`."""
         return self.forward_head(self.forward_features(images))
 
     @property
     def cam_layer(self) -> nn.Module:
-        """Where a class activation map is taken: the last stage."""
+        """The layer whose activation map is taken: the last stage."""
         return self.stages[-1]
 
     def cam_map(self, activation: Tensor) -> Tensor:
-        """Return that layer's output, which is a picture `[B, C, h, w]` already."""
+        """Return that layer's output as `[B, C, h, w]`, which it is already."""
         return activation

@@ -1,8 +1,8 @@
 """Vision transformer (arXiv:2010.11929) whose every linear layer is a 1 × 1 convolution.
 
-Tokens are kept as a one-row picture `[batch, dim, 1, tokens]`, so that a 1 × 1 `Conv2d` is the same
-map on each token that `nn.Linear` would be. The answer is read from a class token, which then is
-the first, or from the mean of the tokens of all patches.
+Tokens are kept as an image of one row, `[batch, dim, 1, tokens]`, so that a 1 × 1 `Conv2d` computes
+on each token what `nn.Linear` would. The head reads a class token, which is the first token, or the
+mean of the patch tokens.
 """
 
 from typing import Literal
@@ -21,10 +21,32 @@ class TokenNorm(nn.LayerNorm):
         return rearrange(super().forward(rearrange(x, "b c 1 n -> b n c")), "b n c -> b c 1 n")
 
 
-class QueriesKeysValues(nn.Conv2d):
-    """Three maps of each token, stacked in one convolution."""
+class QueryKeyValue(nn.Conv2d):
+    """Three linear maps of each token, stacked in one convolution."""
 
     stacked = 3
+
+
+class DotProductAttention(nn.Module):
+    """Softmax(q kᵀ / √d) v, for each head.
+
+    With `explicit` the attention weights are a tensor of their own, the output of `softmax`, which
+    forward hooks can read; otherwise one fused kernel computes everything.
+    """
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.explicit = False
+        self.dropout = dropout
+        self.softmax = nn.Softmax(dim=-1)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Three times `[B, heads, N, head_dim]` → `[B, heads, N, head_dim]`."""
+        dropout = self.dropout if self.training else 0.0
+        if not self.explicit:
+            return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        weights = self.softmax(q @ k.mT / q.shape[-1] ** 0.5)
+        return F.dropout(weights, dropout) @ v
 
 
 class Attention(nn.Module):
@@ -33,26 +55,16 @@ class Attention(nn.Module):
     def __init__(self, *, dim: int, heads: int, head_dim: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
-        self.to_qkv = QueriesKeysValues(dim, 3 * heads * head_dim, 1)
+        self.to_qkv = QueryKeyValue(dim, 3 * heads * head_dim, 1)
+        self.attend = DotProductAttention(dropout)
         self.to_out = nn.Conv2d(heads * head_dim, dim, 1)
-        self.kept: list[Tensor] | None = None
-        """Where it puts its attention `[B, heads, N, N]` while somebody asks for it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix tokens: `[B, C, 1, N]` → `[B, C, 1, N]`."""
         q, k, v = rearrange(
             self.to_qkv(x), "b (three h d) 1 n -> three b h n d", three=3, h=self.heads
         )
-        dropout = self.dropout if self.training else 0.0
-        if x.is_cuda and self.kept is None:
-            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        else:  # in bf16 on a CPU, the fused kernel takes several times as long as this
-            attend = (q @ k.mT / q.shape[-1] ** 0.5).softmax(dim=-1)
-            if self.kept is not None:
-                self.kept.append(attend)
-            mixed = F.dropout(attend, dropout) @ v
-        out: Tensor = self.to_out(rearrange(mixed, "b h n d -> b (h d) 1 n"))
+        out: Tensor = self.to_out(rearrange(self.attend(q, k, v), "b h n d -> b (h d) 1 n"))
         return out
 
 
@@ -79,7 +91,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what attention and the perceptron find: `[B, C, 1, N]` → `[B, C, 1, N]`."""
+        """Two residual branches: `[B, C, 1, N]` → `[B, C, 1, N]`."""
         x = x + self.dropout(self.attention(self.attention_norm(x)))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
@@ -88,8 +100,17 @@ class ViT(nn.Module):
     """Patch embedding, learned positions, blocks, norm and head.
 
     Args:
-        pool: `class`: the answer is read from a class token; `mean`: from the mean of the patches'
-            tokens, and there is no other.
+        image_size: Height and width of the images, in pixels.
+        num_classes: Length of the logits.
+        patch: Side of a patch, in pixels.
+        dim: Channels of a token.
+        depth: Number of blocks.
+        heads: Of each attention.
+        head_dim: Channels of a head.
+        mlp_dim: Hidden channels of the perceptron.
+        dropout: Probability, on tokens, attention weights and both residual branches.
+        pool: `class`: the head reads a class token. `mean`: it reads the mean of the patch tokens,
+            and there is no class token.
 
     Raises:
         ValueError: `patch` does not divide `image_size`.
@@ -130,7 +151,7 @@ class ViT(nn.Module):
         self.head = nn.Conv2d(dim, num_classes, 1)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Turn images `[B, 3, H, W]` into tokens `[B, dim, 1, N]`, those of patches last."""
+        """Images `[B, 3, H, W]` → tokens `[B, dim, 1, N]`, the patch tokens last."""
         tokens = rearrange(self.patch_embedding(images), "b c h w -> b c 1 (h w)")
         if self.class_token is not None:
             class_token = self.class_token.expand(len(images), -1, -1, -1)
@@ -138,22 +159,22 @@ class ViT(nn.Module):
         return self.blocks(self.dropout(tokens + self.positions))
 
     def forward_head(self, tokens: Tensor) -> Tensor:
-        """Read the class token, or the mean of all: `[B, dim, 1, N]` → logits `[B, classes]`."""
-        read = self.norm(tokens[..., self.read_tokens])
-        pooled = reduce(read, "b c 1 n -> b c 1 1", "mean")
+        """Tokens `[B, dim, 1, N]` → class token or mean → logits `[B, classes]`."""
+        pooled = reduce(self.norm(tokens[..., self.pooled_tokens]), "b c 1 n -> b c 1 1", "mean")
         return rearrange(self.head(pooled), "b k 1 1 -> b k")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits `[B, classes]` of images `[B, 3, H, W]`."""
+        """Images `[B, 3, H, W]` → logits `[B, classes]`."""
         return self.forward_head(self.forward_features(images))
 
     @property
     def cam_layer(self) -> nn.Module:
-        """Where a class activation map is taken: the last block's first norm, or the last norm.
+        """The layer whose activation map is taken: the last block's first norm, or the last norm.
 
-        With a class token, after the last attention it alone is read, so at any later layer the
-        gradient on the image's tokens, and with it every map, is zero. Without, the last norm is
-        followed by a mean and a linear layer, so the map is the logit, place by place.
+        With a class token, only that token is used after the last attention: at any later layer the
+        gradient of the patch tokens, and with it every map, is zero. Without one, the last norm is
+        followed by a mean and a linear layer, so that the map shows how each position adds to the
+        logit.
         """
         if self.class_token is None:
             return self.norm
@@ -162,15 +183,15 @@ class ViT(nn.Module):
         return last.attention_norm
 
     def cam_map(self, activation: Tensor) -> Tensor:
-        """Lay that layer's output out as a picture: `[B, C, 1, N]` → `[B, C, h, w]`."""
+        """Return that layer's patch tokens as a map: `[B, C, 1, N]` → `[B, C, h, w]`."""
         return rearrange(activation[..., -(self.grid**2) :], "b c 1 (h w) -> b c h w", h=self.grid)
 
     @property
-    def attentions(self) -> list[Attention]:
-        """Return what mixes the tokens, in order of use."""
-        return [block.attention for block in self.blocks if isinstance(block, Block)]
+    def attentions(self) -> list[DotProductAttention]:
+        """The attentions of all blocks, in order of use."""
+        return [block.attention.attend for block in self.blocks if isinstance(block, Block)]
 
     @property
-    def read_tokens(self) -> slice:
-        """Return which tokens the answer is the mean of."""
+    def pooled_tokens(self) -> slice:
+        """Which tokens the head reads the mean of."""
         return slice(1) if self.class_token is not None else slice(None)

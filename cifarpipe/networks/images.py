@@ -1,4 +1,4 @@
-"""Images as bytes on the device that computes: kept there, or streamed where there is no room."""
+"""The images of a split as bytes on the device: resident, or streamed if they do not fit."""
 
 import math
 import mmap
@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-READ_AHEAD = 2  # batches: one is copied to the device while the next is read
-RAM_LIMIT = 2**30  # bytes of images that a computation on the CPU keeps beside the memory map
+READ_AHEAD = 2  # batches: one is copied to the device while the next one is read
+RAM_LIMIT = 2**30  # bytes of images that are copied from the memory map on a CPU
 
 
 class ImageStore:
-    """The images of a split, handed out in any order as batches on a device.
+    """The images of a split, as batches on a device in any order.
 
-    What fits is copied to the device once. What does not is read from the memory map by a thread,
-    a little ahead of its use, through pinned memory. The batches are the same in both cases.
+    Images that fit are copied to the device once. Otherwise a thread reads them from the memory
+    map, shortly before they are used, through pinned memory. The batches are the same either way.
     """
 
     def __init__(
@@ -29,8 +29,8 @@ class ImageStore:
 
         Args:
             images: `[N, H, W, 3]`, memory-mapped or not.
-            device: Where the batches are wanted.
-            limit: Most bytes to keep there; by default half of what a GPU has free, 1 GiB on a CPU.
+            device: Of the batches.
+            limit: Most bytes to keep there; by default half of a GPU's free memory, 1 GiB on a CPU.
         """
         self.images = images
         self._map = memory_map(images)
@@ -45,7 +45,7 @@ class ImageStore:
 
     @property
     def bytes(self) -> int:
-        """Of one image."""
+        """Bytes of one image."""
         return math.prod(self.images.shape[1:])
 
     def batches(self, picks: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
@@ -53,7 +53,7 @@ class ImageStore:
         if self.resident is None:
             yield from self._streamed(picks)
             return
-        flat = self.resident.flatten(1)  # rows of bytes are gathered quicker than pictures
+        flat = self.resident.flatten(1)  # rows of bytes are gathered faster than images
         index = torch.from_numpy(np.concatenate(picks)).to(self.device) if picks else None
         for pick in index.split([len(pick) for pick in picks]) if index is not None else ():
             yield flat.index_select(0, pick).view(-1, *self.images.shape[1:])
@@ -69,12 +69,12 @@ class ImageStore:
                 yield self._to_device(ahead.popleft().result())
 
     def _read(self, pick: NDArray[np.int64]) -> Tensor:
-        # PyTorch takes pinned memory from a pool, and gives none back that is still being copied.
+        # PyTorch takes pinned memory from a pool, and reuses none that is still being copied.
         shape = len(pick), *self.images.shape[1:]
         batch = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
         np.take(self.images, pick, axis=0, out=batch.numpy(), mode="clip")
         if self._map is not None:
-            self._map.madvise(mmap.MADV_DONTNEED)  # else all that was read counts as ours
+            self._map.madvise(mmap.MADV_DONTNEED)  # else every page read counts as our memory
         return batch
 
     def _to_device(self, batch: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class ImageStore:
 
 
 def memory_map(array: NDArray[np.generic]) -> mmap.mmap | None:
-    """Return the mapped file that an array, or what it is a part of, lies in."""
+    """Return the memory map that an array is a view of, if it is."""
     owner: object = array
     while isinstance(owner, np.ndarray):
         owner = owner.base

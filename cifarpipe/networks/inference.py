@@ -1,4 +1,4 @@
-"""A network's answers on many images: the forward pass, apart from what is made of it."""
+"""The forward pass of a network over many images."""
 
 import numpy as np
 import torch
@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cifarpipe.networks.devices import autocast
 from cifarpipe.networks.images import ImageStore
 from cifarpipe.networks.normalize import normalize
+from cifarpipe.networks.precision import autocast
 
 
 @torch.inference_mode()
@@ -26,18 +26,18 @@ def compute_logits(
 ) -> Tensor:
     """Return logits `[N, classes]` float32 of images, in their order.
 
-    The model is put into evaluation mode for the while and back into the mode it was in.
+    The model runs in evaluation mode and returns to the mode it was in.
 
     Args:
         model: Returns logits of a normalised batch.
         images: On the model's device.
-        which: `[N]` indices of images; all where not given.
-        mean: `[3]`, in 0 … 1.
-        std: `[3]`, in 0 … 1.
-        batch_size: Images at a time.
+        which: `[N]` indices of images; by default all.
+        mean: `[3]`, of values in 0 to 1.
+        std: `[3]`, of values in 0 to 1.
+        batch_size: Images per forward pass.
         precision: `bf16` or `fp32`.
-        mirrored: Ask about the images' mirror images, left for right.
-        progress: Name of a bar to show on a terminal.
+        mirrored: Flip the images horizontally.
+        progress: Label of a progress bar; None shows none, nor does a log.
     """
     was_training = model.training
     model.eval()

@@ -1,4 +1,4 @@
-"""How the models differ on the very same test images."""
+"""Compare the models on the same test images."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-LEVEL = 0.05  # of McNemar's test, below which two models differ
+LEVEL = 0.05  # significance level of McNemar's test
 Hits = NDArray[np.bool_]
 
 
@@ -16,8 +16,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Return the exact two-sided p-value of McNemar's test (doi:10.1007/BF02295996).
 
     Args:
-        only_first: Images that the first model alone gets right.
-        only_second: Images that the second alone gets right.
+        only_first: Images that only the first model predicts correctly.
+        only_second: Images that only the second model predicts correctly.
     """
     differ = only_first + only_second
     return float(binomtest(only_first, differ).pvalue) if differ else 1.0
@@ -33,14 +33,14 @@ def compare_pairs(
         true: `[N]` true classes.
 
     Returns:
-        Columns `first`, `second`, `agree` (part of the images with the same prediction),
-        `both_right`, `only_first`, `only_second` (right), `both_wrong` (images), `p` (McNemar).
+        Columns `first`, `second`, `agree` (fraction of images with equal predictions),
+        `both_correct`, `only_first`, `only_second`, `both_wrong` (images), `p` (McNemar's test).
     """
     columns = [
         "first",
         "second",
         "agree",
-        "both_right",
+        "both_correct",
         "only_first",
         "only_second",
         "both_wrong",
@@ -50,30 +50,30 @@ def compare_pairs(
     for first, second in combinations(predicted, 2):
         one, two = predicted[first] == true, predicted[second] == true
         counts = [int(part.sum()) for part in (one & two, one & ~two, ~one & two, ~one & ~two)]
-        assert sum(counts) == len(true), "each image is right or wrong in either model"
+        assert sum(counts) == len(true), "each image is correct or wrong for either model"
         agree = float((predicted[first] == predicted[second]).mean())
         p = mcnemar(counts[1], counts[2])
         rows.append([first, second, round(agree, 4), *counts, float(f"{p:.3g}")])
     return pd.DataFrame(rows, columns=columns)
 
 
-def shared_errors(right: Mapping[str, Hits]) -> pd.DataFrame:
-    """Count the images by how many of the models get them wrong.
+def shared_errors(is_correct: Mapping[str, Hits]) -> pd.DataFrame:
+    """Count images by the number of models that predict them wrongly.
 
     Args:
-        right: `[N]` of each model, whether its prediction is.
+        is_correct: `[N]` for each model, whether its prediction is correct.
 
     Returns:
-        Columns `wrong_models` (0 … all) and `images`.
+        Columns `wrong_models` (0 to all) and `images`.
     """
-    wrong = np.sum([~hits for hits in right.values()], axis=0)
-    images = np.bincount(wrong, minlength=len(right) + 1)
-    errors = sum(int((~hits).sum()) for hits in right.values())
+    wrong = np.sum([~hits for hits in is_correct.values()], axis=0)
+    images = np.bincount(wrong, minlength=len(is_correct) + 1)
+    errors = sum(int((~hits).sum()) for hits in is_correct.values())
     assert int((images * np.arange(len(images))).sum()) == errors, "errors must add up"
     return pd.DataFrame({"wrong_models": np.arange(len(images)), "images": images})
 
 
-def lone_errors(right: Mapping[str, Hits]) -> dict[str, int]:
-    """Return, for each model, how many images it alone gets wrong."""
-    wrong = np.sum([~hits for hits in right.values()], axis=0)
-    return {name: int((~hits & (wrong == 1)).sum()) for name, hits in right.items()}
+def lone_errors(is_correct: Mapping[str, Hits]) -> dict[str, int]:
+    """Return for each model the number of images that it alone predicts wrongly."""
+    wrong = np.sum([~hits for hits in is_correct.values()], axis=0)
+    return {name: int((~hits & (wrong == 1)).sum()) for name, hits in is_correct.items()}

@@ -1,4 +1,4 @@
-"""What the page's explorer works on: all predictions, and pictures with maps of some images."""
+"""The data of the page's explorer: all predictions, and some images with their maps."""
 
 import base64
 import io
@@ -11,35 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cifarpipe.figures.maps import CONTRAST_COLOURS, MAP_COLOURS
+from cifarpipe.figures.explanations import CONTRAST_COLOURS, MAP_COLOURS
 from cifarpipe.report.results import ModelResults
 
-MOST_SIDE = 16_383  # pixels of a WebP picture
+MAX_SIDE = 16_383  # pixels of a WebP image
 SPRITE_COLUMNS = 25
-LOSSLESS_UP_TO = 64  # pixels of a side; larger pictures would fill the page
+LOSSLESS_UP_TO = 64  # pixels of a side; larger images would fill the page
 QUALITY = 90
-STEPS = 127  # of a map's strength
-CONFIDENCES = 10_000  # parts of 1
+STEPS = 127  # quantisation of a map
+CONFIDENCES = 10_000  # quantisation of a probability
 
 Positions = NDArray[np.int64]
 
 
-def most_pictures(size: int) -> int:
-    """Return how many square pictures of a side the page can hold: they lie in one."""
-    return sprite_columns(size) * (MOST_SIDE // size)
+def max_images(size: int) -> int:
+    """Return how many images of `size` × `size` pixels the page can hold in its sprite."""
+    return sprite_columns(size) * (MAX_SIDE // size)
 
 
 def sprite_columns(size: int) -> int:
-    """Return how many pictures of a side, in pixels, lie in one row."""
-    return min(SPRITE_COLUMNS, MOST_SIDE // size)
+    """Return how many images of `size` × `size` pixels a row of the sprite holds."""
+    return min(SPRITE_COLUMNS, MAX_SIDE // size)
 
 
 def rank_images(results: Sequence[ModelResults]) -> Positions:
-    """Order the test images by how much they are worth seeing.
+    """Rank the test images by interest.
 
-    First those that the stages chose (errors over all classes, and correct ones); then, in turns
-    over the models: of each kind of confusion the surest error, then the second … ; the surest
-    errors; the least sure correct answers; and what all models get wrong.
+    First those that the stages selected (errors stratified by class, and correct images). Then, in
+    turn for each model: the most confident error of every confusion, then the second of each, and
+    so on; the most confident errors; the least confident correct predictions; and the images that
+    all models predict wrongly.
 
     Args:
         results: Of all models, the best first.
@@ -50,11 +51,11 @@ def rank_images(results: Sequence[ModelResults]) -> Positions:
     order: dict[int, None] = {}
     first = results[0].predictions
     place = {index: position for position, index in enumerate(first["index"].tolist())}
-    chosen = [
+    selected = [
         [place[index] for index in rows["index"].tolist()]
         for rows in (*(m.misclassified for m in results), *(m.correct for m in results))
     ]
-    for turn in zip_longest(*chosen):
+    for turn in zip_longest(*selected):
         order.update(dict.fromkeys(position for position in turn if position is not None))
     queues = [queue for model in results for queue in _queues(model)]
     queues.append(_wrong_in_all(results))
@@ -71,22 +72,22 @@ def rank_images(results: Sequence[ModelResults]) -> Positions:
 
 def _queues(model: ModelResults) -> Iterator[Positions]:
     confidence = model.predictions.confidence.to_numpy()
-    surest_first = np.argsort(-confidence, kind="stable")
-    errors = surest_first[~model.right[surest_first]]
-    # The how manieth error of its kind each one is; then the frequent kinds first.
+    most_confident = np.argsort(-confidence, kind="stable")
+    errors = most_confident[~model.is_correct[most_confident]]
+    # Rank within the confusion pair; among equal ranks, frequent pairs first.
     rows = model.predictions.iloc[errors]
-    kinds = rows.groupby(["true", "predicted"], sort=False)
-    frequency = kinds["index"].transform("size").to_numpy()
-    turn = kinds.cumcount().to_numpy()
-    yield errors[np.lexsort((-frequency, turn))]
+    pairs = rows.groupby(["true", "predicted"], sort=False)
+    frequency = pairs["index"].transform("size").to_numpy()
+    rank = pairs.cumcount().to_numpy()
+    yield errors[np.lexsort((-frequency, rank))]
     yield errors
-    yield surest_first[model.right[surest_first]][::-1]
+    yield most_confident[model.is_correct[most_confident]][::-1]
 
 
 def _wrong_in_all(results: Sequence[ModelResults]) -> Positions:
-    wrong = np.all([~model.right for model in results], axis=0)
-    sure = np.mean([model.predictions.confidence.to_numpy() for model in results], axis=0)
-    order = np.argsort(-sure, kind="stable")
+    wrong = np.all([~model.is_correct for model in results], axis=0)
+    confidence = np.mean([model.predictions.confidence.to_numpy() for model in results], axis=0)
+    order = np.argsort(-confidence, kind="stable")
     return order[wrong[order]]
 
 
@@ -99,24 +100,24 @@ def pack(
     flags: Mapping[str, NDArray[np.bool_]],
     opacity: float,
 ) -> dict[str, Any]:
-    """Return all that the page's script needs, as values for JSON; arrays are base64.
+    """Return everything that the page's script needs, as values for JSON; arrays are base64.
 
     Args:
         results: Of all models, in the order of the page.
         classes: Names, by label.
-        images: Returns pictures `[n, S, S, 3]` of the test split by their positions.
-        shown: Positions of the images with a picture, rising.
-        flags: `[N]` which images each name is true of.
-        opacity: Of a map where it is strongest, 0 … 1.
+        images: Returns images `[n, S, S, 3]` of the test split by their positions.
+        shown: Positions of the images to include, ascending.
+        flags: `[N]` for each flag, to which images it applies.
+        opacity: Of a map's strongest point, 0 to 1.
 
     Returns:
-        What `templates/page.js` reads.
+        The input of `templates/page.js`.
     """
     labels = {name: label for label, name in enumerate(classes)}
     first = results[0].predictions
     kind = np.uint8 if len(classes) <= 256 else np.uint16
     true = first.true.map(labels).to_numpy(kind)
-    pictures = images(shown)
+    pixels = images(shown)
     return {
         "classes": list(classes),
         "index": first["index"].tolist(),
@@ -124,9 +125,9 @@ def pack(
         "true": _encode(true),
         "flags": {name: np.flatnonzero(some).tolist() for name, some in flags.items()},
         "shown": shown.tolist(),
-        "size": pictures.shape[1],
-        "columns": sprite_columns(pictures.shape[1]),
-        "sprite": _sprite(pictures),
+        "size": pixels.shape[1],
+        "columns": sprite_columns(pixels.shape[1]),
+        "sprite": _sprite(pixels),
         "opacity": opacity,
         "evidence": _palette(MAP_COLOURS),
         "contrast": _palette(CONTRAST_COLOURS),
@@ -139,37 +140,38 @@ def _pack_model(
 ) -> dict[str, Any]:
     table = model.predictions
     predicted = table.predicted.map(labels).to_numpy(kind)
-    assert table["index"].is_monotonic_increasing, "predictions must stand in the images' order"
+    assert table["index"].is_monotonic_increasing, "predictions must be in the order of the images"
     k = len(labels)
     counted = np.bincount(true.astype(np.int64) * k + predicted, minlength=k * k)
     assert (counted == model.confusion.images.to_numpy()).all(), "confusions must add up"
-    chosen = {
-        "chosen-errors": model.misclassified["index"].tolist(),
-        "chosen-correct": model.correct["index"].tolist(),
+    selected = {
+        "selected-errors": model.misclassified["index"].tolist(),
+        "selected-correct": model.correct["index"].tolist(),
     }
-    two = ~model.right[shown] & model.class_specific
-    maps, peaks = _pack_maps(model.predicted_maps[shown], model.true_maps[shown], two)
+    explanations = model.explanations
+    two = ~model.is_correct[shown] & explanations.class_specific
+    maps, peaks = _pack_maps(explanations.predicted[shown], explanations.true[shown], two)
     return {
         "name": model.name,
-        "method": model.method,
-        "classSpecific": model.class_specific,
-        "errors": model.metrics["errors"],
-        "grid": list(model.predicted_maps.shape[1:]),
+        "method": explanations.method,
+        "classSpecific": explanations.class_specific,
+        "errors": model.metrics["errors"].value,
+        "grid": list(explanations.predicted.shape[1:]),
         "predicted": _encode(predicted),
-        "confidence": _encode(_share(table.confidence.to_numpy())),
-        "trueProbability": _encode(_share(table.true_probability.to_numpy()[shown])),
+        "confidence": _encode(_quantised(table.confidence.to_numpy())),
+        "trueProbability": _encode(_quantised(table.true_probability.to_numpy()[shown])),
         "maps": maps,
         "peaks": peaks,
-        "chosen": chosen,
+        "selected": selected,
     }
 
 
 def _pack_maps(
     predicted: NDArray[np.float32], true: NDArray[np.float32], two: NDArray[np.bool_]
 ) -> tuple[str, list[float]]:
-    """Return maps as whole steps of the largest number in an image's two, and their most evidence.
+    """Quantise each image's maps by their largest absolute value; return them and their maxima.
 
-    The map of the predicted class of each image; after it, where there are two, that of the true.
+    For each image the map of the predicted class, followed by that of the true class if `two`.
     """
     tops = np.maximum(abs(predicted).max(axis=(1, 2)), abs(true).max(axis=(1, 2)))
     scale = (STEPS / np.maximum(tops, np.float32(1e-30)))[:, None, None]
@@ -178,17 +180,17 @@ def _pack_maps(
         parts += [one, other] if both else [one]
     steps = np.rint(np.stack(parts)) if parts else np.empty((0, 1, 1))
     most = np.maximum(predicted.max(axis=(1, 2)), true.max(axis=(1, 2)))
-    # However weak, evidence stays evidence.
+    # Weak evidence must not become none.
     weak = (steps == 0) & (np.stack(parts) > 0) if parts else False
     return _encode(np.where(weak, 1, steps).astype(np.int8)), [float(f"{top:.3g}") for top in most]
 
 
-def _share(values: NDArray[np.float64]) -> NDArray[np.uint16]:
+def _quantised(values: NDArray[np.float64]) -> NDArray[np.uint16]:
     return np.rint(values * CONFIDENCES).astype(np.uint16)
 
 
 def _encode(array: NDArray[Any]) -> str:
-    """Return the bytes, the lower ones first, as base64."""
+    """Return the little-endian bytes as base64."""
     return base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode()
 
 
@@ -197,14 +199,14 @@ def _palette(name: str) -> str:
     return _encode(np.rint(colours * 255).astype(np.uint8))
 
 
-def _sprite(pictures: NDArray[np.uint8]) -> str:
-    """Put pictures side by side into one, by rows, as a data URI."""
-    count, size = pictures.shape[:2]
+def _sprite(images: NDArray[np.uint8]) -> str:
+    """Tile images into one, row by row, and return it as a data URI."""
+    count, size = images.shape[:2]
     columns = sprite_columns(size)
     sheet = np.zeros((max(1, -(-count // columns)) * size, columns * size, 3), np.uint8)
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         top, left = number // columns * size, number % columns * size
-        sheet[top : top + size, left : left + size] = picture
+        sheet[top : top + size, left : left + size] = image
     buffer = io.BytesIO()
     lossless = size <= LOSSLESS_UP_TO
     Image.fromarray(sheet).save(buffer, "WEBP", lossless=lossless, quality=QUALITY, method=4)

@@ -4,12 +4,12 @@ import platform
 import subprocess
 from importlib.metadata import version
 
-REPORTED = ("torch", "torchvision", "grad-cam", "numpy", "dvc")
-MAKERS = ("cifarpipe", "stages", "dvc.yaml", "params.yaml")  # all that results follow from
+PACKAGES = ("torch", "torchvision", "grad-cam", "numpy", "dvc")
+SOURCES = ("cifarpipe", "stages", "dvc.yaml", "params.yaml")  # everything that shapes results
 
 
 def provenance(packages: tuple[str, ...]) -> dict[str, str]:
-    """Return the revision and the versions of Python and some packages, by name."""
+    """Return the git revision and the versions of Python and the given packages."""
     return {
         "revision": git_revision(),
         "Python": platform.python_version(),
@@ -18,17 +18,17 @@ def provenance(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """Return the commit that last changed what makes results, shortened.
+    """Return the abbreviated commit that last changed code or parameters.
 
-    So results do not change with a commit of documents, or of themselves. Where that commit is not
-    known, since git does not track this folder, it is the current one.
+    So a commit of documents, or of the results themselves, does not change the report. In a folder
+    that git does not track, it is the current commit.
 
     Returns:
-        It; marked where files differ from it; `none` outside a repository.
+        The commit, marked if files differ from it; `none` outside a repository.
     """
     try:
-        revision = _git("log", "-1", "--format=%h", "--abbrev=12", "HEAD", "--", *MAKERS)
-        changed = _git("status", "--porcelain", "--", *MAKERS)
+        revision = _git("log", "-1", "--format=%h", "--abbrev=12", "HEAD", "--", *SOURCES)
+        changed = _git("status", "--porcelain", "--", *SOURCES)
         revision = revision or _git("rev-parse", "--short=12", "HEAD")
     except (OSError, subprocess.CalledProcessError):
         return "none"

@@ -1,6 +1,7 @@
-"""What others found out about CIFAR-10's test labels, from files that the user has.
+"""Published findings about CIFAR-10's test labels, from files that the user has.
 
-The original labels stay what accuracy is measured by; this says how much of the rest is theirs.
+Accuracy is always measured on the original labels; these files show how many errors are due to
+contested labels, duplicates, or images on which people disagree.
 """
 
 import json
@@ -21,28 +22,29 @@ from cifarpipe.store.paths import raw_root
 
 TEST_IMAGES, CLASSES = 10_000, 10  # of CIFAR-10
 MAJORITY = 3  # of five workers
-DISAGREEMENT = 0.8  # part of the people that name the label, below which they disagree
+DISAGREEMENT = 0.8  # below this fraction of people who choose the label, they disagree
 Index = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class PublicLabels:
-    """Test images of note by original index, and what people see in each; none where not known."""
+    """Original indices of notable test images, and what people see in each; None if unknown."""
 
     contested: Index | None
-    """Most of five workers do not see the label (arXiv:2103.14749)."""
+    """Most of five workers reject the label (arXiv:2103.14749)."""
     duplicates: Index | None
-    """Have an exact or near duplicate, or a very similar image, in train (arXiv:1902.00423)."""
+    """There is an exact or near duplicate, or a very similar image, in train (arXiv:1902.00423)."""
     human: NDArray[np.float64] | None
-    """`[10000, 10]` shares of the people that name each class (CIFAR-10H, arXiv:1908.07086)."""
+    """`[10000, 10]` fraction of people who choose each class (CIFAR-10H, arXiv:1908.07086)."""
 
 
-def load_public_labels(files: PublicLabelFiles) -> PublicLabels:
-    """Read the files that are named; relative paths are looked up under the raw data's folder.
+def load_public_labels(files: PublicLabelFiles | None) -> PublicLabels:
+    """Read the given files; a relative path is looked up in the raw-data root.
 
     Raises:
-        UserError: One is not there, or not what it is taken for.
+        UserError: A file is missing, or is not the expected one.
     """
+    files = files or PublicLabelFiles()
     return PublicLabels(
         contested=_read(files.contested, "contested", _contested),
         duplicates=_read(files.duplicates, "duplicates", _duplicates),
@@ -54,13 +56,13 @@ def _read(path: str | None, key: str, reader: Any) -> Any:
     if path is None:
         return None
     try:
-        return reader(raw_root() / path)  # a path of its own stays what it is
+        return reader(raw_root() / path)  # an absolute path stays as it is
     except FileNotFoundError:
         raise UserError(f"report.labels.{key}: {path} does not exist.") from None
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"report.labels.{key}: {path} is not the file that is wanted there "
-            f"({type(error).__name__}: {error}); params.yaml says which."
+            f"report.labels.{key}: {path} is not the expected file "
+            f"({type(error).__name__}: {error}); cifarpipe/config/schema.py says which it is."
         ) from None
 
 
@@ -77,24 +79,24 @@ def _duplicates(path: Path) -> Index:
 def _human(path: Path) -> NDArray[np.float64]:
     counts = np.load(path, allow_pickle=False).astype(np.float64)
     if counts.shape != (TEST_IMAGES, CLASSES) or not (counts >= 0).all():
-        raise ValueError(f"its shape is {counts.shape}, wanted is {(TEST_IMAGES, CLASSES)}")
+        raise ValueError(f"its shape is {counts.shape}, not {(TEST_IMAGES, CLASSES)}")
     return counts / counts.sum(axis=1, keepdims=True)
 
 
 def _checked(index: Index) -> Index:
     if len(index) and not (index.min() >= 0 and index.max() < TEST_IMAGES):
-        raise ValueError(f"an index outside 0 … {TEST_IMAGES - 1}")
+        raise ValueError(f"an index outside 0 to {TEST_IMAGES - 1}")
     return np.sort(index)
 
 
 def image_flags(
     labels: PublicLabels, model: ModelResults, classes: Sequence[str]
 ) -> dict[str, NDArray[np.bool_]]:
-    """Say of each test image what is known of it, by the names that the page uses.
+    """Return what is known about each test image, `[N]` for each flag of the page.
 
     Args:
         labels: Of all test images.
-        model: Any; all have the same images.
+        model: Any model, since all have the same images.
         classes: Names, by label.
     """
     numbers = {name: label for label, name in enumerate(classes)}
@@ -116,9 +118,9 @@ def label_table(
     """Return a row per model and kind of image.
 
     Returns:
-        Columns `model`, `kind`, `images`, `errors`, `accuracy` (on them), `accuracy_without` (on
-        all others), and `human_loss`: the mean cross-entropy of what people see in all images, NaN
-        where that is not known.
+        Columns `model`, `kind`, `images`, `errors`, `accuracy` (on these images),
+        `accuracy_without` (on all others), and `human_loss`: the mean cross-entropy to people's
+        choices on all images, NaN if unknown.
     """
     rows = []
     for model in results:
@@ -134,9 +136,9 @@ def label_table(
                     "model": model.name,
                     "kind": kind,
                     "images": int(some.sum()),
-                    "errors": int((~model.right[some]).sum()),
-                    "accuracy": model.right[some].mean() if some.any() else np.nan,
-                    "accuracy_without": model.right[~some].mean() if (~some).any() else np.nan,
+                    "errors": int((~model.is_correct[some]).sum()),
+                    "accuracy": model.is_correct[some].mean() if some.any() else np.nan,
+                    "accuracy_without": model.is_correct[~some].mean() if (~some).any() else np.nan,
                     "human_loss": loss,
                 }
             )

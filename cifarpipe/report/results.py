@@ -1,6 +1,6 @@
-"""What the stages found out about each model, and what may be said of it in a sentence."""
+"""What the stages found about each model, and what can be said about it in a sentence."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,23 +8,30 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import Params
 from cifarpipe.report.comparison import LEVEL, mcnemar
-from cifarpipe.results.maps import CLASS_AGNOSTIC
+from cifarpipe.results.maps import Explanations, load_explanations
+from cifarpipe.results.metrics import Metrics, read_metrics
+from cifarpipe.results.predictions import read_predictions
+from cifarpipe.results.tables import read_table
+from cifarpipe.store.outputs import short_digest
+from cifarpipe.store.paths import artifact, model_report
+from cifarpipe.store.prepared import Prepared
 
 TOP_CONFUSIONS = 5
 
 
 @dataclass(frozen=True)
 class ModelResults:
-    """All that the stages found out about one model, as they wrote it."""
+    """Everything that the stages found about one model, as they wrote it."""
 
     name: str
     arch: str
-    method: str
-    """Of its explanations."""
-    metrics: dict[str, Any]
-    cost: dict[str, Any]
-    gradcam: dict[str, Any]
+    metrics: Metrics
+    """Of the predictions."""
+    quality: Metrics
+    """Of the explanations."""
     history: pd.DataFrame
     layers: pd.DataFrame
     per_class: pd.DataFrame
@@ -36,115 +43,213 @@ class ModelResults:
     correct: pd.DataFrame
     predictions: pd.DataFrame
     """A row per test image."""
-    predicted_maps: NDArray[np.float32]
-    """`[N, h, w]` in the order of `predictions`: raw evidence for the predicted class."""
-    true_maps: NDArray[np.float32]
-    """`[N, h, w]` for the true class."""
+    explanations: Explanations
+    """In the order of `predictions`."""
 
     def __post_init__(self) -> None:
-        """Check that all tables tell of the same images."""
+        """Check that all tables are about the same images."""
         wrong = self.confusion.images[self.confusion.true != self.confusion.predicted]
-        tabled = (self.predictions.true != self.predictions.predicted).sum()
-        assert self.metrics["errors"] == wrong.sum() == tabled, (
-            f"{self.name}: metrics, confusions and predictions do not tell of the same errors"
+        in_table = (self.predictions.true != self.predictions.predicted).sum()
+        assert self.metrics["errors"].value == wrong.sum() == in_table, (
+            f"{self.name}: metrics, confusions and predictions have different numbers of errors"
         )
-        maps = len(self.predicted_maps), len(self.true_maps)
-        assert maps == (self.images, self.images), f"{self.name}: maps are missing"
+        assert len(self.explanations.index) == self.images, f"{self.name}: maps are missing"
 
     @property
     def images(self) -> int:
-        """How many test images there are."""
+        """Number of test images."""
         return int(self.confusion.images.sum())
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """Return `[N]` whether each prediction is."""
+    def is_correct(self) -> NDArray[np.bool_]:
+        """`[N]` whether each prediction is correct."""
         return (self.predictions.true == self.predictions.predicted).to_numpy()
 
     @property
-    def class_specific(self) -> bool:
-        """Return whether the maps are of a class each, not of what matters to any."""
-        return self.method not in CLASS_AGNOSTIC
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return int(self.layers.parameters.sum())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the forward pass of one image."""
+        return int(self.layers.macs.sum())
 
     def matrix(self, classes: list[str]) -> NDArray[np.int64]:
-        """Return the confusion counts `[classes, classes]`, rows true, columns predicted."""
+        """Return the confusion matrix `[classes, classes]`, rows true, columns predicted."""
         return self.confusion.images.to_numpy().reshape(len(classes), len(classes))
 
     def top_confusions(self) -> list[dict[Hashable, Any]]:
-        """Return the most frequent kinds of error: `true`, `predicted`, `images`."""
+        """Return the most frequent confusions: `true`, `predicted`, `images`."""
         wrong = self.confusion[self.confusion.true != self.confusion.predicted]
         wrong = wrong[wrong.images > 0].sort_values("images", ascending=False, kind="stable")
         return wrong[:TOP_CONFUSIONS].to_dict("records")
 
 
+@dataclass(frozen=True)
+class Study:
+    """The content of the report."""
+
+    params: Params
+    dataset: Mapping[str, Any]
+    """The dataset card."""
+    images: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+    """Returns images `[n, S, S, 3]` of the test split by their positions."""
+    results: list[ModelResults]
+    board: pd.DataFrame
+    """The leaderboard."""
+    provenance: Mapping[str, str]
+    """Revision and versions, for the footer."""
+
+
+def read_results(name: str, arch: str, data: Prepared) -> ModelResults:
+    """Read what the stages wrote about one model.
+
+    Args:
+        name: Of the model.
+        arch: Its architecture.
+        data: The prepared data.
+
+    Raises:
+        UserError: A file is missing, damaged, or of another run than the metrics.
+    """
+
+    def table(file: str) -> pd.DataFrame:
+        return pd.read_csv(model_report(name, file), keep_default_na=False, na_values=[""])
+
+    metrics = read_metrics(model_report(name, "metrics.csv"))
+    quality = read_metrics(model_report(name, "gradcam.csv"))
+    predictions = read_predictions(artifact(name, "predictions.csv"), data)
+    explanations = load_explanations(artifact(name, "cams.npz"))
+    for file, digest in (
+        ("predictions.csv", metrics["predictions"]),
+        ("cams.npz", quality["maps"]),
+    ):
+        path = artifact(name, file)
+        if short_digest(path) != digest.value:
+            raise UserError(
+                f"{path} is not the file that reports/models/{name}/ describes: they are of "
+                f"different runs.\nRun `dvc checkout`, or `dvc repro`."
+            )
+    return ModelResults(
+        name=name,
+        arch=arch,
+        metrics=metrics,
+        quality=quality,
+        history=table("history.csv"),
+        layers=table("layers.csv").fillna(""),
+        per_class=read_table(model_report(name, "classes.csv")),
+        calibration=table("calibration.csv"),
+        slices=table("slices.csv"),
+        confusion=read_table(model_report(name, "confusion.csv")),
+        misclassified=read_table(model_report(name, "misclassified.csv")),
+        correct=read_table(model_report(name, "correct.csv")),
+        predictions=predictions,
+        explanations=explanations,
+    )
+
+
 def leaderboard(results: list[ModelResults]) -> pd.DataFrame:
-    """Return a row per model, the most accurate first; `tta_accuracy` where a model has one."""
-    figures = ("loss", "top2", "macro_f1", "ece", "ece_equal_mass", "brier")
-    rows = [
-        {
-            "model": model.name,
-            **{key: model.metrics[key] for key in ("accuracy", "accuracy_low", "accuracy_high")},
-            "errors": model.metrics["errors"],
-            "images": model.images,
-            **{key: model.metrics[key] for key in figures},
-            "tta_accuracy": model.metrics.get("tta_accuracy"),
-            "val_accuracy": model.metrics["val_accuracy"],
-            "kept_epoch": model.metrics["kept_epoch"],
-            "epochs": len(model.history),
-            "parameters": model.cost["parameters"],
-            "macs": model.cost["macs"],
+    """Return a row per model, the most accurate first; `tta_accuracy` if any model has one."""
+    numbers = ("errors", "loss", "top2", "macro_f1", "ece", "ece_equal_mass", "brier")
+    rows = []
+    for model in results:
+        metrics = model.metrics
+        accuracy = metrics["accuracy"]
+        optional = {
+            name: metrics[name].value if name in metrics else None
+            for name in ("tta_accuracy", "val_accuracy")
         }
-        for model in results
-    ]
+        rows.append(
+            {
+                "model": model.name,
+                "accuracy": accuracy.value,
+                "accuracy_low": accuracy.low,
+                "accuracy_high": accuracy.high,
+                "images": model.images,
+                **{name: metrics[name].value for name in numbers},
+                **optional,
+                "kept_epoch": metrics["kept_epoch"].value,
+                "epochs": len(model.history),
+                "parameters": model.parameters,
+                "macs": model.macs,
+            }
+        )
     table = pd.DataFrame(rows)
     if table.tta_accuracy.isna().all():
         table = table.drop(columns="tta_accuracy")
     return table.sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
 
 
-def verdict(board: pd.DataFrame, right: Mapping[str, NDArray[np.bool_]]) -> str:
-    """Say in a sentence which model is best, or that it can't be told from the next ones.
+def curves_table(results: list[ModelResults]) -> pd.DataFrame:
+    """Return the histories of all models in long form, for `dvc plots`.
+
+    Columns `model`, `epoch`, `curve` (such as `validation accuracy`) and `value`.
+    """
+    names = {
+        "train_acc": "training accuracy",
+        "val_acc": "validation accuracy",
+        "train_loss": "training loss",
+        "val_loss": "validation loss",
+    }
+    tables = [
+        model.history.rename(columns=names)
+        .melt("epoch", list(names.values()), "curve", "value")
+        .assign(model=model.name)
+        for model in results
+    ]
+    return pd.concat(tables, ignore_index=True)[["model", "epoch", "curve", "value"]]
+
+
+def verdict(board: pd.DataFrame, is_correct: Mapping[str, NDArray[np.bool_]]) -> str:
+    """Return a sentence about which model is best, or with which ones it is tied.
 
     Args:
         board: The leaderboard.
-        right: `[N]` of each model, whether its predictions on the test images are.
+        is_correct: `[N]` for each model, whether its predictions are correct.
     """
     best = board.iloc[0]
-    figure = (
-        f"{best.accuracy:.2%} of {best.images:,} test images right "
+    score = (
+        f"{best.accuracy:.2%} accuracy on {best.images:,} test images "
         f"(95% interval {best.accuracy_low:.2%} to {best.accuracy_high:.2%})"
     )
-    ours = right[best.model]
+    ours = is_correct[best.model]
     tied = [
         name
         for name in board.model[1:]
-        if mcnemar(int((ours & ~right[name]).sum()), int((right[name] & ~ours).sum())) >= LEVEL
+        if mcnemar(int((ours & ~is_correct[name]).sum()), int((is_correct[name] & ~ours).sum()))
+        >= LEVEL
     ]
     if tied:
         return (
-            f"{best.model} has {figure}; {' and '.join(tied)} can't be told from it: a tie "
-            f"(McNemar's test, 5%)."
+            f"{best.model} has {score}; tied with {' and '.join(tied)} "
+            f"(no significant difference: McNemar's test, 5%)."
         )
-    return f"{best.model} {'leads with' if len(board) > 1 else 'has'} {figure}."
+    return f"{best.model} {'is best, with' if len(board) > 1 else 'has'} {score}."
 
 
-def judge_explanations(gradcam: Mapping[str, Any]) -> str:
-    """Say in words what the figures of a model's explanations allow to believe."""
-    said = []
-    if "road_over_random_low" in gradcam:
-        if gradcam["road_over_random_low"] <= 0:
-            said.append("not better than random maps at naming the pixels that matter")
-        elif gradcam["road_over_centre_low"] <= 0:
-            said.append("better than random maps, not than always looking at the middle")
+def judge_explanations(quality: Metrics) -> str:
+    """Return what the quality metrics of a model's explanations mean, in words."""
+    parts = []
+    if "road_over_random" in quality and quality["road_over_random"].low is not None:
+        low_random, low_centre = (
+            quality[f"road_over_{baseline}"].low or 0.0 for baseline in ("random", "centre")
+        )
+        if low_random <= 0:
+            parts.append("not better than random maps at ranking pixels by importance")
+        elif low_centre <= 0:
+            parts.append("better than random maps, but not than always marking the centre")
         else:
-            said.append("better than random maps and than always looking at the middle")
-    if "pointing_game_low" in gradcam:
-        ignorant = max(gradcam["pointing_game_centre"], gradcam["pointing_game_random"])
-        finds = "points" if gradcam["pointing_game_low"] > ignorant else "does not point"
-        said.append(f"{finds} at the object more often than chance or the middle")
-    if "randomisation_passed" in gradcam:
-        if gradcam["randomisation_passed"]:
-            said.append("other weights give other maps")
+            parts.append("better than random maps and than always marking the centre")
+    if "pointing_game" in quality:
+        pointing = quality["pointing_game"]
+        assert pointing.low is not None
+        chance = max(pointing.centre or 0.0, pointing.random or 0.0)
+        points = "points" if pointing.low > chance else "does not point"
+        parts.append(f"{points} at the object more often than chance or the centre")
+    if "randomisation_passed" in quality:
+        if quality["randomisation_passed"].value:
+            parts.append("randomised weights give different maps")
         else:
-            said.append("WARNING: random weights give much the same maps, so do not trust them")
-    return "; ".join(said) or "not put to the test"
+            parts.append("WARNING: randomised weights give similar maps, so do not trust them")
+    return "; ".join(parts) or "not evaluated"

@@ -1,4 +1,4 @@
-"""Texts from jinja2 templates: what is put in is escaped, a name that is missing is an error."""
+"""Render jinja2 templates: inserted text is escaped, and a missing name is an error."""
 
 from pathlib import Path
 from typing import Any
@@ -7,15 +7,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def templates(folder: Path, *, keep_trailing_newline: bool = False) -> Environment:
-    """Return what renders the templates of a folder; it has the filter `cell`.
+    """Return the environment that renders the templates of a folder, with the filter `cell`.
 
     Args:
-        folder: Holds them.
-        keep_trailing_newline: A template's last line end is the text's too.
+        folder: Of the templates.
+        keep_trailing_newline: Keep the newline at a template's end.
     """
     environment = Environment(
         loader=FileSystemLoader(folder),
-        autoescape=True,  # HTML means something in Markdown too
+        autoescape=True,  # Markdown may contain HTML, too
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -26,6 +26,6 @@ def templates(folder: Path, *, keep_trailing_newline: bool = False) -> Environme
 
 
 def cell(value: Any) -> str:
-    """Return a value as text that stays within its cell of a Markdown table."""
+    """Return a value as text for one cell of a Markdown table."""
     text = "–" if value is None else str(value)
     return " ".join(text.replace("|", "\\|").replace("`", "\\`").split())

@@ -1,8 +1,8 @@
-"""How sure a share of hits is."""
+"""Confidence intervals."""
 
 import math
 
-Z_95 = 1.959963984540054  # 97.5% point of the normal distribution: 95% lie between ± this
+Z_95 = 1.959963984540054  # 97.5th percentile of the normal distribution
 
 
 def wilson_interval(hits: int, n: int, z: float = Z_95) -> tuple[float, float]:
@@ -14,5 +14,5 @@ def wilson_interval(hits: int, n: int, z: float = Z_95) -> tuple[float, float]:
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     low, high = (middle - half) / scale, (middle + half) / scale
-    # Rounding may put a share of 0 or 1 just outside its own interval.
+    # Rounding may put a proportion of 0 or 1 just outside its own interval.
     return max(0.0, min(share, low)), min(1.0, max(share, high))

@@ -1,6 +1,7 @@
-"""The raw maps of a model's explanations on disk, in one `.npz`."""
+"""A model's explanations on disk: the raw maps of all test images, in one `.npz` file."""
 
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -11,28 +12,72 @@ from cifarpipe.config.errors import UserError
 from cifarpipe.store.outputs import atomic_path
 
 Maps = NDArray[np.float32]
-# Methods that ask which places matter to the network, whatever the class.
+# Methods whose map shows what matters to the network, whatever the class.
 CLASS_AGNOSTIC = ("eigencam", "attention_rollout")
-# What a faulty archive raises; OSError where it names a place before its own beginning.
+# What a damaged archive raises; OSError if it points before its own start.
 DAMAGED = (BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError, OSError)
 
 
-def save_maps(path: Path, index: NDArray[np.int64], predicted: Maps, true: Maps) -> None:
-    """Write `[N]` original indices and `[N, h, w]` maps of two classes, whole or not at all."""
+@dataclass(frozen=True)
+class Explanations:
+    """Raw maps of some test images; maps of one image are comparable with each other."""
+
+    method: str
+    """As in `gradcam.method` of params.yaml."""
+    index: NDArray[np.int64]
+    """`[N]` original index in the test split."""
+    predicted: Maps
+    """`[N, h, w]` evidence for the predicted class."""
+    true: Maps
+    """`[N, h, w]` evidence for the true class; equals `predicted` for a class-agnostic method."""
+
+    @property
+    def class_specific(self) -> bool:
+        """Whether each map is about one class."""
+        return self.method not in CLASS_AGNOSTIC
+
+    def of(self, index: NDArray[np.int64]) -> "Explanations":
+        """Return the maps of these images, in this order.
+
+        Args:
+            index: `[M]` original indices.
+
+        Raises:
+            KeyError: One of them was not explained.
+        """
+        order = np.argsort(self.index)
+        places = np.searchsorted(self.index, index, sorter=order).clip(max=len(order) - 1)
+        chosen = order[places]
+        if not np.array_equal(self.index[chosen], index):
+            raise KeyError("an image that was not explained")
+        return Explanations(self.method, index, self.predicted[chosen], self.true[chosen])
+
+
+def without_evidence(maps: Maps) -> NDArray[np.bool_]:
+    """Return for each map of `[N, h, w]` whether no value in it is above 0."""
+    return maps.max(axis=(1, 2)) <= 0
+
+
+def save_explanations(path: Path, explanations: Explanations) -> None:
+    """Write all maps, or nothing."""
     with atomic_path(path) as partial:
-        np.savez(partial, index=index, predicted=predicted, true=true)
+        np.savez(partial, **vars(explanations))
 
 
-def load_maps(path: Path) -> tuple[Maps, Maps]:
-    """Return the maps `[N, h, w]` of the predicted and of the true class.
+def load_explanations(path: Path) -> Explanations:
+    """Read all maps.
 
     Raises:
-        UserError: The file is damaged; its checksums tell.
+        UserError: The file is missing or damaged, as its checksums show.
     """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Run `dvc repro`, or `dvc pull` in a clone.")
     with path.open("rb") as file:
         try:
             with np.load(file) as maps:
-                return maps["predicted"], maps["true"]
+                return Explanations(
+                    str(maps["method"]), maps["index"], maps["predicted"], maps["true"]
+                )
         except DAMAGED as error:
             raise UserError(
                 f"{path} is damaged ({error}).\nDelete it and run `dvc repro`."

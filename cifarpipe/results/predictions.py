@@ -1,4 +1,4 @@
-"""The table of a network's answers: a row per test image, which every later stage reads."""
+"""The predictions table: a row per test image, which every later stage reads."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +10,9 @@ from scipy.special import softmax
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.results.tables import read_table
-from cifarpipe.store.prepared import Split
+from cifarpipe.store.prepared import Prepared, Split
 
-ROUNDING = 1e-4  # more than rounding changes of a logit or a probability
+ROUNDING = 1e-4  # above any difference that rounding makes to a logit or a probability
 
 
 def predictions_table(
@@ -22,19 +22,19 @@ def predictions_table(
     classes: Sequence[str],
     files: Sequence[str] | None,
 ) -> pd.DataFrame:
-    """Put answers into rows.
+    """Return a row per image.
 
     Args:
         logits: `[N, classes]`.
         labels: `[N]`.
         index: `[N]` original index of each image.
         classes: Names, by label.
-        files: `class/file name` of each image, where there are files.
+        files: `class/file name` of each image, if the source has files.
 
     Returns:
-        Columns `index`, `file` (empty where there is none), `true` and `predicted` (names),
-        `confidence` and `true_probability` (softmax of the predicted and of the true class), and
-        `logit_0` … by label.
+        Columns `index`, `file` (empty without files), `true` and `predicted` (names), `confidence`
+        and `true_probability` (softmax of the predicted and of the true class), and `logit_0`,
+        `logit_1`, … by label.
     """
     probabilities = softmax(logits.astype(np.float64), axis=1)
     predicted = logits.argmax(axis=1)
@@ -54,57 +54,55 @@ def predictions_table(
     return pd.concat([table, pd.DataFrame(logits.round(5), columns=columns)], axis=1)
 
 
-def read_predictions(
-    path: Path, test: Split, classes: Sequence[str], files: Sequence[str] | None
-) -> pd.DataFrame:
-    """Read such a table, if it is whole and of these test images.
+def read_predictions(path: Path, data: Prepared) -> pd.DataFrame:
+    """Read a predictions table and check it against the test images.
 
-    Its columns say the same thing more than once, so that a changed digit shows.
+    Its columns are redundant, so that a changed digit is noticed.
 
     Args:
-        path: Where it is.
-        test: The test images.
-        classes: Names, by label.
-        files: `class/file name` of each test image, where there are files.
+        path: The CSV file.
+        data: The prepared data that was evaluated.
 
     Raises:
-        UserError: It is damaged, or of other images.
+        UserError: The file is missing, damaged, or of other images.
     """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist. Run `dvc repro`, or `dvc pull` in a clone.")
     table = read_table(path)
-    if fault := _find_fault(table, test, classes, files):
+    if problem := _find_problem(table, data.test, data.classes, data.test_files):
         raise UserError(
-            f"{path} is not what `evaluate` wrote for these test images: {fault}.\n"
+            f"{path} is not what `evaluate` wrote for these test images: {problem}.\n"
             f"Delete it and run `dvc repro`."
         )
     return table
 
 
-def _find_fault(
+def _find_problem(
     table: pd.DataFrame, test: Split, classes: Sequence[str], files: Sequence[str] | None
 ) -> str | None:
-    """Say what is not as it would be were the table made anew from its own logits."""
+    """Compare a table with the one that its own logits give; return the first difference."""
     if len(table) != len(test):
         return f"{len(table)} rows, not {len(test)}"
     try:
         logits = table[_logit_columns(len(classes))].to_numpy(np.float32)
     except (KeyError, ValueError):
-        return "it has no logit of each class"
-    anew = predictions_table(logits, test.labels, test.index, classes, files)
-    if list(table) != list(anew):
+        return "logit columns are missing"
+    expected = predictions_table(logits, test.labels, test.index, classes, files)
+    if list(table) != list(expected):
         return "it has other columns"
     for column in ("index", "file", "true"):
-        if table[column].tolist() != anew[column].tolist():
-            return f"column `{column}` is not theirs"
+        if table[column].tolist() != expected[column].tolist():
+            return f"column `{column}` does not match the test split"
     for column in ("confidence", "true_probability"):
-        told = pd.to_numeric(table[column], errors="coerce")
-        if not np.allclose(told, anew[column], rtol=0, atol=ROUNDING):
-            return f"column `{column}` is not the logits'"
+        found = pd.to_numeric(table[column], errors="coerce")
+        if not np.allclose(found, expected[column], rtol=0, atol=ROUNDING):
+            return f"column `{column}` does not match the logits"
     labels = {name: label for label, name in enumerate(classes)}
-    others = np.flatnonzero(table.predicted != anew.predicted)
-    for row in others:  # of equal rounded logits another one may have been the greatest
+    differing = np.flatnonzero(table.predicted != expected.predicted)
+    for row in differing:  # fine only if rounding made two logits equal
         label = labels.get(table.predicted[row])
         if label is None or logits[row].max() - logits[row, label] > ROUNDING:
-            return "column `predicted` is not the greatest logit's"
+            return "column `predicted` does not match the largest logit"
     return None
 
 

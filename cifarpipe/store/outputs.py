@@ -1,6 +1,7 @@
-"""Outputs that are either whole or absent: written beside their place, then renamed into it."""
+"""Outputs that are either complete or absent: written to a temporary name, then renamed."""
 
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success it replaces `path`.
 
-    Works for a file or a folder. Whatever the block leaves behind when it raises is removed, and
-    so is what a process left that was killed here; what stood at `path` before stays untouched.
+    Works for a file or a folder. If the block raises, the temporary file is removed and `path`
+    stays as it was. Temporary files of killed processes are removed, too.
 
     Raises:
-        UserError: The system does not let it be written: no space, no permission.
+        UserError: The path can't be written: no space, no permission.
     """
     path = Path(path)
-    # The suffix stays last: writers such as matplotlib choose their format by it.
+    # The suffix stays last: writers such as matplotlib choose the format by it.
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,14 +35,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             _remove(left_over)
         yield partial
         if partial.is_dir():
-            _remove(path)  # a folder can't be renamed over one that has files in it
+            _remove(path)  # a folder can't be renamed over a folder that is not empty
         partial.replace(path)
     except FileNotFoundError:
         raise  # the block wrote nothing
     except OSError as error:
         raise UserError(
             f"{path} can't be written: {error.strerror or error}.\n"
-            f"Make room or see to its permissions, then run the same again."
+            f"Free some space or fix its permissions, then run the same command again."
         ) from error
     finally:
         with suppress(OSError):
@@ -49,19 +50,30 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8 with the line ends it has."""
+    """Write `text` as UTF-8 with its own line ends."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write indented JSON. NaN and infinity raise `ValueError`: they are not JSON."""
+    """Write indented JSON; NaN and infinity, which JSON does not have, raise `ValueError`."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(path: str | Path, table: "pd.DataFrame", float_format: str | None = None) -> None:
     """Write `table` without its row labels, with Unix line ends."""
     write_text(path, table.to_csv(index=False, float_format=float_format, lineterminator="\n"))
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def short_digest(path: Path) -> str:
+    """Return the start of a file's SHA-256, as a text that tables show: `sha256:` and 16 digits."""
+    return f"sha256:{file_digest(path)[:16]}"
 
 
 def _remove(path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifarpipe.config.errors import UserError
+from cifarpipe.store.outputs import file_digest
 
 PREPARED = Path("data/prepared")
 CARD = "dataset.json"
@@ -20,7 +21,7 @@ SHORT_FINGERPRINT = 16  # hexadecimal digits
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split, in rising order of their original index."""
+    """The images of one split, in ascending order of their original index."""
 
     images: NDArray[np.uint8]
     """`[N, H, W, 3]` uint8, memory-mapped."""
@@ -33,7 +34,7 @@ class Split:
         return len(self.labels)
 
     def positions(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where images stand in this split, by their original index.
+        """Return the positions in this split of images given by their original index.
 
         Raises:
             KeyError: One of them is not in this split.
@@ -46,11 +47,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything the later stages know of the data."""
+    """Everything that later stages know about the data."""
 
     folder: Path
     card: dict[str, Any]
-    """What `dataset.json` holds."""
+    """The content of `dataset.json`."""
 
     @property
     def classes(self) -> list[str]:
@@ -74,7 +75,7 @@ class Prepared:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all that was read from the source."""
+        """SHA-256 of everything read from the source."""
         return str(self.card["fingerprint"])
 
     @property
@@ -84,7 +85,7 @@ class Prepared:
 
     @property
     def split_fingerprint(self) -> str:
-        """SHA-256 of that and of which images are held out: equal ones train on the same images."""
+        """SHA-256 of the fingerprint and of the train and validation indices."""
         digest = hashlib.sha256(self.fingerprint.encode())
         for split in (self.train, self.val):
             digest.update(split.index.astype("<i8").tobytes() + b"|")
@@ -92,7 +93,7 @@ class Prepared:
 
     @property
     def test_files(self) -> list[str] | None:
-        """`class/file name` of each test image, where there are files."""
+        """`class/file name` of each test image, if the source has files."""
         return self.card["test_files"]
 
     @cached_property
@@ -102,7 +103,7 @@ class Prepared:
 
     @cached_property
     def val(self) -> Split:
-        """The held-out images; may be none."""
+        """The held-out images; may be empty."""
         return self._split("val")
 
     @cached_property
@@ -112,7 +113,7 @@ class Prepared:
 
     @cached_property
     def test_masks(self) -> NDArray[np.bool_] | None:
-        """`[N, H, W]`, true on each test image's object, where it is known."""
+        """`[N, H, W]`, true on each test image's object, if the source knows it."""
         name = self.card["test_masks"]
         return self._array(name) if name else None
 
@@ -120,7 +121,7 @@ class Prepared:
         return Split(*(self._array(f"{name}_{what}.npy") for what in ("images", "labels", "index")))
 
     def _array(self, name: str) -> NDArray[Any]:
-        """Open a file of the folder, if it is what was written."""
+        """Open a file of the folder after checking its digest."""
         path = self.folder / name
         if not path.is_file() or file_digest(path) != self.card["sha256"][name]:
             raise _damaged(path)
@@ -128,10 +129,10 @@ class Prepared:
 
 
 def load_prepared(folder: Path = PREPARED) -> Prepared:
-    """Open what `prepare` wrote.
+    """Open what the stage `prepare` wrote.
 
     Raises:
-        UserError: It is not there, or not what was written.
+        UserError: It is missing, or was changed.
     """
     path = folder / CARD
     if not path.is_file():
@@ -147,19 +148,13 @@ def load_prepared(folder: Path = PREPARED) -> Prepared:
 
 
 def seal(card: dict[str, Any]) -> dict[str, Any]:
-    """Return the card with its own digest in it."""
+    """Return the card with its own digest added."""
     return card | {SEAL: card_digest(card)}
 
 
 def card_digest(card: dict[str, Any]) -> str:
-    """Return the SHA-256 of all that a card says."""
+    """Return the SHA-256 of a card's content."""
     return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damaged(path: Path) -> UserError:

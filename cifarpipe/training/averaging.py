@@ -9,34 +9,34 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class AveragedNetwork:
-    """A second network whose weights follow those of the first one slowly.
+    """A copy of a network whose weights are a moving average of the network's.
 
-    As PyTorch's `AveragedModel` with `use_buffers`, but for its counter of updates: that one lies
-    on the CPU, and moving it to a GPU in every step waits for all that was launched before.
+    Like PyTorch's `AveragedModel` with `use_buffers`, but without its counter of updates, which
+    lies on the CPU: copying it to a GPU in every step waits for all kernels launched before.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Begin with nothing seen.
+        """Copy `model`.
 
         Args:
-            model: Which is followed.
-            decay: How much of the average stays at an update; the first one takes all weights over.
+            model: The network to follow.
+            decay: Weight of the old average in an update; the first update copies all weights.
         """
         self.module = copy.deepcopy(model)
         self._average = get_ema_multi_avg_fn(decay)
-        self._begun = False
+        self._started = False
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move towards the weights of `model`, and its statistics; whole numbers are taken over."""
+        """Average the weights and buffers of `model` in; integers are copied."""
         own, new = self._tensors(self.module), self._tensors(model)
-        if self._begun:
+        if self._started:
             floats = [i for i, tensor in enumerate(new) if tensor.is_floating_point()]
             self._average([own[i] for i in floats], [new[i] for i in floats], 0)
-        for mine, its in zip(own, new, strict=True):
-            if not self._begun or not its.is_floating_point():
-                mine.copy_(its)
-        self._begun = True
+        for ours, theirs in zip(own, new, strict=True):
+            if not self._started or not theirs.is_floating_point():
+                ours.copy_(theirs)
+        self._started = True
 
     @staticmethod
     def _tensors(model: nn.Module) -> list[Tensor]:
@@ -44,9 +44,9 @@ class AveragedNetwork:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything, as values that `torch.save` can write."""
-        return {"module": self.module.state_dict(), "begun": self._begun}
+        return {"module": self.module.state_dict(), "started": self._started}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Become what `state_dict` was taken from."""
+        """Restore what `state_dict` returned."""
         self.module.load_state_dict(state["module"])
-        self._begun = state["begun"]
+        self._started = state["started"]

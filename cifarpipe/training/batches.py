@@ -13,33 +13,33 @@ from cifarpipe.augment.transform import EpochOrder
 from cifarpipe.networks.images import ImageStore
 from cifarpipe.training.distributed import Share, World
 
-# Bytes of images that are augmented at a time: what stays in a CPU's cache, or keeps a GPU busy for
-# longer than the host needs to launch the work. Of 32 × 32 pixels these are 512 and 8,192.
+# Bytes of images that are augmented at a time: what fits a CPU's cache, or occupies a GPU
+# for longer than the host needs to launch the kernels: 512 and 8,192 images of 32 × 32 pixels.
 AT_ONCE = {"cpu": 512 * 3072, "cuda": 8192 * 3072}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from."""
+    """The input of one step."""
 
     inputs: Tensor
     """`[B, 3, H, W]` float32, augmented and normalised."""
     targets: Tensor
     """`[B]` int64 labels, or `[B, classes]` float32 probabilities where images are mixed."""
     share: Share
-    """Which part of the whole batch this is."""
+    """This process's part of the whole batch."""
 
     @property
     def labels(self) -> Tensor:
-        """`[B]` int64: the class with the greatest share."""
+        """`[B]` int64: the most probable class of each target."""
         return self.targets if self.targets.ndim == 1 else self.targets.argmax(dim=1)
 
 
 class AugmentedBatches:
     """The train split in a new order in every epoch.
 
-    Order and draws are a function of (seed, epoch): neither the device, nor how many processes
-    share the work, nor how many images are augmented at a time changes what a step learns from.
+    Order and draws are a function of (seed, epoch). Neither the device nor the number of processes
+    nor the number of images augmented at a time changes a step's input.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class AugmentedBatches:
             images: `[N, H, W, 3]`.
             labels: `[N]`.
             augmentation: On the images' device.
-            batch_size: Images of a step, of all processes together.
+            batch_size: Images of a step, in all processes together.
             seed: Of orders and draws.
-            world: Who takes part; this process gets its share of each batch.
+            world: This process gets its share of each batch.
         """
         self.images, self.labels, self.augmentation = images, labels, augmentation
         self.batch_size, self.seed = batch_size, seed

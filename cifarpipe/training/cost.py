@@ -1,4 +1,4 @@
-"""What a network costs: its layers, their parameters and multiply-accumulates."""
+"""The layers of a network: their parameters and multiply-accumulates."""
 
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -13,20 +13,15 @@ if TYPE_CHECKING:
 COLUMNS = ["layer", "type", "output", "parameters", "macs"]
 
 
-def count_macs(model: nn.Module, image_size: int) -> int:
-    """Return the multiply-accumulates of one image's forward pass: the sum of `layer_table`'s."""
-    return _one_image(model, image_size).get_total_flops() // 2
-
-
 def layer_table(model: nn.Module, image_size: int) -> "pd.DataFrame":
-    """List every part of `model` that has parameters or computes products, in order of use.
+    """Return a row for every layer that has parameters or computes products, in order of use.
 
-    Multiply-accumulates (MACs) are for one image, half of what PyTorch's flop counter finds; they
-    count convolutions, matrix products and attention, as is usual, not norms and activations.
+    Multiply-accumulates (MACs) are for one image, half of what PyTorch's flop counter finds. As
+    usual they count convolutions, matrix products and attention, not norms and activations.
 
     Returns:
-        A row per part: `layer` (dotted name), `type`, `output` (shape without the batch, such as
-        `128 x 8 x 8`), `parameters`, `macs`. The column sums are the network's totals.
+        Columns `layer` (dotted name), `type`, `output` (shape without the batch, such as
+        `128 x 8 x 8`), `parameters` and `macs`, whose sums are the network's totals.
     """
     names = {module: name for name, module in model.named_modules()}
     outputs: dict[str, str] = {}
@@ -47,19 +42,19 @@ def layer_table(model: nn.Module, image_size: int) -> "pd.DataFrame":
         kind = type(module).__name__
         leaf = not any(True for _ in module.children())
         own = {key: value.numel() for key, value in module.named_parameters(recurse=False)}
-        if not leaf:  # what is no layer's weight gets a row of its own
+        if not leaf:  # a parameter of no layer gets a row of its own
             prefix = f"{name}." if name else ""
             rows += [(prefix + key, "Parameter", "", count, 0) for key, count in own.items()]
             own = {}
         if own or flops[name]:
             rows.append((name, kind, outputs[name], sum(own.values()), flops[name] // 2))
-    import pandas as pd  # a while, and no training waits for it
+    import pandas as pd  # slow to import
 
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _one_image(model: nn.Module, image_size: int) -> FlopCounterMode:
-    """Count what one image takes; the model is left in the mode it was in."""
+    """Count the operations for one image; the model stays in the mode it was in."""
     was_training = model.training
     image = torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device)
     try:
@@ -71,7 +66,7 @@ def _one_image(model: nn.Module, image_size: int) -> FlopCounterMode:
 
 
 def _own_flops(counter: FlopCounterMode, root: str) -> dict[str, int]:
-    """Return each module's floating-point operations, less those of its children, by its name."""
+    """Return each module's floating-point operations without its children's, by name."""
     totals = {
         name.removeprefix(root).removeprefix("."): sum(operations.values())
         for name, operations in counter.get_flop_counts().items()

@@ -11,31 +11,32 @@ from torch import Tensor, nn
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Train
-from cifarpipe.networks.devices import device_name, memory_format, pick_precision
+from cifarpipe.networks.devices import device_name, memory_format
+from cifarpipe.networks.precision import adapt_layers, pick_precision
 from cifarpipe.training.distributed import World
 
 
 @dataclass(frozen=True)
-class Compiling:
-    """What `torch.compile` does to one architecture's train step, at its default size."""
+class CompileGain:
+    """What `torch.compile` costs and gains for one architecture, measured at its default size."""
 
     seconds: float
-    """That it takes before the first step, with nothing in its cache."""
+    """To compile, with an empty cache."""
     saved: float
-    """Seconds that it takes off a step, for each multiply-accumulate of its forward pass, times the
-    threads that computed it."""
+    """Seconds saved per step, for each multiply-accumulate of its forward pass, times the number
+    of threads."""
 
 
-# From `make bench` (docs/performance.md): the least that it saved in either size of ViT, and the
-# most that it took, in a process that had compiled nothing before. The convolutional networks gain
-# next to nothing on a CPU. What is not measured is not compiled.
-COMPILING = {("vit", "cpu", "bf16"): Compiling(seconds=28.0, saved=4.0e-12)}
-MARGIN = 2.0  # compiling must save so many times what it costs: machines differ
+# From `make bench` (docs/performance.md): the smallest gain of both sizes of ViT, and the longest
+# compilation. The convolutional networks gain next to nothing on a CPU. What was not measured is
+# not compiled.
+COMPILE_GAINS = {("vit", "cpu", "bf16"): CompileGain(seconds=28.0, saved=4.0e-12)}
+MARGIN = 2.0  # the gain must be this many times the cost, since machines differ
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What changes how fast a run is, and its results by no more than rounding."""
+    """What changes the speed of a run, and its results by no more than rounding."""
 
     device: torch.device
     precision: str
@@ -56,20 +57,21 @@ class Execution:
         }
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a network to the device, laid out as it is quickest there."""
+        """Move a network to the device, in the memory layout and with the layers to use there."""
+        adapt_layers(model, self.device, self.precision)
         return model.to(self.device).to(memory_format=self.memory_format)
 
-    def stepper(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Return what train steps call: the same weights, compiled where it pays.
+    def compiled_forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return the forward pass of training steps: distributed and compiled as planned.
 
-        Called, it raises UserError where there is no compiler that works.
+        The returned function raises `UserError` if there is no working compiler.
         """
-        network = self.world.together(model)
+        network = self.world.wrap_ddp(model)
         if not self.compiled:
             return network
         compiled = torch.compile(network)
 
-        def step(batch: Tensor) -> Tensor:
+        def forward(batch: Tensor) -> Tensor:
             try:
                 logits: Tensor = compiled(batch)
             except torch._dynamo.exc.TorchDynamoException as error:
@@ -79,7 +81,7 @@ class Execution:
                 ) from error
             return logits
 
-        return step
+        return forward
 
 
 def plan_execution(
@@ -88,14 +90,14 @@ def plan_execution(
     """Choose how to compute a run.
 
     Args:
-        options: What the user asks for.
+        options: Section `train` of params.yaml.
         arch: Of the network.
         macs: Multiply-accumulates of all forward passes of the run, in all processes.
         device: Of this process.
-        world: Who takes part.
+        world: The processes of the run.
 
     Raises:
-        UserError: bf16 is asked for on a GPU that does not have it.
+        UserError: bf16 is wanted on a GPU that does not support it.
     """
     precision = pick_precision(options.precision, device)
     match options.compile:
@@ -113,22 +115,22 @@ def plan_execution(
 
 
 def compiling_pays(arch: str, device: torch.device, precision: str, macs: float) -> bool:
-    """Say whether compiling saves clearly more time in a run than it takes.
+    """Return whether compiling saves clearly more time in a run than it takes.
 
     Args:
         arch: Of the network.
-        device: On which it is trained.
+        device: It is trained on.
         precision: `bf16` or `fp32`.
         macs: Multiply-accumulates of all forward passes of this process.
     """
-    measured = COMPILING.get((arch, device.type, precision))
-    if measured is None or (device.type == "cpu" and not _can_compile()):
+    gain = COMPILE_GAINS.get((arch, device.type, precision))
+    if gain is None or (device.type == "cpu" and not _can_compile()):
         return False
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    return macs * measured.saved / threads > MARGIN * measured.seconds
+    return macs * gain.saved / threads > MARGIN * gain.seconds
 
 
 def _can_compile() -> bool:
-    """Say whether there is what PyTorch needs to compile for a CPU."""
+    """Return whether this machine has what PyTorch needs to compile for a CPU."""
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     return headers.is_file() and any(map(shutil.which, ("g++", "clang++")))

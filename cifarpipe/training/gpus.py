@@ -1,4 +1,4 @@
-"""Which of a machine's GPUs a training may have: one training on each, unless told to share."""
+"""Lock the GPUs of a machine, so that each trains one model at a time, unless told to share."""
 
 import fcntl
 import os
@@ -11,59 +11,59 @@ from pathlib import Path
 import torch
 
 SHARE = "CIFARPIPE_SHARE_GPU"  # set to anything: no training waits for another one
-POLL = 1.0  # seconds between looks whether a GPU has become free
+POLL = 1.0  # seconds between checks whether a GPU is free
 
 
 @contextmanager
 def claimed_gpus(count: int, name: str) -> Iterator[list[int]]:
-    """Hold `count` GPUs of this machine, waiting until so many are free.
+    """Lock `count` GPUs of this machine, waiting until so many are free.
 
     Args:
-        count: As many as there are, at most.
-        name: Of who waits, to be told on the terminal.
+        count: At most as many as there are.
+        name: Of the waiting model, for the message.
 
     Yields:
-        Their numbers in this process; where there are no GPUs, or they are shared, the first ones.
+        Their numbers in this process; without GPUs, or if they are shared, the first ones.
     """
-    there = torch.cuda.device_count()
-    if not there or os.environ.get(SHARE):
+    total = torch.cuda.device_count()
+    if not total or os.environ.get(SHARE):
         yield list(range(count))
         return
-    names = [gpu_name(number) for number in range(there)]
+    names = [gpu_name(number) for number in range(total)]
 
-    def tell() -> None:
+    def on_wait() -> None:
         print(
-            f"{name} waits until {count} of {there} GPUs {'is' if count == 1 else 'are'} free of "
-            f"other trainings ({SHARE}=1 lets them share one).",
+            f"{name} waits until {count} of {total} GPUs {'is' if count == 1 else 'are'} free of "
+            f"other trainings ({SHARE}=1 shares them).",
             flush=True,
         )
 
-    with claimed(names, count, tell=tell) as numbers:
+    with claimed(names, count, on_wait=on_wait) as numbers:
         yield numbers
 
 
 def gpu_name(number: int) -> str:
-    """Return what tells a GPU, or a part of one, from all others of the machine."""
+    """Return a name that identifies a GPU, or a part of one, on this machine."""
     return f"cifarpipe-gpu-{torch.cuda.get_device_properties(number).uuid}"
 
 
 @contextmanager
 def claimed(
-    names: Sequence[str], count: int, *, tell: Callable[[], None], folder: Path | None = None
+    names: Sequence[str], count: int, *, on_wait: Callable[[], None], folder: Path | None = None
 ) -> Iterator[list[int]]:
-    """Hold `count` of some things that no two processes may have at a time.
+    """Lock `count` resources that no two processes may use at a time.
 
-    All at once or none, so that two who want several do not wait for each other. Whoever is killed
-    lets go.
+    All at once or none, so that two processes that need several do not wait for each other. The
+    locks of a killed process are released.
 
     Args:
-        names: Of all things, the preferred ones first.
-        count: How many are wanted.
-        tell: Called once, if there is to be waiting.
-        folder: Of the locks; by default the system's for temporary files.
+        names: Of all resources, the preferred ones first.
+        count: How many to lock.
+        on_wait: Called once if none are free yet.
+        folder: Of the lock files; by default the system's folder of temporary files.
 
     Yields:
-        The places in `names` of those that are held.
+        The positions in `names` of the locked ones.
     """
     home = Path(tempfile.gettempdir()) if folder is None else folder
     waited = False
@@ -71,25 +71,25 @@ def claimed(
         with ExitStack() as held:
             numbers: list[int] = []
             for number, name in enumerate(names):
-                if len(numbers) < count and held.enter_context(_tried(home / f"{name}.lock")):
+                if len(numbers) < count and held.enter_context(_try_lock(home / f"{name}.lock")):
                     numbers.append(number)
             if len(numbers) == count:
                 yield numbers
                 return
         if not waited:
-            tell()
+            on_wait()
             waited = True
         time.sleep(POLL)
 
 
 @contextmanager
-def _tried(path: Path) -> Iterator[bool]:
-    """Hold a lock while the block runs, if nobody else has it; yield whether it is held."""
-    # For reading: the file may be another user's.
+def _try_lock(path: Path) -> Iterator[bool]:
+    """Hold a lock during the block if no other process does; yield whether it is held."""
+    # Opened for reading: the file may belong to another user.
     with suppress(FileExistsError):
-        made = os.open(path, os.O_CREAT | os.O_EXCL)
-        os.fchmod(made, 0o644)  # whatever the umask
-        os.close(made)
+        created = os.open(path, os.O_CREAT | os.O_EXCL)
+        os.fchmod(created, 0o644)  # whatever the umask
+        os.close(created)
     with path.open("rb") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
-"""Muon: steps that turn all directions of a matrix by as much, whatever the gradient's size there.
+"""Muon: momentum whose update is orthogonalised, so that all directions of a matrix change alike.
 
-Keller Jordan, https://kellerjordan.github.io/posts/muon; the length of a step as in
-arXiv:2502.16982, so that rates and decays of AdamW fit. `torch.optim.Muon` is the same for
-matrices; this one takes a convolution's kernel as the matrix from all its inputs to its outputs.
+Keller Jordan, https://kellerjordan.github.io/posts/muon; the update's scale as in arXiv:2502.16982,
+so that learning rates and weight decays of AdamW fit. `torch.optim.Muon` computes the same for
+matrices; this one treats a convolution's kernel as the matrix from all its inputs to its outputs.
 """
 
 from collections import defaultdict
@@ -13,19 +13,23 @@ import torch
 from torch import Tensor, nn
 
 STEPS = 5  # of the Newton-Schulz iteration
-# Of its polynomial a x + b x³ + c x⁵: so steep at 0 that few steps lift small singular values.
+# Of its polynomial a x + b x³ + c x⁵, steep at 0 so that few steps lift small singular values.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-LENGTH = 0.2  # root mean square of a step at rate 1, which is about AdamW's
+UPDATE_RMS = 0.2  # root mean square of an update at learning rate 1, about that of AdamW
 EPSILON = 1e-7
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised, with decoupled weight decay.
+    """Orthogonalised momentum with decoupled weight decay.
 
     Args:
-        params: Kernels of two dimensions or more, the first of which counts outputs; or groups of
-            them, whose `stacked` (1) says how many maps lie one below the other in each kernel:
-            each map is turned by itself.
+        params: Kernels of two or more dimensions, outputs first; or groups of them. A group's
+            `stacked` (default 1) is the number of maps that are stacked along the outputs of each
+            kernel: every map is orthogonalised by itself.
+        lr: Learning rate.
+        momentum: Decay of the moving average of gradients.
+        nesterov: Use Nesterov momentum.
+        weight_decay: Decoupled, multiplied by the learning rate.
     """
 
     def __init__(
@@ -42,17 +46,17 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """Change all parameters that have a gradient."""
+        """Update all parameters that have a gradient."""
         for group in self.param_groups:
-            alike = defaultdict(list)  # they are orthogonalised together
+            by_shape = defaultdict(list)  # kernels of one shape are orthogonalised in one batch
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    alike[parameter.shape].append(parameter)
-            for parameters in alike.values():
-                self._step(parameters, group)
+                    by_shape[parameter.shape].append(parameter)
+            for parameters in by_shape.values():
+                self._update(parameters, group)
 
-    def _step(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        """Change parameters of one shape."""
+    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
+        """Update parameters of one shape."""
         directions = []
         for parameter in parameters:
             state, gradient = self.state[parameter], parameter.grad
@@ -62,19 +66,19 @@ class Muon(torch.optim.Optimizer):
             average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
             ahead = gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
             directions.append(ahead.flatten(1).unflatten(0, (group["stacked"], -1)))
-        turned = orthogonalize(torch.cat(directions)).to(parameters[0].dtype)
-        length = LENGTH * max(turned.shape[1:]) ** 0.5
-        changes = turned.unflatten(0, (-1, group["stacked"]))
-        for parameter, change in zip(parameters, changes, strict=True):
+        orthogonal = orthogonalize(torch.cat(directions)).to(parameters[0].dtype)
+        scale = UPDATE_RMS * max(orthogonal.shape[1:]) ** 0.5
+        updates = orthogonal.unflatten(0, (-1, group["stacked"]))
+        for parameter, update in zip(parameters, updates, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(change.reshape(parameter.shape), alpha=-group["lr"] * length)
+            parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
 
 
 def orthogonalize(matrices: Tensor) -> Tensor:
-    """Return matrices of the same directions with singular values of about 1.
+    """Return matrices with the same singular vectors and singular values of about 1.
 
-    Values of at least 1/500 of the matrix's Frobenius norm end between 0.68 and 1.21, smaller ones
-    below. It computes in bfloat16 whatever the training does, as its authors do.
+    Singular values of at least 1/500 of the matrix's Frobenius norm end between 0.68 and 1.21,
+    smaller ones below. Computed in bfloat16 whatever the precision of training, as its authors do.
 
     Args:
         matrices: `[N, rows, columns]`.
@@ -90,34 +94,3 @@ def orthogonalize(matrices: Tensor) -> Tensor:
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x if wide else x.mT
-
-
-class Together:
-    """Optimizers of different parameters as one, as far as a training loop needs one."""
-
-    def __init__(self, *parts: torch.optim.Optimizer) -> None:
-        self.parts = parts
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:
-        """All parts' groups."""
-        return [group for part in self.parts for group in part.param_groups]
-
-    def zero_grad(self) -> None:
-        """Forget all gradients."""
-        for part in self.parts:
-            part.zero_grad()
-
-    def step(self) -> None:
-        """Change all parameters."""
-        for part in self.parts:
-            part.step()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what changes, of each part."""
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Become what `state_dict` was taken from."""
-        for part, its_state in zip(self.parts, state["parts"], strict=True):
-            part.load_state_dict(its_state)

@@ -1,4 +1,4 @@
-"""The state of a run on disk, so that one that was killed goes on from its last finished epoch."""
+"""The state of a run on disk, so that a killed run resumes after its last finished epoch."""
 
 import fcntl
 import hashlib
@@ -25,18 +25,18 @@ from cifarpipe.store.outputs import atomic_path
 # Magic, epoch, length of what follows, and its CRC-32, begun with the epoch.
 HEADER = struct.Struct("<8sIQI")
 MAGIC = b"cifarpip"
-SLOTS = ("even", "odd")  # written in turn, so that one whole file always remains
+SLOTS = ("even", "odd")  # written in turn, so that one complete file always exists
 LOCK = "lock"
 
 
 def fingerprint(
     parts: Mapping[str, Any], arrays: Iterable[NDArray[np.generic]], code: Iterable[Path]
 ) -> str:
-    """Return a name for everything that shapes a run.
+    """Return a hash of everything that shapes a run.
 
     Args:
-        parts: Parameters, data and machine, as values that JSON can write.
-        arrays: The original indices of the images that take part.
+        parts: Parameters, data and machine, as values for JSON.
+        arrays: The original indices of the images used.
         code: Python files, or folders of them, that compute the result.
 
     Returns:
@@ -53,18 +53,18 @@ def fingerprint(
 
 
 class ResumeStore:
-    """Two files that hold the state after the last two finished epochs of one run.
+    """Two files with the state after the last two finished epochs of one run.
 
-    Writing goes on in the background while the next epoch is computed. A file that is not whole is
+    They are written in the background while the next epoch is computed. An incomplete file is
     recognised by its length and checksum, and the other one is used.
     """
 
     def __init__(self, home: Path, run: str, *, writes: bool = True) -> None:
-        """Use files in a folder of the run's own; nothing is created yet.
+        """Use a folder of the run's own; nothing is created yet.
 
         Args:
-            home: Of all runs of a model.
-            run: Its fingerprint.
+            home: Folder of all runs of a model.
+            run: The run's fingerprint.
             writes: False for a process that only reads what another one writes.
         """
         self.home, self.folder, self.writes = home, home / run, writes
@@ -73,12 +73,12 @@ class ResumeStore:
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
-        """Keep other processes from training the same model at the same time.
+        """Prevent other processes from training the same model at the same time.
 
-        Of the states that other runs have left, the newest is kept, for whom goes back to it.
+        Of the states of other runs, the newest is kept in case its settings are restored.
 
         Raises:
-            UserError: One does so already.
+            UserError: Another process is training it.
         """
         if not self.writes:
             yield
@@ -96,10 +96,10 @@ class ResumeStore:
                 self.wait()
 
     def load(self) -> dict[str, Any] | None:
-        """Return the newest whole state, its tensors on the CPU; None where there is none."""
+        """Return the newest complete state, its tensors on the CPU, or None."""
         found = [read_state(self.folder / slot) for slot in SLOTS]
-        whole = [each for each in found if each is not None]
-        return max(whole, key=lambda each: each[0])[1] if whole else None
+        complete = [each for each in found if each is not None]
+        return max(complete, key=lambda each: each[0])[1] if complete else None
 
     def save(self, epoch: int, state: dict[str, Any]) -> None:
         """Copy the state, then write it in the background."""
@@ -111,13 +111,13 @@ class ResumeStore:
         self._written = self._writer.submit(write_state, path, epoch, snapshot)
 
     def wait(self) -> None:
-        """Return when what was saved last is on disk; raise what went wrong there."""
+        """Wait until the last save is on disk; raise its error if it failed."""
         if self._written is not None:
             self._written.result()
             self._written = None
 
     def discard(self) -> None:
-        """Remove the files of a run that has succeeded."""
+        """Remove the files of a successful run."""
         self.wait()
         if self.writes:
             shutil.rmtree(self.folder)
@@ -125,10 +125,10 @@ class ResumeStore:
 
 @contextmanager
 def locked(home: Path, name: str) -> Iterator[None]:
-    """Keep other processes out of `home`, where the runs of the model `name` leave their states.
+    """Lock `home`, the folder of the resume states of the model `name`.
 
     Raises:
-        UserError: There is one in it.
+        UserError: Another process has locked it.
     """
     home.mkdir(parents=True, exist_ok=True)
     with (home / LOCK).open("a+") as lock:
@@ -138,8 +138,8 @@ def locked(home: Path, name: str) -> Iterator[None]:
             lock.seek(0)
             raise UserError(
                 f"process {lock.read().strip()} is training {name} already.\n"
-                f"If it is left over from a `dvc repro` that was killed, stop it with `kill`, or "
-                f"wait until it is done; then run `dvc repro` again."
+                f"If it is left over from a killed `dvc repro`, stop it with `kill`, or wait until "
+                f"it is done; then run `dvc repro` again."
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
@@ -148,7 +148,7 @@ def locked(home: Path, name: str) -> Iterator[None]:
 
 
 def write_state(path: Path, epoch: int, state: dict[str, Any]) -> None:
-    """Write a state behind a header that tells whether the file is whole."""
+    """Write a state after a header that shows whether the file is complete."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
@@ -158,7 +158,7 @@ def write_state(path: Path, epoch: int, state: dict[str, Any]) -> None:
 
 
 def read_state(path: Path) -> tuple[int, dict[str, Any]] | None:
-    """Return epoch and state; None where the file is not there or not whole."""
+    """Return epoch and state, or None if the file is missing or incomplete."""
     if not path.is_file():
         return None
     content = path.read_bytes()
@@ -172,7 +172,7 @@ def read_state(path: Path) -> tuple[int, dict[str, Any]] | None:
 
 
 def _on_cpu(value: Any) -> Any:
-    """Copy all tensors within nested dicts and lists, so that later steps do not change them."""
+    """Copy all tensors in nested dicts and lists, so that later steps do not change them."""
     match value:
         case Tensor():
             return value.detach().cpu() if value.is_cuda else value.detach().clone()

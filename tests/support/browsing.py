@@ -1,4 +1,4 @@
-"""A real browser for pages that are files, and what they complained of or asked the network for."""
+"""Open local pages in a real browser, and record their errors and requests."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,23 +14,23 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 @dataclass
 class Visit:
-    """A page that is open, and what it complained of or asked the network for."""
+    """An open page, with its errors and requests."""
 
     page: Page
     file: Path
-    faults: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
     def assert_quiet(self) -> None:
-        """Check that it complained of nothing, and asked for nothing but itself."""
-        assert self.faults == []
-        asked = [url for url in self.requests if not url.startswith(("data:", "blob:"))]
-        assert asked == [self.file.as_uri()]
+        """Check that there was no error, and no request but that of the page itself."""
+        assert self.errors == []
+        requested = [url for url in self.requests if not url.startswith(("data:", "blob:"))]
+        assert requested == [self.file.as_uri()]
 
 
 @contextmanager
 def started_browser() -> Iterator[Browser]:
-    """Start the browser of this machine; without one, skip the test."""
+    """Start Chromium if it is installed; otherwise skip the test."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip("no Chromium is installed")
@@ -41,13 +41,13 @@ def started_browser() -> Iterator[Browser]:
 
 
 def visit(browser: Browser, file: Path, **options: object) -> Visit:
-    """Open a file."""
+    """Open a file in a new context with these options."""
     page = browser.new_context(**options).new_page()
     page.set_default_timeout(10_000)
     found = Visit(page, file)
-    page.on("console", lambda message: found.faults.append(message.text))
-    page.on("pageerror", lambda error: found.faults.append(str(error)))
-    page.on("dialog", lambda dialog: found.faults.append(dialog.message))
+    page.on("console", lambda message: found.errors.append(message.text))
+    page.on("pageerror", lambda error: found.errors.append(str(error)))
+    page.on("dialog", lambda dialog: found.errors.append(dialog.message))
     page.on("request", lambda request: found.requests.append(request.url))
     page.goto(file.as_uri())
     return found

@@ -1,11 +1,11 @@
-"""The how-tos of docs/ as scripts: their commands, in order, where nothing can break."""
+"""Run the commands of a how-to page in order."""
 
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.support.study_setting import run
+from tests.support.study import run
 
 Check = Callable[[Path, subprocess.CompletedProcess[str]], None]
 
@@ -13,31 +13,31 @@ Check = Callable[[Path, subprocess.CompletedProcess[str]], None]
 def follow(
     text: str, folder: Path, checks: Mapping[str, Check], stand_ins: Mapping[str, str]
 ) -> None:
-    """Run all commands of a how-to and look at what came of each.
+    """Run all commands of a how-to and check the result of each.
 
-    What was typed and said is printed: it is what the page should show.
+    Commands and outputs are printed: the page should show them.
 
     Args:
         text: The page.
-        folder: Where to begin; `cd` leads elsewhere, as in a terminal.
-        checks: What must hold after a command; one without a check is a fault of the page's test.
-        stand_ins: What is written instead of parts of commands.
+        folder: Where to start; `cd` changes it, as in a terminal.
+        checks: Called after each command; every command needs one.
+        stand_ins: Replacements for parts of commands.
     """
     for command in commands(text):
-        typed = command
+        executed = command
         for part, other in stand_ins.items():
-            typed = typed.replace(part, other)
+            executed = executed.replace(part, other)
         with TemporaryDirectory() as aside:
             place = Path(aside) / "pwd"
-            done = run(folder, "bash", "-euc", f"trap 'pwd > {place}' EXIT\n{typed}")
+            done = run(folder, "bash", "-euc", f"trap 'pwd > {place}' EXIT\n{executed}")
             folder = Path(place.read_text().strip())
         print(f"$ {command}\n{done.stdout}{done.stderr}", flush=True)
-        assert command in checks, f"nothing is checked after: {command}"
+        assert command in checks, f"no check for: {command}"
         checks[command](folder, done)
 
 
 def commands(text: str) -> Iterator[str]:
-    """Find the commands in a page's blocks of console, without the comments behind them."""
+    """Yield the commands in a page's `console` blocks, without their comments."""
     inside = False
     for line in text.splitlines():
         if line.startswith("```"):

@@ -1,6 +1,6 @@
-"""The origin of a network that nobody trained."""
+"""Make the origin of a network that was never trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cifarpipe.networks.checkpoint import Origin
@@ -10,14 +10,15 @@ def make_origin(
     name: str,
     classes: Sequence[str],
     *,
-    entry: dict[str, Any] | None = None,
+    architecture: Mapping[str, Any] | None = None,
     mean: Sequence[float] = (0.5, 0.5, 0.5),
     std: Sequence[float] = (0.2, 0.2, 0.2),
 ) -> Origin:
-    """Return it; what no network depends on is made up."""
+    """Return an origin of 32 × 32 images; fields that are not given have arbitrary values."""
     return Origin(
         name=name,
-        entry={} if entry is None else entry,
+        architecture=architecture or {},
+        recipe={"epochs": 3},
         classes=list(classes),
         image_size=32,
         mean=list(mean),
@@ -28,5 +29,6 @@ def make_origin(
         peak_lr=0.1,
         kept_epoch=1,
         val_accuracy=None,
+        train_loss=0.5,
         execution={"device": "CPU", "precision": "fp32"},
     )

@@ -1,4 +1,4 @@
-"""The project's own parameters, to be changed in tests."""
+"""The project's own parameters, and changed copies of them."""
 
 import copy
 from pathlib import Path
@@ -16,9 +16,9 @@ CONTENT: dict[str, Any] = yaml.safe_load(TEXT)
 DELETED = object()
 
 
-def changed(**changes: Any) -> dict[str, Any]:
-    """Return the default content with some keys set; `__` stands for a dot."""
-    content = copy.deepcopy(CONTENT)
+def changed(content: dict[str, Any] = CONTENT, /, **changes: Any) -> dict[str, Any]:
+    """Return a copy of the content with some keys set; `__` stands for a dot."""
+    content = copy.deepcopy(content)
     for path, value in changes.items():
         *parents, key = path.split("__")
         section = content
@@ -31,11 +31,34 @@ def changed(**changes: Any) -> dict[str, Any]:
     return content
 
 
+# All augmentations, with values inside their bounds.
+AUGMENT: dict[str, Any] = {
+    "crop": 4,
+    "resized_crop": {"scale": [0.5, 1.0], "ratio": [0.75, 1.33]},
+    "flip": "random",
+    "randaugment": {"n": 2, "m": 9, "omit": ["identity"]},
+    "color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
+    "rotate": 5.0,
+    "erasing": {"probability": 0.25, "scale": [0.02, 0.33], "ratio": [0.3, 3.3]},
+    "cutout": 8,
+    "mixup": {"probability": 0.5, "alpha": 0.8},
+    "cutmix": {"probability": 0.5, "alpha": 1.0},
+}
+# The project's parameters with every optional key; `plateau` is in one model already.
+FULL = changed(
+    models__vit__dropout=0.1,
+    models__vit__ema=0.999,
+    models__vit__augment=AUGMENT,
+    report__labels={"contested": "c.json", "duplicates": "d.csv", "human": "h.npy"},
+)
+
+
 def dump(content: dict[Any, Any]) -> str:
     return yaml.safe_dump(content, sort_keys=False)
 
 
 def refused_text(file: Path, text: str) -> str:
+    """Write a parameter file that must be refused; return the message."""
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as refused:
         load_params(file)

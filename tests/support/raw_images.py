@@ -1,4 +1,4 @@
-"""A source's images, made up."""
+"""Random images, as a source returns them."""
 
 import numpy as np
 

@@ -1,66 +1,70 @@
-"""What differs between two snapshots of the project, and which of it is more than chance."""
+"""What differs between two snapshots of the project, and which differences are significant."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from cifarpipe.cli.review.snapshot import ModelResult, Snapshot
 from cifarpipe.report.comparison import LEVEL, mcnemar
+from cifarpipe.results.metrics import Metrics
 
-MOST_CONFUSIONS = 5
+MAX_CONFUSIONS = 5
 
-Unpaired = Literal["other images", "not at hand"]
+Unpaired = Literal["other images", "not available"]
 
 
 @dataclass(frozen=True)
-class AnswerChange:
-    """How one model's answers to the same test images differ."""
+class PredictionChange:
+    """How one model's predictions of the same test images differ."""
 
     broken: pd.DataFrame
-    """Rows of the new predictions that were right before, the surest first."""
+    """Rows of the new predictions that were correct before, the most confident first."""
     fixed: pd.DataFrame
-    """Rows of the old predictions that are right now, the surest first."""
+    """Rows of the old predictions that are correct now, the most confident first."""
     other: int
     """Images whose prediction differs and is wrong both times."""
     p: float
-    """McNemar's exact test of whether accuracy differs."""
+    """McNemar's exact test of whether the accuracies differ."""
 
 
 @dataclass(frozen=True)
 class ModelChange:
-    """How one model differs that both snapshots hold."""
+    """How one model differs that is in both snapshots."""
 
     name: str
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
-    """Metrics by dotted name."""
-    answers: AnswerChange | Unpaired
-    """Or why the two tables of predictions can't be compared image by image."""
+    before: Metrics
+    after: Metrics
+    predictions: PredictionChange | Unpaired
+    """Or why the two predictions tables can't be compared image by image."""
     beyond: list[str] = field(default_factory=list)
-    """Metrics that lie outside each other's intervals."""
+    """Metrics whose 95% intervals do not overlap."""
     confusions: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """Kinds of error that became more frequent: `true`, `predicted`, `before`, `after`."""
+    """Confusions that became more frequent: `true`, `predicted`, `before`, `after`."""
+
+    @property
+    def gain(self) -> float:
+        """Change in accuracy."""
+        return self.after["accuracy"].number - self.before["accuracy"].number
 
     @property
     def verdict(self) -> str:
-        """Return `better`, `worse`, `the same` or `a tie`."""
-        gain = self.after["accuracy"] - self.before["accuracy"]
-        if isinstance(self.answers, AnswerChange):
-            if not len(self.answers.broken) + len(self.answers.fixed) + self.answers.other:
+        """`better`, `worse`, `the same` (every prediction) or `a tie` (not significant)."""
+        if isinstance(self.predictions, PredictionChange):
+            changed = len(self.predictions.broken) + len(self.predictions.fixed)
+            if not changed + self.predictions.other:
                 return "the same"
-            shown = self.answers.p < LEVEL
+            significant = self.predictions.p < LEVEL
         else:
-            shown = "accuracy" in self.beyond
-        if not shown:
+            significant = "accuracy" in self.beyond
+        if not significant:
             return "a tie"
-        return "better" if gain > 0 else "worse"
+        return "better" if self.gain > 0 else "worse"
 
 
 def compare_models(before: Snapshot, after: Snapshot) -> list[ModelChange]:
-    """Compare the models that both snapshots hold, in the order of the second."""
+    """Compare the models that are in both snapshots, in the order of the second."""
     same_images = before.data is not None and before.data == after.data
     return [
         _compare(name, before.models[name], model, same_images)
@@ -70,60 +74,63 @@ def compare_models(before: Snapshot, after: Snapshot) -> list[ModelChange]:
 
 
 def _compare(name: str, old: ModelResult, new: ModelResult, same_images: bool) -> ModelChange:
-    answers: AnswerChange | Unpaired
+    predictions: PredictionChange | Unpaired
     if not same_images:
-        answers = "other images"
+        predictions = "other images"
     elif old.predictions is None or new.predictions is None:
-        answers = "not at hand"
-    else:  # the same data may have been split otherwise
-        answers = compare_answers(old.predictions, new.predictions) or "other images"
+        predictions = "not available"
+    else:  # the same data may have been split differently
+        predictions = compare_predictions(old.predictions, new.predictions) or "other images"
     return ModelChange(
         name,
         old.metrics,
         new.metrics,
-        answers,
+        predictions,
         beyond_intervals(old.metrics, new.metrics),
         worse_confusions(old.confusion, new.confusion),
     )
 
 
-def compare_answers(old: pd.DataFrame, new: pd.DataFrame) -> AnswerChange | None:
-    """Compare two predictions tables image by image; None where they are not of the same images."""
+def compare_predictions(old: pd.DataFrame, new: pd.DataFrame) -> PredictionChange | None:
+    """Compare two predictions tables image by image; None if they are of different images."""
     if not (old["index"].equals(new["index"]) and old.true.equals(new.true)):
         return None
     was, now = (table.predicted == table.true for table in (old, new))
     broken = new[was & ~now].sort_values("confidence", ascending=False, kind="stable")
     fixed = old[~was & now].sort_values("confidence", ascending=False, kind="stable")
     other = int((~was & ~now & (old.predicted != new.predicted)).sum())
-    return AnswerChange(broken, fixed, other, mcnemar(len(broken), len(fixed)))
+    return PredictionChange(broken, fixed, other, mcnemar(len(broken), len(fixed)))
 
 
-def beyond_intervals(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the metrics whose 95% intervals, before and after, have nothing in common."""
+def beyond_intervals(old: Metrics, new: Metrics) -> list[str]:
+    """Return the metrics whose 95% intervals, before and after, do not overlap."""
     found = []
-    for name in new:
-        ends = (f"{name}_low", f"{name}_high")
-        if not all(end in values for end in ends for values in (old, new)):
+    for name, after in new.items():
+        before = old.get(name)
+        if before is None or None in (before.low, before.high, after.low, after.high):
             continue
-        (low, high), (new_low, new_high) = ([values[end] for end in ends] for values in (old, new))
-        if new_low > high or new_high < low:
+        assert before.low is not None
+        assert before.high is not None
+        assert after.low is not None
+        assert after.high is not None
+        if after.low > before.high or after.high < before.low:
             found.append(name)
     return found
 
 
 def worse_confusions(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Return the kinds of error that became most more frequent."""
+    """Return the confusions whose frequency increased most."""
     both = old.merge(new, on=["true", "predicted"], suffixes=("_before", "_after"))
     both = both[both.true != both.predicted].rename(
         columns={"images_before": "before", "images_after": "after"}
     )
-    both = both.assign(more=both.after - both.before)
-    worse = both[both.more > 0].sort_values("more", ascending=False, kind="stable")
-    return worse[:MOST_CONFUSIONS].reset_index(drop=True)
+    both = both.assign(increase=both.after - both.before)
+    worse = both[both.increase > 0].sort_values("increase", ascending=False, kind="stable")
+    return worse[:MAX_CONFUSIONS].reset_index(drop=True)
 
 
 def changed_values(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return name, old and new value of what differs; None where one lacks it."""
+    """Return name, old and new value of everything that differs; None where it is missing."""
     return [
         (name, old.get(name), new.get(name))
         for name in dict.fromkeys((*old, *new))
@@ -131,13 +138,16 @@ def changed_values(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple
     ]
 
 
-def shifts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any, Any]]:
-    """Return the metrics that differ, with how far where they are numbers."""
-    return [
-        (name, was, now, round(now - was, 4) if _numbers(was, now) else None)
-        for name, was, now in changed_values(old, new)
-    ]
+def metric_changes(old: Metrics, new: Metrics) -> list[tuple[str, Any, Any, float | None]]:
+    """Return name, old value, new value and change of all metrics that differ.
+
+    The change is None for a text.
+    """
+    values = [{name: metric.value for name, metric in metrics.items()} for metrics in (old, new)]
+    return [(name, was, now, _change(was, now)) for name, was, now in changed_values(*values)]
 
 
-def _numbers(*values: Any) -> bool:
-    return all(isinstance(value, int | float | np.number) for value in values)
+def _change(was: Any, now: Any) -> float | None:
+    if isinstance(was, int | float) and isinstance(now, int | float):
+        return round(now - was, 4)
+    return None

@@ -1,4 +1,4 @@
-"""What a revision of the project found, read from git and DVC without checking anything out."""
+"""The results of a revision, read from git and DVC without checking anything out."""
 
 import io
 import json
@@ -14,7 +14,8 @@ from ruamel.yaml import YAML
 
 from cifarpipe.cli.experiments import flatten
 from cifarpipe.config.errors import UserError
-from cifarpipe.results.tables import read_figures, read_table
+from cifarpipe.results.metrics import Metrics, read_metrics
+from cifarpipe.results.tables import read_table
 from cifarpipe.store.paths import DATASET_CARD, artifact, model_report
 
 PARAMS = Path("params.yaml")
@@ -22,81 +23,81 @@ PARAMS = Path("params.yaml")
 
 @dataclass(frozen=True)
 class ModelResult:
-    """What was found of one model."""
+    """The results of one model."""
 
-    metrics: Mapping[str, Any]
-    """By dotted name, those of its explanations with them."""
+    metrics: Metrics
+    """Of the predictions, and with the prefix `gradcam.` of the explanations."""
     confusion: pd.DataFrame
     """Columns `true`, `predicted`, `images`."""
     predictions: pd.DataFrame | None
-    """A row per test image; none where DVC has the table neither here nor in a remote."""
+    """A row per test image; None if DVC has the table neither here nor in a remote."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one revision, or the working tree, holds."""
+    """The results of one revision, or of the workspace."""
 
     name: str
     params: Mapping[str, Any]
     """By dotted name."""
     data: str | None
-    """Short fingerprint of the prepared data: where it is the same, an index is the same image."""
+    """Short fingerprint of the prepared data: if it is equal, an index is the same image."""
     models: Mapping[str, ModelResult]
 
 
 class Workspace:
-    """The files as they are."""
+    """The files of the workspace."""
 
     name = "workspace"
 
     def text(self, path: Path) -> str | None:
-        """Return a file's content; none where there is no such file."""
-        # As bytes: a name may hold a carriage return.
+        """Return a file's content, or None if there is no such file."""
+        # As bytes: a name may contain a carriage return.
         return path.read_bytes().decode() if path.is_file() else None
 
     def artifact(self, path: Path) -> str | None:
-        """Return the content of a file that DVC keeps; none where it is not there."""
+        """Return the content of a file that DVC stores, or None if it is missing."""
         return self.text(path)
 
 
 class Revision:
-    """The files of a commit: the small ones from git, the others from DVC's cache or remote."""
+    """The files of a commit: small ones from git, others from DVC's cache or remote."""
 
     def __init__(self, name: str) -> None:
         """Find the commit.
 
         Raises:
-            UserError: There is none of that name.
+            UserError: There is no such revision.
         """
         found = _git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}")
         experiment = found.stdout.split()[:1]
         done = _git("rev-parse", "--verify", "--quiet", f"{(experiment or [name])[0]}^{{commit}}")
         if done.returncode:
             raise UserError(
-                f"{name!r} is no revision of this repository; allowed: a branch, a tag, a commit "
-                f"or an experiment.\n`git branch -a` and `dvc exp list` list them."
+                f"{name!r} is not a revision of this repository; allowed: a branch, a tag, a "
+                f"commit or an experiment.\n`git branch -a` and `dvc exp list` list them."
             )
         self.name, self.commit = name, done.stdout.strip()
 
     def text(self, path: Path) -> str | None:
-        """Return a file's content; none where the commit does not hold it."""
+        """Return a file's content, or None if the commit does not have it."""
         done = _git("show", f"{self.commit}:./{path.as_posix()}")
         return None if done.returncode else done.stdout
 
     def artifact(self, path: Path) -> str | None:
-        """Return the content of a file that DVC keeps; none where DVC can't get it."""
+        """Return the content of a file that DVC stores, or None if DVC can't get it."""
         import dvc.api  # a second
 
         try:
             return dvc.api.read(path.as_posix(), rev=self.commit, mode="rb").decode()
-        except Exception as error:  # a remote's own package raises what it likes
+        except Exception as error:  # a remote's package may raise anything
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             print(f"note: {path} of {self.name}: {reason}", file=sys.stderr)
             return None
 
 
 def read_snapshot(files: Workspace | Revision) -> Snapshot:
-    """Read all that a review compares.
+    """Read everything that a review compares.
 
     Raises:
         UserError: There are no parameters or no metrics.
@@ -104,12 +105,12 @@ def read_snapshot(files: Workspace | Revision) -> Snapshot:
     text = files.text(PARAMS)
     params = None if text is None else YAML(typ="safe").load(text)
     if not isinstance(params, dict) or not isinstance(params.get("models"), dict):
-        raise UserError(f"{files.name} has no {PARAMS} with `models`: there is nothing to compare.")
+        raise UserError(f"{files.name} has no {PARAMS} with `models`: nothing to compare.")
     found = {name: read_model(files, name) for name in params["models"]}
     models = {name: model for name, model in found.items() if model is not None}
     if not models:
         raise UserError(
-            f"{files.name} has no metrics (reports/models/*/metrics.json).\n"
+            f"{files.name} has no metrics (reports/models/*/metrics.csv).\n"
             f"Run `dvc repro` there and commit what it writes."
         )
     card = files.text(DATASET_CARD)
@@ -118,35 +119,35 @@ def read_snapshot(files: Workspace | Revision) -> Snapshot:
 
 
 def read_model(files: Workspace | Revision, name: str) -> ModelResult | None:
-    """Read what was found of one model; nothing where it was not evaluated."""
-    metrics: dict[str, Any] = {}
-    if (text := files.text(model_report(name, "metrics.json"))) is not None:
-        metrics |= flatten(json.loads(text)[name])
-    if (text := files.text(model_report(name, "gradcam.csv"))) is not None:
-        metrics |= flatten({"gradcam": read_figures(io.StringIO(text))})
-    confusion = files.text(model_report(name, "confusion.csv"))
-    if "accuracy" not in metrics or confusion is None:
+    """Read the results of one model; None if it was not evaluated."""
+    texts = [files.text(model_report(name, file)) for file in ("metrics.csv", "confusion.csv")]
+    if None in texts:
         return None
+    table_of_metrics, confusion = map(str, texts)
+    metrics = read_metrics(io.StringIO(table_of_metrics))
+    if (text := files.text(model_report(name, "gradcam.csv"))) is not None:
+        quality = read_metrics(io.StringIO(text))
+        metrics |= {f"gradcam.{key}": metric for key, metric in quality.items()}
     counts = read_table(io.StringIO(confusion, newline=""))
     predictions = files.artifact(artifact(name, "predictions.csv"))
     table = None if predictions is None else read_table(io.StringIO(predictions, newline=""))
     if table is not None and not _agree(table, counts):
-        # Checked out by git, and not by DVC.
-        print(f"note: predictions of {name} are not those of its metrics: run `dvc checkout`.",
+        # Checked out by git, but not by DVC.
+        print(f"note: predictions and metrics of {name} differ: run `dvc checkout`.",
               file=sys.stderr)  # fmt: skip
         table = None
     return ModelResult(metrics, counts, table)
 
 
 def _agree(predictions: pd.DataFrame, confusion: pd.DataFrame) -> bool:
-    """Say whether a table of predictions counts as the confusions do."""
+    """Return whether a predictions table has the given confusions."""
     counted = predictions.value_counts(["true", "predicted"])
-    wanted = confusion.set_index(["true", "predicted"]).images
-    return counted.to_dict() == wanted[wanted > 0].to_dict()
+    expected = confusion.set_index(["true", "predicted"]).images
+    return counted.to_dict() == expected[expected > 0].to_dict()
 
 
 def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run git; what it prints is text with the line ends that it has."""
+    """Run git; its output keeps its line ends."""
     done = subprocess.run(["git", *arguments], capture_output=True, check=False)
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()

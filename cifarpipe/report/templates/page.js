@@ -1,12 +1,13 @@
 "use strict";
-// The report's explorer. Reads one JSON block, #data (see explorer.py): all predictions of all
-// models, and pictures with maps of some images. Positions count the test images from 0.
+// The image explorer of the report. Its input is one JSON block, #data, written by explorer.py: all
+// predictions of all models, and some images with their maps. A position is an index into the test
+// split, from 0.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const SIDE = 128; // pixels of an enlarged picture
-  const AT_ONCE = 60; // tiles that are added at a time
+  const SIDE = 128; // pixels of an upscaled image
+  const TILES_PER_PAGE = 60;
 
-  // ---- What is known ----
+  // ---- Data ----
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const wide = (text) => new Uint16Array(bytes(text).buffer);
   const labels = data.classes.length <= 256 ? bytes : wide;
@@ -15,7 +16,7 @@
   const truth = labels(data.true);
   const count = truth.length;
   const slot = new Map(data.shown.map((position, number) => [position, number]));
-  // An error has a second map, of its true class, where the method knows classes.
+  // Unless the method is class-agnostic, an error has a second map: that of its true class.
   const hasTwo = (model, position) => model.classSpecific && model.predicted[position] !== truth[position];
   const models = data.models.map((model) => {
     const known = {
@@ -43,17 +44,17 @@
 
   function check(holds, what) {
     if (holds) return;
-    const banner = document.getElementById("fault");
+    const banner = document.getElementById("page-error");
     banner.hidden = false;
-    banner.textContent = `This page contradicts itself: ${what}.`;
+    banner.textContent = `This page is inconsistent: ${what}.`;
     throw new Error(what);
   }
 
-  const share = (value) => (value / 10000).toFixed(2);
+  const probabilityText = (value) => (value / 10000).toFixed(2);
   const className = (label) => data.classes[label] || "(no name)";
   const sprite = new Image();
 
-  // ---- Pictures ----
+  // ---- Drawing ----
   function canvas(side, label) {
     const made = document.createElement("canvas");
     made.width = made.height = side;
@@ -66,7 +67,7 @@
     return made;
   }
 
-  function drawPicture(target, number) {
+  function drawTestImage(target, number) {
     const size = data.size;
     const context = target.getContext("2d", { willReadFrequently: true });
     context.imageSmoothingEnabled = false;
@@ -75,29 +76,29 @@
     context.drawImage(sprite, left, top, size, size, 0, 0, target.width, target.height);
   }
 
-  // Bilinear between the middles of the cells, as when the picture files were made.
-  function enlarge(map, [rows, columns], side) {
-    const big = new Float32Array(side * side);
+  // Bilinear between the centres of the cells, as in the PNG files.
+  function upsample(map, [rows, columns], side) {
+    const large = new Float32Array(side * side);
     const place = (i, length) => Math.min(Math.max(((i + 0.5) * length) / side - 0.5, 0), length - 1);
     for (let y = 0; y < side; y++) {
       const v = place(y, rows), y0 = Math.floor(v), y1 = Math.min(y0 + 1, rows - 1), b = v - y0;
       for (let x = 0; x < side; x++) {
         const u = place(x, columns), x0 = Math.floor(u), x1 = Math.min(x0 + 1, columns - 1), a = u - x0;
-        big[y * side + x] =
+        large[y * side + x] =
           (1 - b) * ((1 - a) * map[y0 * columns + x0] + a * map[y0 * columns + x1]) +
           b * ((1 - a) * map[y1 * columns + x0] + a * map[y1 * columns + x1]);
       }
     }
-    return big;
+    return large;
   }
 
-  // Strengths in -1 … 1 over the picture in grey: the stronger, the more colour.
+  // A map of values in -1 to 1 over the image in grey; opacity grows with the value.
   function drawMap(target, number, map, grid, palette, signed) {
-    drawPicture(target, number);
+    drawTestImage(target, number);
     const side = target.width;
     const context = target.getContext("2d");
     const pixels = context.getImageData(0, 0, side, side);
-    const strength = enlarge(map, grid, side);
+    const strength = upsample(map, grid, side);
     for (let i = 0; i < strength.length; i++) {
       const at = 4 * i;
       const grey = (pixels.data[at] + pixels.data[at + 1] + pixels.data[at + 2]) / 3;
@@ -117,7 +118,7 @@
     const start = model.starts[number];
     const two = hasTwo(model, position);
     const both = Float32Array.from(model.maps.subarray(start, start + cells * (two ? 2 : 1)));
-    // Evidence is scaled by the most in either map; what speaks against a class is not drawn.
+    // Both maps are scaled by their common maximum; negative evidence is not drawn.
     const evidence = both.map((value) => value / Math.max(...both, 1e-9));
     const predicted = evidence.subarray(0, cells);
     if (!two) return { predicted };
@@ -136,8 +137,8 @@
   const status = document.getElementById("matches");
   const list = document.getElementById("tiles");
   const more = document.getElementById("more");
-  let found = []; // positions with a picture that match, in order
-  let expected = null; // how many must match, where a count was clicked
+  let found = []; // positions of matching images in this page, in order
+  let expected = null; // number of matches, if a count was clicked
 
   function option(value, text) {
     const made = document.createElement("option");
@@ -167,13 +168,13 @@
     const [isTrue, isPredicted, shared] = ["true", "predicted", "shared"].map(label);
     const low = Math.round(Number(value("low")) * 10000);
     const high = Math.round(Number(value("high") || 1) * 10000);
-    const answers = value("answers");
-    const chosen = new Set(model.chosen[answers]);
+    const outcome = value("outcome");
+    const selected = new Set(model.selected[outcome]);
     const positions = [];
     for (let p = 0; p < count; p++) {
       const wrong = model.predicted[p] !== truth[p];
       const wanted = { all: true, errors: wrong, correct: !wrong, alone: wrong && wrongModels[p] === 1 };
-      if (!(wanted[answers] ?? chosen.has(data.index[p]))) continue;
+      if (!(wanted[outcome] ?? selected.has(data.index[p]))) continue;
       if (isTrue !== null && truth[p] !== isTrue) continue;
       if (isPredicted !== null && model.predicted[p] !== isPredicted) continue;
       if (flagged && !flagged.has(p)) continue;
@@ -183,7 +184,7 @@
     }
     const order = value("order");
     if (order !== "index") {
-      const sign = order === "surest" ? -1 : 1;
+      const sign = order === "most-confident" ? -1 : 1;
       positions.sort((a, b) => sign * (model.confidence[a] - model.confidence[b]) || a - b);
     }
     return positions;
@@ -199,7 +200,7 @@
     const rest = all.length - found.length;
     status.textContent = `${plural(all.length, "test image")} of ${count.toLocaleString("en")} ` +
       (all.length === 1 ? "matches" : "match") +
-      (rest ? `; ${found.length.toLocaleString("en")} of them shown here, to keep this page small.` : ".");
+      (rest ? `; this page contains ${found.length.toLocaleString("en")} of them.` : ".");
     list.replaceChildren();
     addTiles();
   }
@@ -207,22 +208,22 @@
   function addTiles() {
     const model = byName.get(field("model").value);
     const start = list.children.length;
-    for (const position of found.slice(start, start + AT_ONCE)) {
+    for (const position of found.slice(start, start + TILES_PER_PAGE)) {
       const item = document.createElement("li");
       const button = document.createElement("button");
       button.type = "button";
       button.dataset.position = position;
-      const picture = canvas(data.size, null);
-      drawPicture(picture, slot.get(position));
+      const image = canvas(data.size, null);
+      drawTestImage(image, slot.get(position));
       const is = document.createElement("span");
       is.textContent = `true: ${className(truth[position])}`;
-      const taken = document.createElement("span");
-      taken.textContent =
-        `→ predicted: ${className(model.predicted[position])} (${share(model.confidence[position])})`;
-      taken.className = model.predicted[position] === truth[position] ? "right" : "wrong";
+      const predicted = document.createElement("span");
+      predicted.textContent =
+        `→ predicted: ${className(model.predicted[position])} (${probabilityText(model.confidence[position])})`;
+      predicted.className = model.predicted[position] === truth[position] ? "correct" : "wrong";
       const number = document.createElement("small");
       number.textContent = `#${data.index[position]}`;
-      button.append(picture, number, is, " ", taken);
+      button.append(image, number, is, " ", predicted);
       item.append(button);
       list.append(item);
     }
@@ -230,7 +231,7 @@
     more.textContent = `Show more (${(found.length - list.children.length).toLocaleString("en")} left)`;
   }
 
-  function ask(values, matches) {
+  function query(values, matches) {
     form.reset();
     for (const [name, value] of Object.entries(values)) field(name).value = value;
     expected = matches;
@@ -239,28 +240,28 @@
     status.focus({ preventScroll: true });
   }
 
-  // ---- One image in all models ----
+  // ---- One image, all models ----
   const dialog = document.getElementById("image");
-  let current = 0; // place in `found`
+  let current = 0; // index into `found`
 
-  function figure(picture, text) {
+  function figure(image, text) {
     const made = document.createElement("figure");
     const caption = document.createElement("figcaption");
     caption.textContent = text;
-    made.append(picture, caption);
+    made.append(image, caption);
     return made;
   }
 
   function evidenceFigure(model, position, map, what, caption) {
-    const picture = canvas(SIDE, `Evidence of ${model.name} for ${what}, #${data.index[position]}`);
+    const image = canvas(SIDE, `Evidence of ${model.name} for ${what}, #${data.index[position]}`);
     if (Math.max(...map) <= 0) {
       const none = document.createElement("div");
       none.className = "none";
       none.textContent = "no positive evidence";
       return figure(none, caption);
     }
-    drawMap(picture, slot.get(position), map, model.grid, evidencePalette, false);
-    return figure(picture, caption);
+    drawMap(image, slot.get(position), map, model.grid, evidencePalette, false);
+    return figure(image, caption);
   }
 
   function rowOf(model, position) {
@@ -268,30 +269,30 @@
     const wrong = model.predicted[position] !== truth[position];
     const number = slot.get(position);
     const heading = document.createElement("h3");
-    const answer = document.createElement("span");
-    answer.className = wrong ? "wrong" : "right";
-    answer.textContent = `${className(model.predicted[position])} ` +
-      `(${share(model.confidence[position])}), ${wrong ? "wrong" : "right"}`;
-    heading.append(`${model.name}: `, answer);
+    const prediction = document.createElement("span");
+    prediction.className = wrong ? "wrong" : "correct";
+    prediction.textContent = `${className(model.predicted[position])} ` +
+      `(${probabilityText(model.confidence[position])}), ${wrong ? "wrong" : "correct"}`;
+    heading.append(`${model.name}: `, prediction);
     const note = document.createElement("p");
     note.className = "soft";
     note.textContent = `${model.method}, grid of ${model.grid[0]} × ${model.grid[1]}, ` +
-      `strongest value ${model.peaks[number]}`;
+      `maximum ${model.peaks[number]}`;
     const maps = mapsOf(model, position);
     const strip = document.createElement("div");
     strip.className = "strip";
     const append = (map, which, label, probability) => strip.append(evidenceFigure(
-      model, position, map, className(label), `${which}: ${className(label)} (${share(probability)})`));
+      model, position, map, className(label), `${which}: ${className(label)} (${probabilityText(probability)})`));
     if (!model.classSpecific) {
-      strip.append(evidenceFigure(model, position, maps.predicted, "any class", "any class: what mattered"));
+      strip.append(evidenceFigure(model, position, maps.predicted, "any class", "any class: importance"));
     } else {
       append(maps.predicted, "predicted", model.predicted[position], model.confidence[position]);
     }
     if (maps.wanted) {
       append(maps.wanted, "true", truth[position], model.trueProbability[number]);
-      const picture = canvas(SIDE, `Difference of the two maps of ${model.name}, #${data.index[position]}`);
-      drawMap(picture, number, maps.difference, model.grid, contrastPalette, true);
-      strip.append(figure(picture, "predicted − true"));
+      const image = canvas(SIDE, `Difference of the two maps of ${model.name}, #${data.index[position]}`);
+      drawMap(image, number, maps.difference, model.grid, contrastPalette, true);
+      strip.append(figure(image, "predicted − true"));
     }
     row.append(heading, note, strip);
     return row;
@@ -308,13 +309,13 @@
       ? [`${wrongModels[position]} of ${models.length} models wrong`] : [];
     document.getElementById("image-place").textContent =
       [`${place + 1} of ${found.length} shown`, ...other, ...(file ? [file] : [])].join("; ");
-    const picture = canvas(SIDE, `Test image ${data.index[position]}: ${className(truth[position])}`);
-    drawPicture(picture, number);
+    const image = canvas(SIDE, `Test image ${data.index[position]}: ${className(truth[position])}`);
+    drawTestImage(image, number);
     const own = document.getElementById("image-picture");
-    own.replaceChildren(picture);
+    own.replaceChildren(image);
     const rows = document.getElementById("image-models");
     rows.replaceChildren(...models.map((model) => rowOf(model, position)));
-    // Not disabled: a button that is loses the focus, and with it the arrow keys.
+    // Not disabled, since a disabled button loses the focus and with it the arrow keys.
     document.getElementById("previous").setAttribute("aria-disabled", place === 0);
     document.getElementById("next").setAttribute("aria-disabled", place === found.length - 1);
     if (!dialog.open) dialog.showModal();
@@ -361,7 +362,7 @@
     });
   }
 
-  // A cell asks for its row and column; said in full only here, to keep the page small.
+  // Each cell queries its row and column; added here to keep the page small.
   function confusion(table) {
     table.querySelectorAll("tbody button").forEach((button) => {
       const cell = button.closest("td");
@@ -370,13 +371,13 @@
       button.setAttribute("aria-label",
         `${plural(number, "image")}, true: ${className(isTrue)}, predicted: ${className(isPredicted)}`);
       button.dataset.matches = number;
-      button.dataset.ask = JSON.stringify({
-        model: table.dataset.model, answers: "all", true: String(isTrue), predicted: String(isPredicted),
+      button.dataset.query = JSON.stringify({
+        model: table.dataset.model, outcome: "all", true: String(isTrue), predicted: String(isPredicted),
       });
     });
   }
 
-  // ---- Everything together ----
+  // ---- Start ----
   fill();
   document.querySelectorAll("table.sortable").forEach(sortable);
   document.querySelectorAll("table.confusion").forEach(confusion);
@@ -393,8 +394,8 @@
     if (button) show(found.indexOf(Number(button.dataset.position)));
   });
   document.addEventListener("click", (event) => {
-    const button = event.target.closest("button[data-ask]");
-    if (button) ask(JSON.parse(button.dataset.ask), Number(button.dataset.matches));
+    const button = event.target.closest("button[data-query]");
+    if (button) query(JSON.parse(button.dataset.query), Number(button.dataset.matches));
   });
   document.getElementById("previous").addEventListener("click", () => step(-1));
   document.getElementById("next").addEventListener("click", () => step(1));

@@ -1,0 +1,1 @@
+"""Random augmentation of training images, for whole batches on any device."""

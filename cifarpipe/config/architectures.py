@@ -1,0 +1,73 @@
+"""The keys of each architecture, beside those of its recipe; `arch` tells them apart.
+
+A new architecture needs a class here and a place in `ModelEntry`. The keys are the arguments of the
+network's constructor.
+"""
+
+from typing import Annotated, Literal, TypeAlias, get_args
+
+from pydantic import Field, PositiveInt, model_validator
+
+from cifarpipe.config.recipes import Recipe
+from cifarpipe.config.sections import OFF_IF_ABSENT, Fraction
+
+
+class ViT(Recipe):
+    """Vision transformer whose linear layers are 1 × 1 convolutions."""
+
+    arch: Literal["vit"]
+    patch: PositiveInt
+    """Side of a patch, in pixels."""
+    dim: PositiveInt
+    depth: PositiveInt
+    heads: PositiveInt
+    head_dim: PositiveInt
+    mlp_dim: PositiveInt
+    pool: Literal["class", "mean"]
+    """What the head reads: a class token, or the mean of the patch tokens."""
+    dropout: Annotated[Fraction | None, OFF_IF_ABSENT] = None
+
+    @model_validator(mode="after")
+    def _heads_divide_dim(self) -> "ViT":
+        if self.dim % self.heads:
+            raise ValueError(
+                f"`dim` {self.dim} is not divisible by `heads` {self.heads}; "
+                f"allowed: a multiple, e.g. {self.dim - self.dim % self.heads + self.heads}"
+            )
+        return self
+
+
+class ConvMixer(Recipe):
+    """ConvMixer."""
+
+    arch: Literal["convmixer"]
+    patch: PositiveInt
+    dim: PositiveInt
+    depth: PositiveInt
+    kernel: PositiveInt
+
+    @model_validator(mode="after")
+    def _kernel_is_odd(self) -> "ConvMixer":
+        if self.kernel % 2 == 0:
+            raise ValueError(f"`kernel` {self.kernel} is even; allowed: 1, 3, 5, 7 …")
+        return self
+
+
+class ResNet18LN(Recipe):
+    """ResNet-18 with layer norm, GroupNorm(1, C), in place of every batch norm."""
+
+    arch: Literal["resnet18_ln"]
+    width: Annotated[int, Field(ge=16)]
+    """Channels of the first stage; each later stage doubles them.
+
+    Below 16, PyTorch 2.15 on a CPU writes past the weight gradient of a strided 1 × 1 convolution
+    (channels last, threads that do not divide the batch), and the process dies.
+    """
+    strides: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = Field(strict=False)
+    """Of the four stages."""
+
+
+ModelEntry: TypeAlias = Annotated[ViT | ConvMixer | ResNet18LN, Field(discriminator="arch")]
+ARCHITECTURES: tuple[type[Recipe], ...] = get_args(get_args(ModelEntry)[0])
+# Architectures that `gradcam.method` may explain by attention.
+WITH_ATTENTION = ("vit",)

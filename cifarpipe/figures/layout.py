@@ -1,0 +1,83 @@
+"""Lay out figures of images in inches, and save them reproducibly."""
+
+import warnings
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cifarpipe.store.outputs import atomic_path
+
+DPI = 100
+GAP = 0.1
+CAPTION = 0.36  # space for two lines above an image, inches
+LONGEST_NAME = 18
+BAR = 0.95  # space for a colour bar, inches
+MIN_WIDTH = 6.5  # for the title, inches
+
+mpl.rcParams.update({"font.size": 9, "text.parse_math": False})  # a class name may contain a $
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG whose bytes depend on the figure alone."""
+    with atomic_path(path) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn instead
+        figure.savefig(partial, dpi=DPI, metadata={"Software": None})
+
+
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return an empty figure and axes over all of it, in inches from the top left."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+    return figure, axes
+
+
+def lay_out(
+    count: int, columns: int, images: int, side: float, title: str
+) -> tuple[Figure, Axes, list[tuple[float, float]]]:
+    """Lay out tiles in rows under a title, with space for colour bars.
+
+    Args:
+        count: Number of tiles.
+        columns: Tiles per row.
+        images: Images per tile.
+        side: Of an image, in inches.
+        title: May have several lines.
+
+    Returns:
+        The figure, its axes in inches, and the top left corner of each tile's first image.
+    """
+    head = 0.15 + 0.22 * len(title.splitlines())
+    wide = images * side + (images - 1) * GAP / 2 + GAP
+    tall = side + CAPTION + GAP
+    lines = max(1, -(-count // columns))
+    width = max(columns * wide + GAP + (BAR if images > 1 else 0), MIN_WIDTH)
+    height = head + lines * tall
+    figure, axes = canvas(width, height)
+    axes.text(GAP, 0.1, title, va="top", size=10)
+    if not count:
+        axes.text(GAP, head + 0.1, "None.", va="top")
+    places = [
+        (GAP + (i % columns) * wide, head + CAPTION + (i // columns) * tall) for i in range(count)
+    ]
+    return figure, axes, places
+
+
+def place(axes: Axes, image: NDArray[np.uint8], x: float, y: float, side: float) -> None:
+    """Draw an image `[H, W, 3]` with its top left corner at x, y; each pixel is a square."""
+    axes.imshow(image, extent=(x, x + side, y + side, y), interpolation="nearest", aspect="auto")
+
+
+def caption(axes: Axes, x: float, y: float, text: str) -> None:
+    """Write up to two lines above the image at x, y."""
+    axes.text(x, y - 0.05, text, va="bottom", size=7.5, linespacing=1.15)
+
+
+def short(name: str) -> str:
+    """Shorten a name that would overlap the next image."""
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"

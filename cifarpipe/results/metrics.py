@@ -1,0 +1,78 @@
+"""Metrics of a model as a table: a value, its interval, and what uninformative baselines score."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TextIO, TypeAlias
+
+import pandas as pd
+
+PLACES = 4  # decimal places
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured value and what belongs to it; None where there is no such thing."""
+
+    value: float | int | str
+    low: float | None = None
+    """Lower end of the 95% interval."""
+    high: float | None = None
+    random: float | None = None
+    """The same metric of random maps."""
+    centre: float | None = None
+    """The same metric of maps that always mark the image's centre."""
+    images: int | None = None
+    """Images it was measured on, where these are not all."""
+
+    @property
+    def number(self) -> float:
+        """The value of a metric that is a number."""
+        assert not isinstance(self.value, str)
+        return self.value
+
+
+Metrics: TypeAlias = dict[str, Metric]
+COLUMNS = ("metric", *(field.name for field in fields(Metric)))
+
+
+def rounded(value: float, **belonging: float) -> Metric:
+    """Return a metric rounded to `PLACES`; ends of an interval that are not finite are left out.
+
+    Args:
+        value: A finite number.
+        **belonging: Other fields of `Metric`.
+    """
+    finite: dict[str, Any] = {
+        key: round(each, PLACES) for key, each in belonging.items() if math.isfinite(each)
+    }
+    return replace(Metric(round(value, PLACES)), **finite)
+
+
+def metrics_table(metrics: Mapping[str, Metric]) -> pd.DataFrame:
+    """Return a row per metric: columns `COLUMNS`, as text; an empty cell means None."""
+    rows = [
+        {"metric": name} | {key: "" if v is None else str(v) for key, v in asdict(metric).items()}
+        for name, metric in metrics.items()
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def read_metrics(path: Path | TextIO) -> Metrics:
+    """Read what `metrics_table` returned, written as CSV."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    metrics = {}
+    for row in table.to_dict("records"):
+        given: dict[str, Any] = {str(key): _parse(text) for key, text in row.items() if text}
+        metrics[str(row["metric"])] = Metric(**{k: v for k, v in given.items() if k != "metric"})
+    return metrics
+
+
+def _parse(text: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

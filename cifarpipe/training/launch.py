@@ -1,0 +1,138 @@
+"""Start a training on the devices it asks for: one process here, or several under torchrun."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from cifarpipe.config.command import USER_ERROR
+from cifarpipe.config.errors import UserError
+from cifarpipe.networks.devices import pick_device
+from cifarpipe.training.distributed import World
+from cifarpipe.training.gpus import claimed_gpus
+from cifarpipe.training.resume import locked
+
+Work = Callable[[World, torch.device], None]
+
+
+def run_on_devices(work: Work, count: int, *, name: str, module: str, states: Path) -> None:
+    """Run `work` on `count` devices: in this process, or once in each of `count` processes.
+
+    Waits until so many GPUs are free of other trainings. Called again in a process that it has
+    started, it runs `work` there.
+
+    Args:
+        work: Trains and writes; gets this process's rank and device.
+        count: GPUs, or processes on the CPU if there is no GPU.
+        name: Of the model.
+        module: The stage, started as `python -m module name` in each process.
+        states: Folder of the model's resume states; no two trainings may use it at a time.
+
+    Raises:
+        UserError: There are fewer devices, or the model is being trained already.
+        SystemExit: A process failed; with its exit code.
+    """
+    check_devices(count)
+    if is_launched():
+        with joined() as (world, device):
+            work(world, device)
+        return
+    with claimed_gpus(count, name) as gpus:
+        if count == 1:
+            work(World(), pick_device(gpus[0]))
+            return
+        with locked(states, name):
+            pass  # refuse here, or every process would
+        launch(gpus, module, name)
+
+
+def check_devices(count: int) -> None:
+    """Check that there are `count` GPUs, or CPU cores if there is no GPU.
+
+    Raises:
+        UserError: There are fewer.
+    """
+    gpus = torch.cuda.device_count()
+    available = gpus or cores()
+    if count > available:
+        raise UserError(
+            f"train.devices is {count}, and this machine has {available} "
+            f"{'GPU' if gpus else 'CPU core'}{'s' if available > 1 else ''}.\n"
+            f"Allowed: 1 to {available}."
+        )
+
+
+def cores() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def is_launched() -> bool:
+    """Return whether torchrun started this process."""
+    return "LOCAL_RANK" in os.environ
+
+
+@contextmanager
+def joined() -> Iterator[tuple[World, torch.device]]:
+    """Join the process group that torchrun set up; yield this process's rank and device.
+
+    Every process raises a `UserError`; only the main one prints it.
+    """
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    device = pick_device(int(os.environ["LOCAL_RANK"]))
+    if device.type == "cpu":
+        torch.set_num_threads(max(1, cores() // size))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    world = World(rank, size)
+    try:
+        yield world, device
+    except UserError:
+        if world.is_main:
+            raise
+        raise SystemExit(USER_ERROR) from None
+    finally:
+        dist.destroy_process_group()
+
+
+def launch(gpus: Sequence[int], module: str, *arguments: str) -> None:
+    """Run `python -m module arguments` in several processes under torchrun, and wait for them.
+
+    Args:
+        gpus: The GPU of each process; without GPUs, as many processes on the CPU.
+        module: The module to run.
+        *arguments: Its arguments.
+
+    Raises:
+        SystemExit: A process failed, with its exit code; or a signal stopped all of them.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = visible.split(",") if visible else [str(gpu) for gpu in range(max(gpus) + 1)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[gpu] for gpu in gpus)
+    # A process that fails has printed why; torchrun's own report adds nothing.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=len(gpus),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=str(os.getpid()),
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", module, *arguments)
+    except SignalException as stopped:
+        raise SystemExit(128 + stopped.sigval) from None
+    except ChildFailedError as error:
+        codes = [failure.exitcode for failure in error.failures.values()]
+        raise SystemExit(max(codes) if max(codes) > 0 else 1) from None

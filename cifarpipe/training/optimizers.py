@@ -1,0 +1,102 @@
+"""The optimizer of a recipe, and which parameters it treats in which way."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cifarpipe.config.recipes import SGD, Recipe
+from cifarpipe.config.recipes import Muon as MuonOptions
+from cifarpipe.training.muon import Muon
+
+
+class CombinedOptimizer:
+    """Several optimizers of different parameters, with the interface of one."""
+
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        self.optimizers = optimizers
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all optimizers."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def zero_grad(self) -> None:
+        """Reset all gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def step(self) -> None:
+        """Update all parameters."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of each optimizer."""
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for optimizer, its_state in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(its_state)
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | CombinedOptimizer:
+    """Return the recipe's optimizer of all parameters; the loop sets its learning rate."""
+    options = recipe.optimizer
+    groups = parameter_groups(model, options.weight_decay, options.decay_on)
+    if isinstance(options, SGD):
+        return torch.optim.SGD(
+            groups, lr=0.0, momentum=options.momentum, nesterov=options.nesterov, fused=True
+        )
+    if isinstance(options, MuonOptions):
+        hidden = hidden_kernels(model)
+        muon = Muon(
+            [{"params": kernels, "stacked": stacked} for stacked, kernels in hidden.items()],
+            momentum=options.momentum,
+            nesterov=options.nesterov,
+            weight_decay=options.weight_decay,
+        )
+        taken = {id(kernel) for kernels in hidden.values() for kernel in kernels}
+        for group in groups:
+            group["params"] = [each for each in group["params"] if id(each) not in taken]
+        groups = [group for group in groups if group["params"]]
+        return CombinedOptimizer(muon, torch.optim.AdamW(groups, betas=options.betas, fused=True))
+    return torch.optim.AdamW(groups, betas=options.betas, fused=True)
+
+
+def hidden_kernels(model: nn.Module) -> dict[int, list[Tensor]]:
+    """Return the kernels of all layers but the first and the last, without grouped convolutions.
+
+    Layers come in the order in which the model registers them.
+
+    Returns:
+        Kernels by the number of maps stacked in each: the layer's `stacked`, by default 1.
+    """
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    kernels: dict[int, list[Tensor]] = {}
+    for layer in layers[1:-1]:
+        if not (isinstance(layer, nn.Conv2d) and layer.groups > 1):
+            kernels.setdefault(getattr(layer, "stacked", 1), []).append(layer.weight)
+    return kernels
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, decay_on: str) -> list[dict[str, Any]]:
+    """Split the parameters into those with and those without weight decay.
+
+    With `decay_on: weights` only the kernels of convolutions and linear layers decay; biases, norms
+    and parameters of no layer (class token, positions) do not.
+    """
+    kernels = {
+        id(module.weight) for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        decays = decay_on == "all" or id(parameter) in kernels
+        (decayed if decays else spared).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

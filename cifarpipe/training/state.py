@@ -1,0 +1,107 @@
+"""The state of a run: everything that changes from epoch to epoch."""
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from cifarpipe.config.recipes import Recipe
+from cifarpipe.training.averaging import AveragedNetwork
+from cifarpipe.training.optimizers import make_optimizer
+from cifarpipe.training.schedules import PlateauFactor
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of the history: losses in nats, the learning rate at the epoch's end."""
+
+    epoch: int
+    train_loss: float
+    train_acc: float
+    val_loss: float
+    val_acc: float
+    lr: float
+    seconds: float
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The best epoch has the highest: by accuracy, and among equals by low loss."""
+        return self.val_acc, -self.val_loss
+
+    def log_line(self, model: str) -> str:
+        """Return the row as a line of the log."""
+        return (
+            f"{model}: Epoch: {self.epoch} | Train Acc: {self.train_acc:.4f}, "
+            f"Val Acc: {self.val_acc:.4f}, Time: {self.seconds:.1f}, lr: {self.lr:.6f}"
+        )
+
+
+class TrainingState:
+    """Network, optimizer, history and the weights kept so far: what a killed run resumes from."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        self.model = model
+        self.optimizer = make_optimizer(model, recipe)
+        self.plateau = PlateauFactor(recipe.plateau) if recipe.plateau else None
+        self.averaged = AveragedNetwork(model, recipe.ema) if recipe.ema else None
+        self.rows: list[Epoch] = []
+        self.kept_weights: dict[str, Tensor] = {}
+        self.kept_epoch = 0
+
+    @property
+    def candidate(self) -> nn.Module:
+        """The network that is validated and may be kept: the averaged one if there is one."""
+        return self.averaged.module if self.averaged else self.model
+
+    @property
+    def kept(self) -> Epoch:
+        """The history's row of the kept weights."""
+        return self.rows[self.kept_epoch - 1]
+
+    def finish_epoch(self, row: Epoch, keep: str) -> None:
+        """Record a finished epoch and keep its weights if they are the ones to keep.
+
+        Args:
+            row: Its row of the history.
+            keep: `best` on validation or `last`.
+        """
+        if keep == "last" or not self.rows or row.rank > self.kept.rank:
+            self.kept_epoch = row.epoch
+            weights = self.candidate.state_dict()
+            self.kept_weights = {name: tensor.cpu().clone() for name, tensor in weights.items()}
+        self.rows.append(row)
+        if self.plateau:
+            self.plateau.update(row.val_loss)
+
+    def history(self) -> "pd.DataFrame":
+        """Return a row per epoch: the fields of `Epoch`, and `kept`, 1 for the kept epoch."""
+        import pandas as pd  # slow to import, and the first batch need not wait for it
+
+        rows = [asdict(row) | {"kept": int(row.epoch == self.kept_epoch)} for row in self.rows]
+        return pd.DataFrame(rows)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything, as values that `torch.save` can write."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "plateau": self.plateau and self.plateau.state_dict(),
+            "averaged": self.averaged and self.averaged.state_dict(),
+            "rows": [asdict(row) for row in self.rows],
+            "kept_weights": self.kept_weights,
+            "kept_epoch": self.kept_epoch,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.plateau:
+            self.plateau.load_state_dict(state["plateau"])
+        if self.averaged:
+            self.averaged.load_state_dict(state["averaged"])
+        self.rows = [Epoch(**row) for row in state["rows"]]
+        self.kept_weights, self.kept_epoch = state["kept_weights"], state["kept_epoch"]

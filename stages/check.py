@@ -1,0 +1,22 @@
+"""Validate params.yaml, and notice changes of the raw images, before any other stage runs.
+
+Reads all of params.yaml and the raw images of `data.folder`; writes data/source.json, which changes
+only when these images do. DVC runs this stage every time.
+"""
+
+from cifarpipe.config.command import run
+
+
+def main() -> None:
+    """Validate params.yaml and compare the raw images with those of the last run."""
+    from cifarpipe.config.reader import load_params
+
+    params = load_params()
+
+    from cifarpipe.data.watch import update_source
+
+    update_source(params.data.source, params.data.folder)
+
+
+if __name__ == "__main__":
+    run(main)

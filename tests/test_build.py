@@ -1,0 +1,37 @@
+"""Building a network from its keys in params.yaml."""
+
+import pytest
+import torch
+
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import Params
+from cifarpipe.models.build import build_model
+from cifarpipe.models.convmixer import ConvMixer
+from cifarpipe.models.resnet18_ln import ResNet18LN
+from cifarpipe.models.vit import ViT
+
+KINDS = {"vit": ViT, "convmixer": ConvMixer, "resnet18_ln": ResNet18LN}
+
+
+@pytest.mark.parametrize("arch", KINDS)
+def test_architecture_names_the_network(arch: str, demo_params: Params) -> None:
+    architecture = demo_params.models[arch].architecture
+    model = build_model(architecture, num_classes=7, image_size=16)
+    assert type(model) is KINDS[arch]
+    assert model(torch.randn(2, 3, 16, 16)).shape == (2, 7)
+    assert architecture["arch"] == arch  # the mapping is not changed
+
+
+def test_keys_reach_the_constructor(demo_params: Params) -> None:
+    vit = demo_params.models["vit"].model_copy(update={"dropout": 0.25, "pool": "mean", "depth": 5})
+    model = build_model(vit.architecture, num_classes=7, image_size=16)
+    assert len(model.blocks) == 5
+    assert model.class_token is None
+    assert model.dropout.p == 0.25
+
+
+@pytest.mark.parametrize("arch", ["vit", "convmixer"])
+def test_indivisible_image_size_is_a_user_error(arch: str, demo_params: Params) -> None:
+    architecture = demo_params.models[arch].architecture | {"patch": 4}
+    with pytest.raises(UserError, match=r"patch 4 does not divide the image size 30"):
+        build_model(architecture, num_classes=10, image_size=30)

@@ -1,0 +1,233 @@
+"""Maps drawn over images: one scale for maps that are compared, and colour only for evidence."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from cifarpipe.figures.explanations import draw_explanations, draw_predictions
+from cifarpipe.results.maps import Explanations
+from tests.support.figure_inputs import (
+    ODD_CLASSES,
+    assert_equal_bytes,
+    close_to,
+    decode,
+    make_images,
+    make_rows,
+    places,
+    plain,
+    texts,
+)
+
+GREY = 120
+NO_EVIDENCE = "no positive\nevidence"
+
+
+def colour(colours: str, position: float) -> np.ndarray:
+    """Return a colour map's colour at 0 to 1, as bytes."""
+    return np.array(mpl.colormaps[colours](position)[:3]) * 255
+
+
+def explained(
+    predicted: np.ndarray,
+    true: np.ndarray,
+    *,
+    rows: pd.DataFrame | None = None,
+    images: np.ndarray | None = None,
+    opacity: float = 0.6,
+    method: str = "gradcam",
+) -> Figure:
+    """Draw maps `[N, h, w]`, by default over grey images with errors."""
+    count = len(predicted)
+    return draw_explanations(
+        plain(*[(GREY, GREY, GREY)] * count) if images is None else images,
+        make_rows(count) if rows is None else rows,
+        Explanations(method, np.arange(count), predicted, true),
+        opacity=opacity,
+        title="title",
+    )
+
+
+def random_explanations(count: int = 4) -> Figure:
+    maps = np.random.default_rng(1).normal(size=(2, count, 8, 8)).astype(np.float32)
+    maps[:, :1] -= 100  # the first has no evidence for either class
+    return explained(maps[0], maps[1], images=make_images(count))
+
+
+def predicted(maps: np.ndarray, image: np.ndarray | None = None, opacity: float = 0.6) -> Figure:
+    """Draw the maps of an image's most probable classes."""
+    return draw_predictions(
+        make_images(1)[0] if image is None else image,
+        "photo.png",
+        ["cat", "dog", *ODD_CLASSES],
+        np.array([0.7, 0.2, 0.05, 0.03, 0.01, 0.01]),
+        maps,
+        opacity=opacity,
+        title="title",
+    )
+
+
+def random_predictions() -> Figure:
+    return predicted(np.random.default_rng(1).normal(size=(3, 8, 8)).astype(np.float32))
+
+
+@pytest.mark.parametrize("draw", [random_explanations, random_predictions])
+def test_equal_maps_give_equal_bytes(draw: Callable[[], Figure], tmp_path: Path) -> None:
+    assert_equal_bytes(draw, tmp_path)
+
+
+# Maps of the predicted and the true class.
+
+
+def test_both_maps_share_one_scale(tmp_path: Path) -> None:
+    """Evidence of 2 and of 1 gives full colour and half of it."""
+    maps = np.full((2, 1, 2, 2), 2.0, np.float32)
+    maps[1] = 1.0
+    pixels = decode(explained(maps[0], maps[1]), tmp_path)
+    original = places(pixels, (GREY, GREY, GREY))
+    assert len(original) >= 140**2
+    lefts = [original[:, 1].min()]
+    for strength in (1.0, 0.5):
+        opacity = 0.6 * strength
+        found = close_to(pixels, opacity * colour("inferno", strength) + (1 - opacity) * GREY)
+        assert len(found) >= 130**2
+        lefts.append(found[:, 1].min())
+    assert lefts == sorted(lefts)  # image, predicted class, true class
+
+
+@pytest.mark.parametrize("level", [0.0, -3.0])
+def test_map_without_evidence_says_so(level: float, tmp_path: Path) -> None:
+    maps = np.full((2, 1, 2, 2), level, np.float32)
+    maps[0] = 5.0
+    figure = explained(maps[0], maps[1])
+    assert texts(figure).count(NO_EVIDENCE) == 1
+    pixels = decode(figure, tmp_path)
+    assert len(places(pixels, (GREY // 2,) * 3)) > 100**2  # darkened, not coloured
+    neither = explained(maps[1], maps[1])
+    assert texts(neither).count(NO_EVIDENCE) == 2
+    decode(neither, tmp_path)
+
+
+def test_evidence_against_a_class_has_no_colour(tmp_path: Path) -> None:
+    """The left half is evidence for the class, the right half against it."""
+    maps = np.full((1, 8, 8), -1.0, np.float32)
+    maps[:, :, :4] = 1.0
+    pixels = decode(explained(maps, maps, opacity=1.0), tmp_path)
+    assert len(close_to(pixels, colour("inferno", 1.0))) > 2 * 40 * 130
+    unchanged = places(pixels, (GREY, GREY, GREY))
+    assert len(unchanged) > 145**2 + 2 * 40 * 130  # the image and two right halves
+
+
+def test_difference_has_a_colour_for_each_class(tmp_path: Path) -> None:
+    maps = np.ones((2, 1, 2, 3), np.float32)
+    maps[0, :, :, 0] = 3.0  # the left third: evidence for the predicted class
+    maps[1, :, :, 2] = 2.0  # the right third: half as much for the true class
+    pixels = decode(explained(maps[0], maps[1], opacity=1.0), tmp_path)
+    lefts = []
+    for strength in (1.0, -0.5):
+        full = colour("PuOr", (strength + 1) / 2)
+        found = close_to(pixels, full * abs(strength) + GREY * (1 - abs(strength)))
+        assert len(found) > 15 * 130
+        lefts.append(np.median(found[:, 1]))
+    assert lefts[0] < lefts[1]
+    purple, orange = colour("PuOr", 1.0), colour("PuOr", 0.0)
+    assert purple[2] > purple[1]
+    assert orange[0] > orange[2]
+
+
+def test_captions_name_classes_and_grid() -> None:
+    maps = np.ones((1, 8, 9), np.float32)
+    shown = texts(explained(maps, maps, rows=make_rows(1, ["cat", "dog"])))
+    assert "evidence for the class, in a grid of 8 × 9" in shown[0]
+    assert "share one scale" in shown[0]
+    assert "purple is evidence for the predicted class, orange for the true one" in shown[0]
+    assert shown[1:] == [
+        "#0\ntrue: cat",
+        "predicted:\ndog (0.50)",
+        "true:\ncat (0.30)",
+        "predicted − true",
+    ]
+
+
+def test_correct_predictions_have_one_map() -> None:
+    rows = make_rows(2, ["cat", "dog"]).assign(predicted=["cat", "dog"])
+    maps = np.ones((2, 8, 8), np.float32)
+    shown = texts(explained(maps, maps, rows=rows))
+    assert "Difference" not in shown[0]
+    assert len([text for text in shown if text.startswith("predicted:")]) == 2
+    assert not [text for text in shown if text.startswith(("true:", "predicted −"))]
+
+
+def test_class_agnostic_map_names_no_class() -> None:
+    maps = np.ones((1, 8, 9), np.float32)
+    rows = make_rows(1, ["cat", "dog"])
+    shown = texts(explained(maps, maps, rows=rows, method="attention_rollout"))
+    assert "importance, for any class, in a grid of 8 × 9" in shown[0]
+    assert "evidence" not in shown[0]
+    assert shown[1:] == ["#0\ntrue: cat", "any class; predicted:\ndog (0.50)"]
+
+
+def test_no_explanations_say_none(tmp_path: Path) -> None:
+    maps = np.empty((0, 1, 1), np.float32)
+    figure = explained(maps, maps, images=make_images(0))
+    assert texts(figure) == ["title", "None."]
+    assert decode(figure, tmp_path).shape[1] >= 600
+
+
+# Maps of the most probable classes.
+
+
+def test_all_classes_share_one_scale(tmp_path: Path) -> None:
+    """Evidence of 3, 1.5 and 0, each in a lower left quarter of 4 × 4 cells."""
+    maps = np.zeros((3, 4, 4), np.float32)
+    maps[:, 2:, :2] = np.array([3.0, 1.5, 0.0])[:, None, None]
+    original = (GREY + 10, GREY, GREY - 10)
+    figure = predicted(maps, plain(original)[0], opacity=0.8)
+    pixels = decode(figure, tmp_path).astype(int)
+    top, left = places(pixels, original).min(axis=0)
+    side, step = 220, 225  # 2.2 and 2.25 inches
+    assert (pixels[top + 5 : top + side - 5, left + 5 : left + side - 5] == original).all()
+
+    def outer_cell(tile: int) -> np.ndarray:
+        return pixels[top + 190, left + tile * step + 40]
+
+    for tile, strength in ((1, 1.0), (2, 0.5)):
+        opacity = 0.8 * strength
+        expected = opacity * colour("inferno", strength) + (1 - opacity) * GREY
+        np.testing.assert_allclose(outer_cell(tile), expected, atol=2)
+    np.testing.assert_allclose(outer_cell(4), 0.8 * colour("PuOr", 1.0) + 0.2 * GREY, atol=2)
+    shown = texts(figure)
+    assert shown.count(NO_EVIDENCE) == 1  # of the third class
+    assert [text for text in shown[1:] if text != NO_EVIDENCE] == [
+        "photo.png\nas the network sees it: 8 × 8",
+        "1. cat\nprobability 0.7000",
+        "2. dog\nprobability 0.2000",
+        "3. $\\frac{\nprobability 0.0500",
+        "cat −\ndog",
+    ]
+    assert "on one scale for all maps; their grid is 4 × 4" in shown[0]
+    assert [bar.get_yticklabels()[1].get_text() for bar in figure.axes[1:]] == ["most", "first"]
+
+
+def test_lines_separate_the_cells_of_maps() -> None:
+    maps = np.zeros((2, 3, 4), np.float32)
+    maps[0, 0, 0] = 1
+    lines = predicted(maps, plain((0, 0, 0))[0]).axes[0].collections
+    assert sorted(len(part.get_segments()) for part in lines) == [2, 2, 2, 3, 3, 3]
+
+
+def test_no_evidence_is_said_for_every_class(tmp_path: Path) -> None:
+    figure = predicted(np.full((3, 2, 2), -1, np.float32))
+    assert texts(figure).count(NO_EVIDENCE) == 3
+    decode(figure, tmp_path)
+
+
+def test_single_map_is_class_agnostic() -> None:
+    figure = predicted(np.ones((1, 8, 8), np.float32))
+    assert texts(figure)[1:] == ["photo.png\nas the network sees it: 32 × 32", "any class"]
+    assert "importance, for any class" in texts(figure)[0]
+    assert len(figure.axes) == 2  # one colour bar

@@ -1,0 +1,163 @@
+"""The optimizer of a recipe: its kind and options, and which parameters it gets."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from cifarpipe.config.reader import load_params
+from cifarpipe.config.recipes import Muon as MuonOptions
+from cifarpipe.config.schema import ModelEntry, Params
+from cifarpipe.models.build import build_model
+from cifarpipe.training.optimizers import (
+    CombinedOptimizer,
+    hidden_kernels,
+    make_optimizer,
+    parameter_groups,
+)
+
+EVERY_MODEL = pytest.mark.parametrize("name", load_params("params.demo.yaml").models)
+
+
+def build(entry: ModelEntry) -> nn.Module:
+    return build_model(entry.architecture, num_classes=10, image_size=32)
+
+
+def with_optimizer(entry: ModelEntry, **options: object) -> ModelEntry:
+    return entry.model_copy(update={"optimizer": entry.optimizer.model_copy(update=options)})
+
+
+def with_muon(params: Params, decay_on: str = "weights") -> ModelEntry:
+    options = MuonOptions(
+        name="muon",
+        momentum=0.9,
+        nesterov=True,
+        betas=(0.8, 0.99),
+        weight_decay=0.2,
+        decay_on=decay_on,
+    )
+    return params.models["vit"].model_copy(update={"optimizer": options})
+
+
+@EVERY_MODEL
+def test_only_kernels_decay(name: str, demo_params: Params) -> None:
+    model = build(demo_params.models[name])
+    decayed, spared = parameter_groups(model, 0.05, "weights")
+    assert decayed["weight_decay"] == 0.05
+    assert spared["weight_decay"] == 0.0
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    decayed_names = {names[id(parameter)] for parameter in decayed["params"]}
+    spared_names = {names[id(parameter)] for parameter in spared["params"]}
+    assert len(decayed["params"]) + len(spared["params"]) == len(names)
+    assert decayed_names | spared_names == set(names.values())
+    kernels = {key for key, value in model.named_parameters() if value.ndim >= 2}
+    assert decayed_names == kernels - {"class_token", "positions"}
+
+
+def test_all_parameters_decay_on_request() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    (group,) = parameter_groups(model, 0.05, "all")
+    assert group["weight_decay"] == 0.05
+    assert len(group["params"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("vit", torch.optim.AdamW), ("resnet18_ln", torch.optim.SGD)]
+)
+def test_recipe_names_the_optimizer(name: str, kind: type, demo_params: Params) -> None:
+    entry = demo_params.models[name]
+    assert type(make_optimizer(build(entry), entry)) is kind
+
+
+def test_adamw_has_the_options_of_the_recipe(demo_params: Params) -> None:
+    entry = with_optimizer(
+        demo_params.models["vit"], betas=(0.7, 0.8), weight_decay=0.25, decay_on="all"
+    )
+    (group,) = make_optimizer(nn.Linear(2, 2), entry).param_groups
+    assert (group["betas"], group["weight_decay"]) == ((0.7, 0.8), 0.25)
+    assert len(group["params"]) == 2
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_has_the_options_of_the_recipe(nesterov: bool, demo_params: Params) -> None:
+    entry = with_optimizer(
+        demo_params.models["resnet18_ln"],
+        momentum=0.7,
+        nesterov=nesterov,
+        weight_decay=0.25,
+        decay_on="weights",
+    )
+    decayed, spared = make_optimizer(nn.Linear(2, 2), entry).param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.25, 0.0)
+    for group in (decayed, spared):
+        assert (group["momentum"], group["nesterov"], group["lr"]) == (0.7, nesterov, 0.0)
+
+
+OUTER_LAYERS = {
+    "vit": {"patch_embedding.weight", "head.weight"},
+    "convmixer": {"stem.0.weight", "head.weight"},
+    "resnet18_ln": {"stem.0.weight", "head.weight"},
+}
+
+
+@EVERY_MODEL
+def test_hidden_kernels_exclude_outer_and_depthwise_layers(name: str, demo_params: Params) -> None:
+    entry = demo_params.models[name]
+    model = build(entry)
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    found = hidden_kernels(model)
+    hidden = {names[id(kernel)] for kernels in found.values() for kernel in kernels}
+    stacked = {names[id(kernel)] for kernel in found.get(3, [])}
+    assert stacked == {name for name in names.values() if name.endswith("to_qkv.weight")}
+    kernels = {
+        key: value
+        for key, value in model.named_parameters()
+        if key.endswith("weight") and value.ndim > 1
+    }
+    others = set(kernels) - hidden
+    depthwise = {key for key in others if entry.arch == "convmixer" and kernels[key].shape[1] == 1}
+    assert len(depthwise) == (entry.depth if entry.arch == "convmixer" else 0)
+    assert others - depthwise == OUTER_LAYERS[entry.arch]
+
+
+def test_muon_and_adamw_share_all_parameters(demo_params: Params) -> None:
+    entry = with_muon(demo_params)
+    model = build(entry)
+    optimizer = make_optimizer(model, entry)
+    assert isinstance(optimizer, CombinedOptimizer)
+    *hidden, decayed, spared = optimizer.param_groups
+    assert sorted(group["stacked"] for group in hidden) == [1, 3]
+    for group in hidden:
+        options = group["momentum"], group["nesterov"], group["weight_decay"]
+        assert options == (0.9, True, 0.2)
+    assert (decayed["betas"], decayed["weight_decay"]) == ((0.8, 0.99), 0.2)
+    assert spared["weight_decay"] == 0.0
+    held = [id(each) for group in optimizer.param_groups for each in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+    assert len(decayed["params"]) == 2  # the first and the last layer
+
+
+def test_combined_optimizer_is_restored_exactly(demo_params: Params) -> None:
+    entry = with_muon(demo_params, decay_on="all")
+    torch.manual_seed(0)
+    model = build(entry)
+    images = torch.randn(4, 3, 32, 32)
+
+    def train(network: nn.Module, optimizer: CombinedOptimizer, steps: int) -> None:
+        for _ in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.01
+            optimizer.zero_grad()
+            network(images).square().mean().backward()
+            optimizer.step()
+
+    first = make_optimizer(model, entry)
+    train(model, first, 2)
+    copied = copy.deepcopy(model)
+    second = make_optimizer(copied, entry)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    train(model, first, 2)
+    train(copied, second, 2)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, copied.state_dict()[name]), name

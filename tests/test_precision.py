@@ -1,0 +1,136 @@
+"""Precision: the choice of bf16 or fp32, and the layers adapted to it."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import Params
+from cifarpipe.models.build import build_model
+from cifarpipe.models.vit import DotProductAttention
+from cifarpipe.networks import precision as module
+from cifarpipe.networks.precision import Float32Conv2d, adapt_layers, autocast, pick_precision
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+ARCHITECTURES = pytest.mark.parametrize("name", ["vit", "convmixer", "resnet18_ln"])
+
+
+def build(params: Params, name: str) -> nn.Module:
+    torch.manual_seed(0)
+    architecture = params.models[name].architecture
+    return build_model(architecture, num_classes=10, image_size=32).eval()
+
+
+def kinds(model: nn.Module) -> list[type]:
+    return [type(layer) for layer in model.modules()]
+
+
+@ARCHITECTURES
+def test_adapted_network_keeps_its_parameters(name: str, demo_params: Params) -> None:
+    model = build(demo_params, name)
+    before = dict(model.named_parameters()), list(model.state_dict())
+    adapt_layers(model, CPU, "bf16")
+    after = dict(model.named_parameters())
+    assert list(model.state_dict()) == before[1]
+    assert list(after) == list(before[0])
+    assert all(after[key] is parameter for key, parameter in before[0].items())
+    assert not any(layer.training for layer in model.modules())
+
+
+@ARCHITECTURES
+def test_adapted_network_computes_the_same_in_fp32(name: str, demo_params: Params) -> None:
+    model = build(demo_params, name)
+    for parameter in model.parameters():  # large enough that attention is not uniform
+        nn.init.normal_(parameter, std=0.1)
+    adapted = copy.deepcopy(model)
+    adapt_layers(adapted, CPU, "bf16")
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(adapted(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@ARCHITECTURES
+@pytest.mark.parametrize(("device", "precision"), [(CPU, "fp32"), (GPU, "bf16"), (GPU, "fp32")])
+def test_only_bf16_on_cpu_is_adapted(
+    name: str, device: torch.device, precision: str, demo_params: Params
+) -> None:
+    model = build(demo_params, name)
+    before = kinds(model)
+    adapt_layers(model, device, precision)
+    assert kinds(model) == before
+    assert not any(getattr(layer, "explicit", False) for layer in model.modules())
+
+
+def test_bf16_on_cpu_replaces_depthwise_convolutions(demo_params: Params) -> None:
+    model = build(demo_params, "convmixer")
+    adapt_layers(model, CPU, "bf16")
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            assert (type(layer) is Float32Conv2d) == (layer.groups > 1)
+    assert kinds(model).count(Float32Conv2d) == demo_params.models["convmixer"].depth
+
+
+def test_bf16_on_cpu_uses_explicit_attention(demo_params: Params) -> None:
+    model = build(demo_params, "vit")
+    adapt_layers(model, CPU, "bf16")
+    attentions = [layer for layer in model.modules() if isinstance(layer, DotProductAttention)]
+    assert len(attentions) == demo_params.models["vit"].depth
+    assert all(attention.explicit for attention in attentions)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": "same"},
+        {"padding": 2, "stride": 2, "bias": False},
+        {"padding": 1, "dilation": 2, "padding_mode": "circular"},
+    ],
+)
+def test_convolution_in_fp32_under_autocast(options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    plain = nn.Conv2d(6, 6, 5, groups=6, **options)
+    adapted = Float32Conv2d.of(plain)
+    x = torch.randn(2, 6, 9, 9)
+    assert torch.equal(adapted(x), plain(x))
+    with autocast(CPU, "bf16"):
+        found, rounded = adapted(x.bfloat16()), plain(x)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, plain(x.bfloat16().float()).bfloat16())
+    assert not torch.equal(found, rounded)  # which computes in bf16
+    found.float().sum().backward()
+    assert plain.weight.grad is not None
+    assert plain.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("wanted", "native", "expected"),
+    [
+        ("auto", True, "bf16"),
+        ("auto", False, "fp32"),
+        ("fp32", True, "fp32"),
+        ("bf16", False, "bf16"),
+    ],
+)
+def test_precision_on_cpu(
+    wanted: str, native: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "computes_bf16", lambda _device: native)
+    assert pick_precision(wanted, CPU) == expected
+
+
+def test_bf16_is_refused_on_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "computes_bf16", lambda _device: False)
+    monkeypatch.setattr(module, "device_name", lambda _device: "Old GPU")
+    with pytest.raises(UserError, match=r"precision is bf16, which Old GPU does not support"):
+        pick_precision("bf16", GPU)
+    assert pick_precision("auto", GPU) == "fp32"
+
+
+def test_fp32_disables_an_outer_autocast() -> None:
+    layer, x = nn.Linear(3, 3), torch.randn(2, 3)
+    with autocast(CPU, "bf16"):
+        assert layer(x).dtype == torch.bfloat16
+        with autocast(CPU, "fp32"):
+            assert layer(x).dtype == torch.float32

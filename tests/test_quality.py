@@ -1,0 +1,178 @@
+"""Quality of explanations: metrics by hand, and on maps that are known to be good or random."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+import torch
+from torch import Tensor
+
+from cifarpipe.config.schema import Params
+from cifarpipe.explanations.explainer import Explainer
+from cifarpipe.explanations.quality import (
+    HEADLINE,
+    evidence_metrics,
+    mask_metrics,
+    quality_metrics,
+    randomisation_metrics,
+    randomised_network,
+    removal_metrics,
+)
+from cifarpipe.results.maps import Explanations
+from cifarpipe.results.metrics import Metric, Metrics, metrics_table
+from cifarpipe.results.predictions import predictions_table
+from cifarpipe.store.prepared import Split
+from tests.support.origins import make_origin
+
+CPU = torch.device("cpu")
+
+
+def finite(metrics: Metrics) -> bool:
+    """Return whether every number in the metrics is finite."""
+    values = [each for metric in metrics.values() for each in vars(metric).values()]
+    return all(math.isfinite(value) for value in values if value is not None)
+
+
+def test_maps_without_evidence_are_counted() -> None:
+    maps = np.ones((5, 2, 2), np.float32)
+    maps[[0, 2, 3]] = -1
+    correct = np.array([True, True, False, True, False])
+    assert evidence_metrics(maps, correct) == {
+        "explained": Metric(5),
+        "without_evidence_errors": Metric(1),
+        "without_evidence_correct": Metric(2),
+    }
+
+
+def test_mask_metrics_by_hand() -> None:
+    maps = np.zeros((3, 2, 2), np.float32)
+    maps[:, 0, 0] = 1
+    masks = np.zeros((3, 2, 2), bool)
+    masks[:2, 0, 0] = True
+    masks[2, 1, 1] = True
+    interval = scipy.stats.binomtest(2, 3).proportion_ci(method="wilson")
+    energy = scipy.stats.ttest_1samp([1, 1, 0], 0).confidence_interval(0.95)
+    baselines = {"centre": 0.25, "random": 0.25, "images": 3}
+    assert mask_metrics(maps, masks) == {
+        "pointing_game": Metric(
+            0.6667, low=round(interval.low, 4), high=round(interval.high, 4), **baselines
+        ),
+        "energy_inside": Metric(
+            0.6667, low=round(energy.low, 4), high=round(energy.high, 4), **baselines
+        ),
+    }
+
+
+def test_no_images_give_no_metrics() -> None:
+    none = np.empty((0, 1, 1), np.float32)
+    batch, classes = torch.empty(0, 3, 8, 8), torch.empty(0).long()
+    assert mask_metrics(none, np.empty((0, 8, 8), bool)) == {}
+    assert randomisation_metrics(none, none) == {}
+    assert evidence_metrics(none, np.empty(0, bool))["explained"] == Metric(0)
+    found = removal_metrics(corner_logits, batch, none, classes, seed=0)
+    assert found == {"removal_images": Metric(0)}
+
+
+def test_single_image_has_no_interval() -> None:
+    one = np.ones((1, 4, 4), np.float32)
+    batch, classes = torch.zeros(1, 3, 8, 8), torch.zeros(1).long()
+    found = removal_metrics(corner_logits, batch, one, classes, seed=0)
+    assert finite(found)
+    assert found["road_over_random"].low is None
+    assert found["road_over_random"].high is None
+
+
+def corner_logits(batch: Tensor) -> Tensor:
+    """Return logits of a network that reads only the top left quarter."""
+    seen = batch[:, :, :4, :4].mean(dim=(1, 2, 3))
+    return torch.stack([4 * seen, -4 * seen], dim=1)
+
+
+@pytest.mark.parametrize("informative", [True, False])
+def test_only_informative_maps_beat_the_baselines(informative: bool) -> None:
+    rng = np.random.default_rng(1)  # other than that of the random baseline
+    batch = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(0)) / 10
+    batch[:, :, :4, :4] += 1
+    maps = rng.normal(size=(16, 4, 4)).astype(np.float32)
+    maps[:, :2, :2] += 5 * informative
+    found = removal_metrics(corner_logits, batch, maps, torch.zeros(16).long(), seed=0)
+    assert found["removal_images"] == Metric(16)
+    road = found["road"]
+    for baseline, value in (("random", road.random), ("centre", road.centre)):
+        gain = found[f"road_over_{baseline}"]
+        assert (gain.low > 0) == informative
+        assert gain.low < gain.value < gain.high
+        assert gain.value == pytest.approx(road.value - value, abs=2e-4)
+    if informative:
+        deletion, insertion = found["deletion"], found["insertion"]
+        assert deletion.value < min(deletion.random, deletion.centre)
+        assert insertion.value > max(insertion.random, insertion.centre)
+
+
+def test_randomisation_check_fails_for_unchanged_maps() -> None:
+    rng = np.random.default_rng(0)
+    maps, others = rng.normal(size=(2, 20, 8, 8)).astype(np.float32)
+    for similar in (maps * 3 + 1, -maps):
+        assert randomisation_metrics(maps, similar)["randomisation_passed"] == Metric(0)
+    assert "randomisation_passed" not in randomisation_metrics(maps[:1], others[:1])
+    passed = randomisation_metrics(maps, others)
+    assert passed["randomisation_passed"] == Metric(1)
+    assert abs(passed["randomisation_correlation"].value) < 0.1
+
+
+@pytest.mark.parametrize("name", ["vit", "convmixer", "resnet18_ln"])
+def test_randomised_network_depends_only_on_seed(name: str, demo_params: Params) -> None:
+    origin = make_origin(name, ["a", "b"], architecture=demo_params.models[name].architecture)
+    torch.manual_seed(7)
+    first, second, other = (randomised_network(origin, CPU, seed) for seed in (0, 0, 1))
+    after = torch.rand(())
+    torch.manual_seed(7)
+    assert torch.equal(after, torch.rand(()))  # the global generator is unchanged
+    assert not first.training
+    weights, same, different = (next(net.parameters()) for net in (first, second, other))
+    assert torch.equal(weights, same)
+    assert not torch.equal(weights, different)
+    torch.manual_seed(0)  # the initial weights of a training with the same seed
+    assert not torch.equal(weights, next(origin.build().parameters()))
+
+
+def test_metrics_of_a_network_are_complete(demo_params: Params) -> None:
+    """Masks are used of correct images only, removal of a random sample."""
+    rng = np.random.default_rng(0)
+    classes, n = ["a", "b", "c"], 12
+    images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+    split = Split(images, np.arange(n) % 3, np.arange(n) * 5)
+    origin = make_origin(
+        "convmixer", classes, architecture=demo_params.models["convmixer"].architecture
+    )
+    explainer = Explainer(randomised_network(origin, CPU, 5), origin, "gradcam", batch_size=5)
+    with torch.no_grad():
+        logits = explainer.predict(explainer.normalized(images)).numpy()
+    table = predictions_table(logits, split.labels, split.index, classes, None)
+    correct = (table.true == table.predicted).to_numpy()
+    assert 0 < correct.sum() < n
+    explanations = explainer.explain(split, table)
+    masks = np.zeros((n, 32, 32), bool)
+    masks[correct] = True  # all of a correct image is the object, nothing of others
+
+    def measured(
+        table: pd.DataFrame, explanations: Explanations, masks: np.ndarray | None
+    ) -> Metrics:
+        return quality_metrics(
+            explainer, split, table, explanations, masks, removal_images=7, seed=3
+        )
+
+    metrics = measured(table, explanations, masks)
+    assert finite(metrics)
+    assert HEADLINE in metrics
+    assert metrics["explained"] == Metric(n)
+    assert metrics["removal_images"] == Metric(7)
+    assert metrics["pointing_game"].images == metrics["energy_inside"].images == correct.sum()
+    empty = metrics["without_evidence_correct"].value
+    assert metrics["pointing_game"].value == round((correct.sum() - empty) / correct.sum(), 4)
+    assert len(metrics_table(metrics)) == len(metrics)
+    without = measured(table, explanations, None)
+    assert set(metrics) - set(without) == {"pointing_game", "energy_inside"}
+    assert all(metrics[name] == metric for name, metric in without.items())
