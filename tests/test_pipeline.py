@@ -211,6 +211,7 @@ def test_added_augmentation_key_is_used(study: Path) -> None:
 
 def test_code_comment_reruns_training_only(study: Path) -> None:
     """The weights come out the same to the byte, so that nothing after training runs."""
+    succeed(study, "git", "checkout", "-q", ".")
     loop = study / "cifarpipe/training/loop.py"
     text = loop.read_text()
     loop.write_text(text + "# A comment.\n")
