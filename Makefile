@@ -1,20 +1,20 @@
-# One way in: `make help`.
+# `make help` lists the targets.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 PYTHON ?= python3
 VENV := .venv
-# A copy of the working tree's pipeline with params.demo.yaml as its params.yaml. What an earlier demo
-# computed stays there, so that the next one runs only what has changed.
+# A copy of the pipeline with params.demo.yaml as its params.yaml. Results of an earlier demo stay there, so
+# that the next one runs only what has changed.
 DEMO := .demo
 DEMO_MODELS = $(shell sed -n '/^models:/,/^[a-z]/s/^  \([a-z][a-z0-9_-]*\):.*/\1/p' params.demo.yaml)
-# Much of a small stage is Python starting on one core, so two models run side by side.
+# Small stages spend much of their time starting Python on one core, so two models run in parallel.
 JOBS := 2
 THREADS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > $(JOBS) ? n / $(JOBS) : 1)))
-# They end in any order, and dvc.lock is to be the same to the byte whenever the results are.
+# They finish in any order; sorted, dvc.lock is byte-identical if the results are.
 SORT_YAML := import sys, yaml; yaml.safe_dump(yaml.safe_load(sys.stdin), sys.stdout, width=1000)
-# Stages run `python` and tests run `dvc`: those of the environment, wherever make was called from.
+# Stages run `python` and tests run `dvc` of the environment.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
 
@@ -32,10 +32,10 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
 	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation -e .
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cifarpipe plots-page
+	$(VENV)/bin/cifarpipe plots-page
 	@touch $@
 
-demo: $(READY) ## Run the whole pipeline at laptop size in .demo/ and name its report
+demo: $(READY) ## Run the whole pipeline at laptop size in .demo/ and print the path of its report
 	@mkdir -p $(DEMO)/.dvc $(DEMO)/data
 	@rm -rf $(DEMO)/cifarpipe $(DEMO)/stages $(DEMO)/data/baselines $(DEMO)/.dvc/plots
 	@cp -R cifarpipe stages .dvcignore $(DEMO)/
@@ -58,13 +58,13 @@ demo-%:
 test: check ## Everything that CI runs
 	pytest -q -n 2 --dist loadfile -m "dvc or browser"
 
-coverage: $(READY) ## Run the tests of `make test` and show which lines none of them reached
+coverage: $(READY) ## Run the tests of `make test` and list the lines they do not cover
 	coverage erase
 	COVERAGE_FILE=$(CURDIR)/.coverage coverage run -m pytest -q -n 2 --dist loadfile -m "not slow"
 	coverage combine --quiet
 	coverage report
 
-test-slow: $(READY) ## Run the tests that take minutes each: every how-to, queues that are killed
+test-slow: $(READY) ## Run the slow tests, minutes each: every how-to, killed queues
 	pytest -q -m slow
 
 check: lint ## Lint, types and fast tests
@@ -97,8 +97,8 @@ progress: $(READY) ## Show experiments with the epoch that each training has rea
 current: $(READY) ## Check that dvc.lock is up to date
 	@cifarpipe current
 
-torture: $(READY) ## Kill, fill, damage and mislead the pipeline, and see what is left (30 minutes)
+torture: $(READY) ## Test the pipeline against kills, full disks, damaged files and bad input (30 minutes)
 	python -m benchmarks.torture
 
-bench: $(READY) ## Measure speed on this machine beside the ordinary way (20 minutes)
+bench: $(READY) ## Measure speed against an ordinary PyTorch loop on this machine (20 minutes)
 	python -m benchmarks.bench
