@@ -229,11 +229,11 @@ def test_missing_metrics_are_dashes(report: Report) -> None:
 
 def test_maps_without_evidence_are_counted(report: Report, page: Page) -> None:
     text = page.all("main")[0]["text"]
-    note = "For 1 errors and 0 correct images, the map has no evidence for the predicted class."
+    note = "Maps without evidence for the predicted class: errors 1, correct images 0."
     assert text.count(note) == 3
     for model in report.results:
         model.quality["without_evidence_errors"] = Metric(0)
-    assert "the map has no evidence" not in report.html()
+    assert "Maps without evidence" not in report.html()
 
 
 def test_large_page_contains_fewer_images(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -362,7 +362,7 @@ def test_missing_discriminator_is_reported(file: Path) -> None:
         ),
         ("data", None, "data is null: expected a section of `key: value` lines"),
         ("models", [1], "models is [1]: expected a section of `key: value` lines"),
-        ("models", {}, "Dictionary should have at least 1 item"),
+        ("models", {}, "models is {}: allowed: at least one entry"),
         (
             "models__vit__dim",
             130,

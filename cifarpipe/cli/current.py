@@ -22,7 +22,7 @@ def check_current() -> None:
     output = done.stdout + done.stderr
     stages = stale_stages(output)
     if not stages and done.returncode:
-        raise UserError(f"DVC can't tell:\n{output.strip()}")
+        raise UserError(f"`dvc repro --dry --allow-missing` failed:\n{output.strip()}")
     if stages:
         # Without the data, DVC stops at the first stage that it can't follow.
         more = " …" if done.returncode else ""

@@ -104,6 +104,8 @@ def _explain(error: ErrorDetails) -> list[str]:
         value = value.get(_tag(error)) if isinstance(value, dict) else value
         key = f"{key}.{_tag(error)}"
         message = f"allowed: {error['ctx']['expected_tags']}"
+    elif kind == "too_short":
+        message = "allowed: at least one entry"
     elif kind in {"model_type", "model_attributes_type", "dict_type"}:
         message = "expected a section of `key: value` lines"
     elif isinstance(value, str) and kind in {"float_type", "int_type"}:
