@@ -226,7 +226,7 @@ def _sharpness(line: pd.DataFrame, x: str, best: Sequence[Any]) -> list[str]:
         if 0 <= i < len(line)
     ]
     if drops:
-        sentences.append(f"Beyond, it drops: {', '.join(drops)}.")
+        sentences.append(f"Accuracy is lower {', '.join(drops)}.")
     for end, value in (("lowest", line[x].iloc[0]), ("highest", line[x].iloc[-1])):
         if list(best) == [value]:
             sentences.append(f"The best {x} is the {end} one tried: try further values.")

@@ -60,6 +60,6 @@ def resume_folder(model: str) -> Path:
 def raw_root() -> Path:
     """Return the folder of raw data: `$CIFARPIPE_DATA`, else `data/raw`.
 
-    It lies outside DVC's graph, so that temporary workspaces of experiments find it, too.
+    It lies outside DVC's graph. Temporary workspaces of experiments find it only by the variable.
     """
     return Path(os.environ.get(RAW_ROOT_VARIABLE) or "data/raw").expanduser()
