@@ -27,6 +27,7 @@ from tests.support.study import (
     experiments,
     queue,
     run,
+    shared_experiment,
     shared_study,
     stages_that_ran,
     succeed,
@@ -48,11 +49,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def shared(clone: Path, tmp_path: Path) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
     """A clone with an experiment and a remote repository."""
+    clone = copy_of(shared_experiment(tmp_path_factory), tmp_path / "clone")
     succeed(tmp_path, "git", "init", "-q", "--bare", "-b", "main", "cifar.git")
     succeed(clone, "git", "remote", "add", "origin", str(tmp_path / "cifar.git"))
-    succeed(clone, "dvc", "exp", "run", "--temp", "--name", "half", "-S", "lr=0.005")
     return clone
 
 
@@ -92,11 +93,11 @@ def test_experiments_page(clone: Path) -> None:
 
 
 @pytest.mark.dvc
-def test_review_page(clone: Path) -> None:
-    succeed(clone, "dvc", "exp", "run", "-S", "lr=0.005")
-    succeed(clone, "git", "checkout", "-qb", "faster")
-    succeed(clone, "git", "commit", "-qam", "Half the learning rate")
-    follow(page("review"), clone, REVIEW, MAKE)
+def test_review_page(shared: Path) -> None:
+    succeed(shared, "dvc", "exp", "apply", "half")
+    succeed(shared, "git", "checkout", "-qb", "faster")
+    succeed(shared, "git", "commit", "-qam", "Half the learning rate")
+    follow(page("review"), shared, REVIEW, MAKE)
 
 
 @pytest.mark.dvc

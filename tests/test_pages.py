@@ -336,9 +336,9 @@ def test_matrix_of_many_classes_is_left_out(report: Report) -> None:
 
 def test_many_models_and_classes_fit_without_matrices(report: Report) -> None:
     classes = [f"class {i}" for i in range(30)]
-    report.dataset = make_dataset(classes, test=6000)
+    report.dataset = make_dataset(classes, test=1500)
     report.results = [
-        make_results(report.folder, f"m{i}", n=6000, classes=classes, seed=i) for i in range(20)
+        make_results(report.folder, f"m{i}", n=1500, classes=classes, seed=i) for i in range(20)
     ]
     html = report.html()
     assert "by true class (row)" not in html

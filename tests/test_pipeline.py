@@ -11,14 +11,24 @@ import yaml
 
 from cifarpipe.results.metrics import read_metrics
 from cifarpipe.results.tables import read_table
-from tests.support.study import MODELS, copy_of, run, shared_study, stages_that_ran, succeed
+from tests.support.study import (
+    HALF,
+    MODELS,
+    copy_of,
+    restore,
+    run,
+    shared_experiment,
+    stages_that_ran,
+    succeed,
+)
 
 pytestmark = pytest.mark.dvc
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_of(shared_study(tmp_path_factory), tmp_path_factory.mktemp("pipeline") / "study")
+    shared = shared_experiment(tmp_path_factory)
+    return copy_of(shared, tmp_path_factory.mktemp("pipeline") / "study")
 
 
 def test_small_outputs_are_in_git(study: Path) -> None:
@@ -157,13 +167,13 @@ def test_all_plots_can_be_drawn(study: Path, tmp_path: Path) -> None:
 
 def test_experiment_halves_every_learning_rate(study: Path) -> None:
     before = pd.read_csv(study / "reports/models/vit/history.csv")
-    succeed(study, "dvc", "exp", "run", "-S", "lr=0.005")
+    succeed(study, "dvc", "exp", "apply", "half")
     after = pd.read_csv(study / "reports/models/vit/history.csv")
     np.testing.assert_allclose(after.lr, before.lr / 2, rtol=1e-5)  # six digits are written
     table = succeed(study, "dvc", "metrics", "diff", "--no-path")
     assert "vit.loss" in table
     assert "convmixer.loss" in table
-    assert not stages_that_ran(succeed(study, "dvc", "exp", "run", "-S", "lr=0.005"))
+    assert not stages_that_ran(succeed(study, "dvc", "exp", "run", "-S", HALF))
     succeed(study, "git", "checkout", "-q", ".")
     assert stages_that_ran(succeed(study, "dvc", "repro")) <= {"report"}
     succeed(study, "git", "checkout", "-q", ".")
@@ -197,16 +207,14 @@ def test_opacity_draws_pictures_and_computes_no_map(study: Path) -> None:
     changed = set(succeed(study, "git", "diff", "--name-only").splitlines())
     assert "reports/models/vit/gradcam.png" in changed
     assert not [path for path in changed if path.endswith((".json", ".csv"))]
-    succeed(study, "git", "checkout", "-q", ".")
-    succeed(study, "dvc", "checkout", "-q")
+    restore(study)
 
 
 def test_added_augmentation_key_is_used(study: Path) -> None:
-    output = succeed(study, "dvc", "exp", "run", "-S", "+models.vit.augment.cutout=8")
-    assert {"train@vit", "report"} <= stages_that_ran(output)
-    assert "train@convmixer" not in stages_that_ran(output)
-    succeed(study, "git", "checkout", "-q", ".")
-    succeed(study, "dvc", "checkout", "-q")
+    setting = ("-S", "+models.vit.augment.cutout=8")
+    output = succeed(study, "dvc", "exp", "run", *setting, "train@vit", "train@convmixer")
+    assert stages_that_ran(output) == {"train@vit"}
+    restore(study)
 
 
 def test_code_comment_reruns_training_only(study: Path) -> None:

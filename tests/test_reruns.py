@@ -271,7 +271,7 @@ def expected(key: str) -> set[str]:
     return of(*models, since=since)
 
 
-RUN = ("lr", "opacity", "comment")  # these changes are really run
+RUN = ("opacity", "comment")  # these changes are really run
 
 
 @dataclass(frozen=True)

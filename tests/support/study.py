@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -15,6 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("vit", "convmixer")
+HALF = "lr=0.005"  # of 0.01 in the demo's parameters
 SMALL = {
     "vit": {"dim": 32, "depth": 2, "heads": 2, "mlp_dim": 32, "epochs": 2},
     "convmixer": {"dim": 16, "depth": 2, "epochs": 2},
@@ -86,21 +88,49 @@ def make_study(folder: Path, params: dict[str, Any] | None = None) -> Path:
 
 
 def shared_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the study of this test session, made by the first process that asks for it.
+    """Return the study of this test session, which must not be changed: use `copy_of`."""
 
-    It must not be changed: use `copy_of`.
+    def make(folder: Path) -> None:
+        make_study(folder)
+        link_environment(folder)
+
+    return made_once("study", make, tmp_path_factory)
+
+
+def shared_experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the shared study with an experiment `half`, of half the learning rate.
+
+    It must not be changed either.
     """
+
+    def make(folder: Path) -> None:
+        copy_of(shared_study(tmp_path_factory), folder)
+        succeed(folder, "dvc", "exp", "run", "--name", "half", "-S", HALF)
+        restore(folder)
+
+    return made_once("experiment", make, tmp_path_factory)
+
+
+def made_once(
+    name: str, make: Callable[[Path], None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a folder of this test session, made by the first process that asks for it."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
-    with (shared / "study.lock").open("w") as lock:
+    with (shared / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        study = shared / "study"
-        if not (shared / "study.done").exists():
-            shutil.rmtree(study, ignore_errors=True)
-            make_study(study)
-            link_environment(study)
-            (shared / "study.done").touch()
-    return study
+        folder = shared / name
+        if not (shared / f"{name}.done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            (shared / f"{name}.done").touch()
+    return folder
+
+
+def restore(study: Path) -> None:
+    """Undo all changes of tracked files."""
+    succeed(study, "git", "checkout", "-q", ".")
+    succeed(study, "dvc", "checkout", "-q")
 
 
 def copy_of(study: Path, folder: Path) -> Path:
