@@ -1,6 +1,7 @@
 """Cutout and random erasing: their shape, and their draws compared with torchvision's."""
 
 import numpy as np
+import pytest
 import torch
 from scipy import stats
 from torch import Tensor
@@ -54,6 +55,23 @@ def test_random_erasing_draws_follow_torchvision() -> None:
         assert stats.ks_2samp(drawn[hit, column], [box[name] for box in boxes]).pvalue > 1e-3
 
 
-def test_rectangle_that_never_fits_erases_nothing() -> None:
-    erasing = RandomErasing(probability=1.0, scale=(1.0, 1.0), ratio=(1.0, 1.0), size=32)
+@pytest.mark.parametrize(("area", "ratio"), [(1.0, 1.0), (0.5, 2.0), (0.5, 0.5)])
+def test_rectangle_that_never_fits_erases_nothing(area: float, ratio: float) -> None:
+    """A rectangle as high or as wide as the image does not fit, as in torchvision."""
+    theirs = v2.RandomErasing(p=1.0, scale=(area, area), ratio=(ratio, ratio))
+    assert theirs.make_params([torch.zeros(3, 32, 32)])["v"] is None
+    erasing = RandomErasing(probability=1.0, scale=(area, area), ratio=(ratio, ratio), size=32)
     assert not erasing.draw(rng(), EpochOrder(1, np.arange(50))).any()
+
+
+def test_images_without_fitting_rectangle_are_unchanged() -> None:
+    """Of these rectangles, few fit: in some images one of ten tries, in others none."""
+    erasing = RandomErasing(probability=1.0, scale=(0.9, 1.0), ratio=(0.5, 2.0), size=32)
+    drawn = erasing.draw(rng(), EpochOrder(1, np.arange(1000)))
+    theirs = v2.RandomErasing(p=1.0, scale=(0.9, 1.0), ratio=(0.5, 2.0))
+    torch.manual_seed(0)
+    boxes = [theirs.make_params([torch.zeros(3, 32, 32)])["v"] for _ in range(1000)]
+    found, expected = int(drawn.any(axis=1).sum()), sum(box is not None for box in boxes)
+    assert 100 < expected < 900
+    assert abs(found - expected) < 100  # four standard deviations
+    assert drawn[:, 2:].max() < 32

@@ -73,11 +73,12 @@ def test_resized_crop_draws_follow_torchvision() -> None:
         assert stats.ks_2samp(drawn[:, column], other).pvalue > 1e-3, name
 
 
-def test_resized_crop_falls_back_to_the_centre() -> None:
-    """No rectangle with all of the area and twice as wide as high lies inside a square."""
-    crop = ResizedCrop(scale=(1.0, 1.0), ratio=(2.0, 2.0), size=32)
+@pytest.mark.parametrize("ratio", [2.0, 0.5])
+def test_resized_crop_falls_back_to_the_centre(ratio: float) -> None:
+    """No rectangle with all of the area and one side twice the other lies inside a square."""
+    crop = ResizedCrop(scale=(1.0, 1.0), ratio=(ratio, ratio), size=32)
     drawn = crop.draw(rng(), EpochOrder(1, np.arange(5)))
-    theirs = v2.RandomResizedCrop(32, scale=(1.0, 1.0), ratio=(2.0, 2.0))
+    theirs = v2.RandomResizedCrop(32, scale=(1.0, 1.0), ratio=(ratio, ratio))
     box = theirs.make_params([torch.zeros(3, 32, 32)])
     assert drawn.tolist() == [[box["top"], box["left"], box["height"], box["width"]]] * 5
 

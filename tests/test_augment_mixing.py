@@ -92,9 +92,10 @@ def test_cutmix_boxes_are_drawn_as_by_torchvision() -> None:
     assert stats.ks_2samp(drawn.share, shares).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
 @pytest.mark.parametrize(("count", "batch_size"), [(10, 4), (9, 4), (7, 7), (3, 1), (5, 8)])
-def test_partners_are_neighbours_within_the_batch(count: int, batch_size: int) -> None:
-    drawn = draw(make(mixup=1.0), EpochOrder(1, np.arange(count)), batch_size)
+def test_partners_are_neighbours_within_the_batch(kind: str, count: int, batch_size: int) -> None:
+    drawn = draw(make(**{kind: 1.0}), EpochOrder(1, np.arange(count)), batch_size)
     for start in range(0, count, batch_size):
         partner = drawn.partner[start : start + batch_size]
         whose = torch.arange(len(partner)) + partner

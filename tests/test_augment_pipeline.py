@@ -161,6 +161,32 @@ def test_transforms_get_the_options_of_the_recipe() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {name: ALL_KINDS[name]}
+        for name in ("crop", "resized_crop", "flip", "rotate", "erasing", "cutout", "mixup")
+    ],
+    ids=lambda options: ",".join(options),
+)
+def test_batches_stay_on_their_device(options: dict[str, object], images: Tensor) -> None:
+    """PyTorch's meta device stands for a GPU: tensors of two devices can't be combined."""
+    meta = torch.device("meta")
+    augmentation = Augmentation(
+        Augment.model_validate(options),
+        mean=MEAN.to(meta),
+        std=STD.to(meta),
+        image_size=32,
+        classes=10,
+        seed=0,
+    )
+    drawn = augmentation.draw(np.random.default_rng(0), EpochOrder(1, np.arange(64)), 16)
+    labels = torch.arange(64, device=meta) % 10
+    inputs, targets = augmentation.apply(images.to(meta), labels, drawn)
+    assert inputs.device == targets.device == meta
+    assert inputs.shape == (64, 3, 32, 32)
+
+
 def test_omitted_operations_are_not_drawn() -> None:
     augmentation = make({"randaugment": {"n": 1, "m": 9, "omit": ["solarize", "rotate"]}})
     names = augmentation.transforms[0].names
