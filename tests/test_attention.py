@@ -19,10 +19,14 @@ DIM, HEADS, HEAD_DIM = 12, 3, 5
 
 @pytest.fixture(params=["class", "mean"])
 def model(request: pytest.FixtureRequest) -> ViT:
+    return make_vit(request.param, depth=3)
+
+
+def make_vit(pool: str, depth: int) -> ViT:
     torch.manual_seed(0)
     vit = ViT(
-        image_size=16, num_classes=4, patch=4, dim=DIM, depth=3, heads=HEADS, head_dim=HEAD_DIM,
-        mlp_dim=20, dropout=0.3, pool=request.param,
+        image_size=16, num_classes=4, patch=4, dim=DIM, depth=depth, heads=HEADS,
+        head_dim=HEAD_DIM, mlp_dim=20, dropout=0.3, pool=pool,
     )  # fmt: skip
     for parameter in vit.parameters():
         nn.init.normal_(parameter, 0.05, 0.4)
@@ -109,6 +113,31 @@ def test_gradient_attention_equals_the_paper(model: ViT, batch: Tensor) -> None:
         expected = patch_flow(model, relevance - identity)
         np.testing.assert_allclose(maps[number].ravel(), expected, rtol=1e-3, atol=1e-6)
     assert not np.allclose(maps, gradient_attention(model, batch, (classes + 1) % 4))
+
+
+def test_maps_of_one_block_follow_its_attention(batch: Tensor) -> None:
+    """The class token's attention to the patches, halved by the identity or weighted."""
+    model = make_vit("class", depth=1)
+    rollout = attention_rollout(model, batch)
+    weighted = gradient_attention(model, batch, torch.tensor([1, 1, 1]))
+    for number, image in enumerate(batch):
+        logits, (heads,) = plain(model, image)
+        logits[1].backward()
+        rows = torch.stack([head[0, 1:] for head in heads]).detach().numpy()
+        slopes = torch.stack([head.grad[0, 1:] for head in heads]).numpy()
+        np.testing.assert_allclose(rollout[number].ravel(), rows.mean(axis=0) / 2, rtol=1e-4)
+        expected = np.maximum(rows * slopes, 0).mean(axis=0)
+        np.testing.assert_allclose(weighted[number].ravel(), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_maps_in_double_precision_are_float32(model: ViT, batch: Tensor) -> None:
+    classes = torch.tensor([2, 0, 3])
+    expected = attention_rollout(model, batch), gradient_attention(model, batch, classes)
+    model, batch = model.double(), batch.double()
+    found = attention_rollout(model, batch), gradient_attention(model, batch, classes)
+    for maps, others in zip(found, expected, strict=True):
+        assert maps.dtype == np.float32
+        np.testing.assert_allclose(maps, others, rtol=1e-3, atol=1e-6)
 
 
 def test_frozen_weights_give_the_same_maps(model: ViT, batch: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import scipy.stats
 import torch
 from torch import Tensor
@@ -213,3 +214,36 @@ def test_centre_maps_are_highest_in_the_centre() -> None:
     assert maps.shape == (2, 8, 6)
     assert maps[0, 3:5, 2:4].min() == maps.max()
     assert maps[0, 0, 0] == maps.min() > 0
+
+
+def test_centre_maps_are_gaussian() -> None:
+    """Its standard deviation is 2 of 8 pixels, and 1.5 of 6."""
+    (found,) = centre_maps(np.zeros((1, 8, 6), np.float32))
+    rows = scipy.stats.norm.pdf(np.arange(8), 3.5, 2)
+    columns = scipy.stats.norm.pdf(np.arange(6), 2.5, 1.5)
+    expected = np.outer(rows, columns)
+    np.testing.assert_allclose(found / found.sum(), expected / expected.sum(), rtol=1e-5)
+
+
+def test_uninformative_maps_are_like_other_maps() -> None:
+    maps = np.zeros((2, 8, 6), np.float32)
+    for found in (random_maps(maps, np.random.default_rng(0)), centre_maps(maps)):
+        assert (found.shape, found.dtype) == (maps.shape, maps.dtype)
+
+
+def test_insertion_starts_from_gaussian_blur() -> None:
+    """Its standard deviation is a sixth of the image, as in SciPy's filter up to three of them."""
+    batch = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    seen: list[Tensor] = []
+
+    def record(inserted: Tensor) -> Tensor:
+        seen.append(inserted)
+        return torch.zeros(len(inserted), 2)
+
+    maps = random_maps(np.zeros((2, 4, 4), np.float32), np.random.default_rng(0))
+    deletion_insertion(record, batch, maps, torch.zeros(2, dtype=torch.int64))
+    expected = scipy.ndimage.gaussian_filter(
+        batch.numpy(), SIZE / 6, mode="nearest", truncate=3, axes=(2, 3)
+    )
+    np.testing.assert_allclose(seen[1], expected, atol=1e-5)  # the first with nothing inserted
+    assert torch.equal(seen[-1], batch)
