@@ -1,5 +1,7 @@
 """Explanations of rows of the predictions table: the images' own maps, in the rows' order."""
 
+import io
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from cifarpipe.results.tables import read_table
 from cifarpipe.store.outputs import write_csv
 from cifarpipe.store.prepared import Split
 from tests.support.origins import make_origin
+from tests.support.terminal import Terminal
 
 CLASSES = ["zebra", "007", "ant", "true", "<b>"]
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -248,6 +251,37 @@ def test_class_agnostic_method_computes_one_map(
     found = run(convmixer, convmixer.table, N, method="eigencam")
     assert len(calls) == 1
     np.testing.assert_array_equal(found.predicted, found.true)
+
+
+def test_predictions_in_batches_equal_whole_batch(convmixer: Setting) -> None:
+    explainer = Explainer(convmixer.model, convmixer.origin, "gradcam", 7)
+    batch = normalize(
+        torch.from_numpy(convmixer.split.images), torch.tensor(MEAN), torch.tensor(STD)
+    )
+    sizes = []
+    convmixer.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    with torch.no_grad():
+        found = explainer.predict(batch)
+        assert sizes == [7, 7, 7, 3]
+        torch.testing.assert_close(found, convmixer.model(batch), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("label", [None, "maps of vit"])
+def test_progress_bar_is_shown_on_request(
+    convmixer: Setting, label: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explainer = Explainer(convmixer.model, convmixer.origin, "gradcam", 7)
+    for stream in (Terminal(), io.StringIO()):
+        monkeypatch.setattr(sys, "stderr", stream)
+        explainer.explain(convmixer.split, convmixer.table[:10], label)
+        shown = stream.getvalue()
+        if label is None or not stream.isatty():
+            assert shown == ""
+        else:
+            assert shown.startswith("\rmaps of vit:   0%")
+            assert "0/2" in shown
+            assert "? batches/s" in shown
+            assert shown.endswith("\r")  # removed at the end
 
 
 def test_attention_method_needs_attention(convmixer: Setting) -> None:

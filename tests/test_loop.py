@@ -1,6 +1,8 @@
 """Training: learning, reproducibility, keeping an epoch, resuming."""
 
+import math
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from cifarpipe.config.recipes import SGD, Augment, Mix, Plateau, Recipe
 from cifarpipe.config.schema import Params
 from cifarpipe.models.build import build_model
 from cifarpipe.store.prepared import Split
+from cifarpipe.training.distributed import World
 from cifarpipe.training.execution import Execution
-from cifarpipe.training.loop import Run, seed_dropout, train
+from cifarpipe.training.loop import Run, Validation, seed_dropout, train
 from cifarpipe.training.resume import ResumeStore
 from cifarpipe.training.state import Epoch, TrainingState
+from tests.support.terminal import Terminal
 from tests.support.training_data import SmallNet, TrainingData, coloured_data, coloured_split
 
 CPU = torch.device("cpu")
@@ -212,8 +216,50 @@ def test_plateau_follows_validation_loss(recipe: Recipe) -> None:
 
 def test_infinite_loss_stops_with_epoch_and_step(recipe: Recipe) -> None:
     no_clip = recipe.model_copy(update={"clip_norm": None, "warmup": 0.0})
-    with pytest.raises(UserError, match=r"small: the loss is not finite in epoch \d+, step \d+"):
+    with pytest.raises(UserError, match="small: the loss is not finite") as stopped:
         trained(no_clip, peak_lr=1e30)
+    numbers = re.search(
+        r"in epoch (\d+), step (\d+), at learning rate (\S+)\.\n", str(stopped.value)
+    )
+    assert numbers
+    epoch, step, lr = map(float, numbers.groups())
+    assert step < 4  # the run stops at the step, not at the end of its epoch
+    done = ((epoch - 1) * 4 + step) / 12
+    assert lr == pytest.approx(1e30 * (1 + math.cos(math.pi * done)) / 2, rel=1e-5)  # cosine
+
+
+class Unconnected(World):
+    """One of several processes, whose sums over all processes are its own."""
+
+    def wrap_ddp(self, model: nn.Module) -> nn.Module:
+        return model
+
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+
+def test_several_processes_stop_at_epoch_end(recipe: Recipe) -> None:
+    """The loss of the first step is finite, all others are not."""
+    no_clip = recipe.model_copy(update={"clip_norm": None, "warmup": 0.0})
+    world = Unconnected(rank=0, size=2)
+    with pytest.raises(UserError, match=r"in epoch 1, step 2, at") as stopped:
+        trained(no_clip, peak_lr=1e30, execution=Execution(CPU, "fp32", world=world))
+    last = 1e30 * (1 + math.cos(math.pi * 4 / 12)) / 2  # the learning rate at the epoch's end
+    assert f"{last:.6g}" in str(stopped.value)
+
+
+def test_processes_validate_every_image_once() -> None:
+    data = coloured_data(val=19)
+    torch.manual_seed(1)
+    model = SmallNet()
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    parts = []
+    for rank in range(3):
+        execution = Execution(CPU, "fp32", world=Unconnected(rank, 3))
+        parts.append(Validation(data, execution, mean, std).measure(model.eval()))
+    expected = evaluate(model.state_dict(), data.val)
+    assert np.sum(parts, axis=0) == pytest.approx(expected, rel=1e-5)
+    assert len(set(parts)) == 3
 
 
 def test_oversized_augmentation_is_refused(recipe: Recipe) -> None:
@@ -239,6 +285,49 @@ def test_log_has_one_line_per_epoch(recipe: Recipe, capsys: pytest.CaptureFixtur
         r"Time: \d+\.\d, lr: 0\.000000"
     )
     assert re.fullmatch(pattern, lines[-1])
+
+
+def test_progress_bar_counts_steps(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three epochs of four steps; a resumed run starts with the steps that are done."""
+    store = ResumeStore(tmp_path, "run")
+    for epochs, first in ((2, "0/8"), (3, "8/12")):
+        monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+        trained(recipe.model_copy(update={"epochs": epochs}), resume=store)
+        store.wait()
+        shown = terminal.getvalue()
+        assert shown.startswith("\rsmall: ")
+        assert first in shown
+        assert "? steps/s" in shown
+        assert shown.endswith("\r")  # removed at the end
+
+
+class OtherProcess(World):
+    """A process that trains, and is not the main one."""
+
+    is_main = False
+
+
+def test_only_main_process_prints(
+    recipe: Recipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    calls: list[str] = []
+    trained(recipe, resume=(store := ResumeStore(tmp_path, "run")))
+    store.wait()
+    assert capsys.readouterr().out
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    trained(
+        recipe.model_copy(update={"epochs": 4}),
+        execution=Execution(CPU, "fp32", world=OtherProcess()),
+        resume=store,
+        on_epoch_end=lambda name, _state: calls.append(name),
+    )
+    store.wait()
+    assert (capsys.readouterr().out, terminal.getvalue(), calls) == ("", "", [])
 
 
 def test_callback_follows_epochs_and_resumption(recipe: Recipe, tmp_path: Path) -> None:
