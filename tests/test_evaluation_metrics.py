@@ -178,6 +178,7 @@ def test_absent_class_scores_zero() -> None:
 
 def test_confusion_table_has_a_row_per_cell() -> None:
     table = confusion_table(np.array([[3, 1], [0, 2]]), ["cat", "dog"])
+    assert list(table) == ["true", "predicted", "images"]
     assert table.to_numpy().tolist() == [
         ["cat", "cat", 3],
         ["cat", "dog", 1],

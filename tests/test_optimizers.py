@@ -121,6 +121,12 @@ def test_hidden_kernels_exclude_outer_and_depthwise_layers(name: str, demo_param
     assert others - depthwise == OUTER_LAYERS[entry.arch]
 
 
+def test_grouped_kernels_are_not_hidden() -> None:
+    layers = [nn.Conv2d(4, 4, 1, groups=groups) for groups in (1, 1, 2, 4, 1)]
+    found = hidden_kernels(nn.Sequential(*layers))
+    assert [id(kernel) for kernel in found[1]] == [id(layers[1].weight)]
+
+
 def test_muon_and_adamw_share_all_parameters(demo_params: Params) -> None:
     entry = with_muon(demo_params)
     model = build(entry)
@@ -129,8 +135,8 @@ def test_muon_and_adamw_share_all_parameters(demo_params: Params) -> None:
     *hidden, decayed, spared = optimizer.param_groups
     assert sorted(group["stacked"] for group in hidden) == [1, 3]
     for group in hidden:
-        options = group["momentum"], group["nesterov"], group["weight_decay"]
-        assert options == (0.9, True, 0.2)
+        options = group["momentum"], group["nesterov"], group["weight_decay"], group["lr"]
+        assert options == (0.9, True, 0.2, 0.0)
     assert (decayed["betas"], decayed["weight_decay"]) == ((0.8, 0.99), 0.2)
     assert spared["weight_decay"] == 0.0
     held = [id(each) for group in optimizer.param_groups for each in group["params"]]
@@ -156,6 +162,8 @@ def test_combined_optimizer_is_restored_exactly(demo_params: Params) -> None:
     train(model, first, 2)
     copied = copy.deepcopy(model)
     second = make_optimizer(copied, entry)
+    with pytest.raises(ValueError, match="shorter"):
+        second.load_state_dict({"optimizers": first.state_dict()["optimizers"][:1]})
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     train(model, first, 2)
     train(copied, second, 2)

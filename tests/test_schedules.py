@@ -69,7 +69,25 @@ def test_schedule_has_one_peak_after_warmup(schedule: str, warmup: float) -> Non
 
 @pytest.mark.parametrize("patience", [0, 2])
 def test_plateau_factor_equals_pytorch(patience: int) -> None:
-    losses = [2.0, 1.5, 1.6, 1.5, 1.4999, 1.45, 1.46, 1.47, 1.48, 1.5, 1.4, 1.41, 1.42, 1.43, 1.44]
+    # The second loss is exactly at the threshold, which is no improvement.
+    losses = [
+        2.0,
+        2.0 * (1 - 1e-4),
+        1.5,
+        1.6,
+        1.5,
+        1.4999,
+        1.45,
+        1.46,
+        1.47,
+        1.48,
+        1.5,
+        1.4,
+        1.41,
+        1.42,
+        1.43,
+        1.44,
+    ]
     losses += [1.5] * 9  # lowers the factor several times
     optimizer = unit_optimizer()
     reference = torch.optim.lr_scheduler.ReduceLROnPlateau(
