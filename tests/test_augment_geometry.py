@@ -59,13 +59,19 @@ def test_resized_crop_of_batch_equals_single_images(image_batch: Tensor) -> None
         assert torch.equal(found, crop.apply(image[None], box[None])[0])
 
 
-def test_resized_crop_draws_follow_torchvision() -> None:
-    crop = ResizedCrop(scale=(0.25, 1.0), ratio=(3 / 4, 4 / 3), size=32)
+@pytest.mark.parametrize(
+    ("scale", "ratio"),
+    [((0.25, 1.0), (3 / 4, 4 / 3)), ((0.9, 1.0), (1 / 3, 3.0))],  # of the second, few fit
+)
+def test_resized_crop_draws_follow_torchvision(
+    scale: tuple[float, float], ratio: tuple[float, float]
+) -> None:
+    crop = ResizedCrop(scale, ratio, size=32)
     drawn = crop.draw(rng(), MANY)
     assert (drawn[:, :2] >= 0).all()
     assert (drawn[:, :2] + drawn[:, 2:] <= 32).all()
     torch.manual_seed(0)
-    theirs = v2.RandomResizedCrop(32, scale=(0.25, 1.0), ratio=(3 / 4, 4 / 3))
+    theirs = v2.RandomResizedCrop(32, scale=scale, ratio=ratio)
     image = [torch.zeros(3, 32, 32)]
     boxes = [theirs.make_params(image) for _ in range(4000)]
     for column, name in enumerate(["top", "left", "height", "width"]):
@@ -73,9 +79,23 @@ def test_resized_crop_draws_follow_torchvision() -> None:
         assert stats.ks_2samp(drawn[:, column], other).pvalue > 1e-3, name
 
 
-@pytest.mark.parametrize("ratio", [2.0, 0.5])
+def test_resized_crop_positions_are_uniform() -> None:
+    crop = ResizedCrop(scale=(0.25, 0.25), ratio=(1.0, 1.0), size=8)
+    drawn = crop.draw(rng(), MANY).astype(int)
+    assert (drawn[:, 2:] == 4).all()
+    table = np.zeros((5, 5))
+    np.add.at(table, (drawn[:, 0], drawn[:, 1]), 1)
+    assert stats.chisquare(table.flatten()).pvalue > 1e-3
+
+
+def test_resized_crop_may_be_one_pixel() -> None:
+    crop = ResizedCrop(scale=(1 / 64, 1 / 64), ratio=(1.0, 1.0), size=8)
+    assert (crop.draw(rng(), EpochOrder(1, np.arange(50)))[:, 2:] == 1).all()
+
+
+@pytest.mark.parametrize("ratio", [2.0, 0.5, 40.0, 1 / 40])
 def test_resized_crop_falls_back_to_the_centre(ratio: float) -> None:
-    """No rectangle with all of the area and one side twice the other lies inside a square."""
+    """No rectangle with all of the area lies inside a square, except the square itself."""
     crop = ResizedCrop(scale=(1.0, 1.0), ratio=(ratio, ratio), size=32)
     drawn = crop.draw(rng(), EpochOrder(1, np.arange(5)))
     theirs = v2.RandomResizedCrop(32, scale=(1.0, 1.0), ratio=(ratio, ratio))

@@ -78,7 +78,7 @@ def test_operations_and_signs_are_uniform() -> None:
     names = tuple(name for name in OPERATIONS if name != "solarize")
     augment = RandAugment(n=2, m=9, names=names, size=32, device=CPU)
     drawn = augment.draw(np.random.default_rng(0), EpochOrder(1, np.arange(20_000)))
-    assert drawn.shape == (20_000, 2)
+    assert (drawn.shape, drawn.dtype) == ((20_000, 2), np.int8)
     for column in drawn.T:
         assert stats.chisquare(np.bincount(column, minlength=26)).pvalue > 1e-3
     pairs = np.zeros((26, 26))
