@@ -42,9 +42,9 @@ def test_centre_of_odd_size_is_one_pixel() -> None:
     masks[0, 2, 2] = True
     masks[1] = True
     masks[1, 2, 2] = False
-    found = pointing_game(np.ones((2, 1, 1), np.float32), masks)
-    assert found.centre == 0.5
-    assert found.random == 0.5
+    for mask, centre, share in zip(masks, (1.0, 0.0), (1 / 25, 24 / 25), strict=True):
+        found = pointing_game(np.ones((1, 1, 1), np.float32), mask[None])
+        assert (found.centre, found.random) == (centre, share)
 
 
 def test_random_maps_score_the_random_baseline() -> None:
@@ -63,11 +63,14 @@ def test_pointing_game_without_images_is_zero() -> None:
 
 
 def test_energy_inside_by_hand() -> None:
-    maps = np.array([[[3.0, 1.0], [-5.0, 0.0]], [[-1.0, -1.0], [0.0, -2.0]]], np.float32)
-    masks = np.zeros((2, 2, 2), bool)
+    maps = np.array(
+        [[[3.0, 1.0], [-5.0, 0.0]], [[-1.0, -1.0], [0.0, -2.0]], [[0.25, 0.25], [0.0, 0.0]]],
+        np.float32,
+    )
+    masks = np.zeros((3, 2, 2), bool)
     masks[:, 0, 0] = True
-    assert energy_inside(maps, masks).tolist() == [0.75, 0.0]
-    assert energy_inside(maps, ~masks).tolist() == [0.25, 0.0]
+    assert energy_inside(maps, masks).tolist() == [0.75, 0.0, 0.5]
+    assert energy_inside(maps, ~masks).tolist() == [0.25, 0.0, 0.5]
 
 
 SIZE = 16
