@@ -54,6 +54,18 @@ def test_each_operation_equals_torchvision(name: str, m: int, image_batch: Tenso
         assert any(torch.equal(result, own) for result in expected)
 
 
+def test_translation_scales_with_the_image() -> None:
+    """Of images of 331 × 331 pixels, the largest translation is 150 pixels, without shear."""
+    image = torch.randint(1, 256, (1, 3, 331, 331), generator=torch.Generator().manual_seed(0))
+    image = image.to(torch.uint8)
+    for name, axis in (("translate_x", 3), ("translate_y", 2)):
+        for operation, sign in zip(operations(30, 331, CPU)[name], (1, -1), strict=True):
+            assert operation is not None
+            moved = image.roll(sign * 150, axis)
+            moved.narrow(axis, 0 if sign > 0 else 331 - 150, 150).zero_()
+            assert torch.equal(operation(image), moved)
+
+
 def test_list_of_operations_is_complete() -> None:
     assert tuple(operations(9, 32, CPU)) == OPERATIONS
     assert {torchvision_name(name) for name in OPERATIONS} == set(
