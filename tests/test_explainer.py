@@ -1,7 +1,6 @@
 """Explanations of rows of the predictions table: the images' own maps, in the rows' order."""
 
 import io
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from cifarpipe.results.tables import read_table
 from cifarpipe.store.outputs import write_csv
 from cifarpipe.store.prepared import Split
 from tests.support.origins import make_origin
-from tests.support.terminal import Terminal
+from tests.support.terminal import Terminal, replace_stderr
 
 CLASSES = ["zebra", "007", "ant", "true", "<b>"]
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.25, 0.3]
@@ -272,7 +271,7 @@ def test_progress_bar_is_shown_on_request(
 ) -> None:
     explainer = Explainer(convmixer.model, convmixer.origin, "gradcam", 7)
     for stream in (Terminal(), io.StringIO()):
-        monkeypatch.setattr(sys, "stderr", stream)
+        replace_stderr(monkeypatch, stream)
         explainer.explain(convmixer.split, convmixer.table[:10], label)
         shown = stream.getvalue()
         if label is None or not stream.isatty():

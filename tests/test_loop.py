@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from cifarpipe.training.execution import Execution
 from cifarpipe.training.loop import Run, Validation, seed_dropout, train
 from cifarpipe.training.resume import ResumeStore
 from cifarpipe.training.state import Epoch, TrainingState
-from tests.support.terminal import Terminal
+from tests.support.terminal import Terminal, replace_stderr
 from tests.support.training_data import SmallNet, TrainingData, coloured_data, coloured_split
 
 CPU = torch.device("cpu")
@@ -293,7 +292,7 @@ def test_progress_bar_counts_steps(
     """Three epochs of four steps; a resumed run starts with the steps that are done."""
     store = ResumeStore(tmp_path, "run")
     for epochs, first in ((2, "0/8"), (3, "8/12")):
-        monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+        replace_stderr(monkeypatch, terminal := Terminal())
         trained(recipe.model_copy(update={"epochs": epochs}), resume=store)
         store.wait()
         shown = terminal.getvalue()
@@ -319,7 +318,7 @@ def test_only_main_process_prints(
     trained(recipe, resume=(store := ResumeStore(tmp_path, "run")))
     store.wait()
     assert capsys.readouterr().out
-    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    replace_stderr(monkeypatch, terminal := Terminal())
     trained(
         recipe.model_copy(update={"epochs": 4}),
         execution=Execution(CPU, "fp32", world=OtherProcess()),

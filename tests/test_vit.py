@@ -191,6 +191,21 @@ def test_dropout_key_reaches_all_places() -> None:
     assert [attention.dropout for attention in model.attentions] == [0.3] * SIZES["depth"]
 
 
+def test_class_token_is_the_default() -> None:
+    model = ViT(image_size=16, num_classes=7, **SIZES)
+    assert model.class_token is not None
+
+
+def test_initial_tokens_and_positions_are_small() -> None:
+    """Their standard deviation is 0.02."""
+    torch.manual_seed(0)
+    model = ViT(image_size=64, num_classes=7, **(SIZES | {"dim": 512}))
+    for parameter in (model.class_token, model.positions):
+        assert parameter is not None
+        assert parameter.mean().item() == pytest.approx(0, abs=0.004)
+        assert parameter.std().item() == pytest.approx(0.02, rel=0.15)
+
+
 def test_default_vit_has_its_published_size() -> None:
     table = layer_table(build("vit"), 32)
     outside = table[table.type == "Parameter"]
