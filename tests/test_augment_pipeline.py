@@ -187,6 +187,34 @@ def test_batches_stay_on_their_device(options: dict[str, object], images: Tensor
     assert inputs.shape == (64, 3, 32, 32)
 
 
+def test_draws_are_placed_where_they_are_read() -> None:
+    """RandAugment groups images by their draws, on the host."""
+    meta = torch.device("meta")
+    recipe = Augment.model_validate({name: ALL_KINDS[name] for name in ("crop", "randaugment")})
+    augmentation = Augmentation(
+        recipe, mean=MEAN.to(meta), std=STD.to(meta), image_size=32, classes=10, seed=0
+    )
+    drawn = augmentation.draw(np.random.default_rng(0), EpochOrder(1, np.arange(8)), 4)
+    assert [each.device.type for each in drawn.changes] == ["meta", "cpu", "meta", "meta"]
+
+
+def test_draws_of_some_images_are_those_of_all() -> None:
+    augmentation = make(ALL_KINDS)
+    epoch, shown = EpochOrder(1, np.arange(64)), np.array([2, 3, 10, 11, 63])
+    whole = augmentation.draw(np.random.default_rng(0), epoch, 16)
+    part = augmentation.draw(np.random.default_rng(0), epoch, 16, shown)
+    for found, expected in zip(part.changes, whole.changes, strict=True):
+        assert torch.equal(found, expected[[2, 3, 10, 11, 63]])
+    assert part.mixing is not None
+    assert whole.mixing is not None
+    assert torch.equal(part.mixing.share, whole.mixing.share[[2, 3, 10, 11, 63]])
+
+
+def test_absent_jitter_keys_change_nothing() -> None:
+    _, jitter, _ = make({"color_jitter": {"brightness": 0.2}}).transforms
+    assert jitter == ColorJitter(brightness=0.2, contrast=0.0, saturation=0.0, hue=0.0)
+
+
 def test_omitted_operations_are_not_drawn() -> None:
     augmentation = make({"randaugment": {"n": 1, "m": 9, "omit": ["solarize", "rotate"]}})
     names = augmentation.transforms[0].names
@@ -217,3 +245,9 @@ def test_transforms_larger_than_images_are_refused(key: str, largest: int) -> No
     with refused as error:
         make({key: largest + 1})
     assert f"0 to {largest}" in str(error.value)
+
+
+def test_crop_of_odd_images_is_limited() -> None:
+    check_sizes(Augment(crop=16), 33)
+    with pytest.raises(UserError, match=r"Allowed: 0 to 16\.$"):
+        check_sizes(Augment(crop=17), 33)
