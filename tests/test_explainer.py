@@ -146,6 +146,7 @@ def test_no_rows_give_no_maps(setting: Setting, from_file: bool, tmp_path: Path)
         write_csv(tmp_path / "rows.csv", rows)
         rows = read_table(tmp_path / "rows.csv")
     found = run(setting, rows)
+    assert found.method == "gradcam"
     assert found.index.dtype == np.int64
     assert len(found.index) == len(found.predicted) == len(found.true) == 0
     assert found.predicted.ndim == found.true.ndim == 3

@@ -261,6 +261,17 @@ def test_processes_validate_every_image_once() -> None:
     assert len(set(parts)) == 3
 
 
+def test_validation_uses_the_precision_of_training() -> None:
+    data = coloured_data(val=19)
+    torch.manual_seed(1)
+    model = SmallNet().eval()
+    mean, std = torch.tensor(data.mean), torch.tensor(data.std)
+    rounded, _ = Validation(data, Execution(CPU, "bf16"), mean, std).measure(model)
+    expected, _ = evaluate(model.state_dict(), data.val)
+    assert rounded == pytest.approx(expected, rel=0.05)
+    assert rounded != pytest.approx(expected, rel=1e-6)
+
+
 def test_oversized_augmentation_is_refused(recipe: Recipe) -> None:
     with pytest.raises(UserError, match=r"augment\.cutout is 17, and the images are 16 × 16"):
         trained(recipe.model_copy(update={"augment": Augment(cutout=17)}))
