@@ -60,6 +60,21 @@ def test_initial_weights_of_blocks_differ(blocks: Callable[[], list[torch.Tensor
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize(("depth", "number"), [(1, 1), (4, 1), (8, 2), (12, 3)])
+def test_convmixer_map_layer_is_an_early_block(depth: int, number: int) -> None:
+    """Blocks are counted from 1."""
+    architecture = DEFAULTS.models["convmixer"].architecture | {"dim": 8, "depth": depth}
+    model = build_model(architecture, num_classes=10, image_size=32)
+    assert model.cam_layer is model.blocks[number - 1]
+
+
+def test_map_layers_of_other_networks_are_late() -> None:
+    resnet, vit, without_token = (build(name) for name in ("resnet18_ln", "vit", "vit_mean"))
+    assert resnet.cam_layer is resnet.get_submodule("stages.3")
+    assert vit.cam_layer is vit.get_submodule("blocks.5.attention_norm")
+    assert without_token.cam_layer is without_token.norm
+
+
 @EVERY_MODEL
 def test_map_cells_match_image_positions(name: str) -> None:
     """Change one patch: the map must change most in the cell that sees it.
