@@ -77,6 +77,11 @@ def test_resized_crop_draws_follow_torchvision(
     for column, name in enumerate(["top", "left", "height", "width"]):
         other = [box[name] for box in boxes]
         assert stats.ks_2samp(drawn[:, column], other).pvalue > 1e-3, name
+    # The whole image is the fallback of images in which none of ten rectangles fits.
+    found = int((drawn[:, 2:] == 32).all(axis=1).sum())
+    expected = sum(box["height"] == box["width"] == 32 for box in boxes)
+    table = [[found, len(MANY) - found], [expected, 4000 - expected]]
+    assert stats.chi2_contingency(table).pvalue > 1e-2
 
 
 def test_resized_crop_positions_are_uniform() -> None:
