@@ -178,6 +178,7 @@ def test_batches_stay_on_their_device(options: dict[str, object], images: Tensor
         seed=0,
     )
     drawn = augmentation.draw(np.random.default_rng(0), EpochOrder(1, np.arange(64)), 16)
+    assert all(each.device == meta for each in drawn.changes)
     labels = torch.arange(64, device=meta) % 10
     inputs, targets = augmentation.apply(images.to(meta), labels, drawn)
     assert inputs.device == targets.device == meta
