@@ -14,26 +14,15 @@ from cifarpipe.augment.transform import EpochOrder
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.recipes import Augment
 from cifarpipe.networks.normalize import normalize
+from tests.support.params_text import AUGMENT
 
 MEAN = torch.tensor([0.4914, 0.4822, 0.4465])
 STD = torch.tensor([0.2470, 0.2435, 0.2616])
-ALL_KINDS = {
-    "crop": 4,
-    "resized_crop": {"scale": [0.5, 1.0], "ratio": [0.75, 1.333]},
-    "flip": "random",
-    "randaugment": {"n": 2, "m": 9},
-    "color_jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.1},
-    "rotate": 15.0,
-    "erasing": {"probability": 0.5, "scale": [0.02, 0.33], "ratio": [0.3, 3.3]},
-    "cutout": 8,
-    "mixup": {"probability": 0.4, "alpha": 0.8},
-    "cutmix": {"probability": 0.4, "alpha": 1.0},
-}
 CASES = [
-    *({name: value} for name, value in ALL_KINDS.items()),
+    *({name: value} for name, value in AUGMENT.items()),
     {"flip": "alternating"},
     *({"color_jitter": {name: 0.2}} for name in ("brightness", "contrast", "saturation", "hue")),
-    ALL_KINDS,
+    AUGMENT,
 ]
 # Keys that may be given and change nothing.
 NO_CHANGE = [
@@ -128,7 +117,7 @@ def test_erased_pixels_get_the_mean_colour(options: dict[str, object], images: T
 
 
 def test_transforms_are_in_their_order() -> None:
-    augmentation = make(ALL_KINDS)
+    augmentation = make(AUGMENT)
     assert [type(transform).__name__ for transform in augmentation.transforms] == [
         "Crop", "ResizedCrop", "RandomFlip", "RandAugment", "ToUnit", "ColorJitter", "Rotate",
         "Standardize", "RandomErasing", "Cutout",

@@ -142,5 +142,5 @@ def test_files_stay_short() -> None:
             *(f"stages/{p.name}" for p in ROOT.glob("stages/*.py")),
         )
     }
-    limits = {"dvc.yaml": 200, "params.yaml": 180}
+    limits = {"dvc.yaml": 200, "params.yaml": 60 + 20 * len(PARAMS.models)}
     assert {path: n for path, n in lines.items() if n > limits.get(path, 60)} == {}

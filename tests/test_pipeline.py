@@ -148,10 +148,7 @@ def test_metrics_have_at_most_nine_rows_per_model(study: Path) -> None:
             if file != "reports/dataset.json":
                 rows.setdefault(name, []).extend(values)
     assert set(rows) == set(MODELS)
-    assert set(rows["vit"]) == {
-        "accuracy", "accuracy_low", "accuracy_high", "errors", "loss", "ece",
-        "epoch", "val_accuracy", "road_over_random",
-    }  # fmt: skip
+    assert {"accuracy", "val_accuracy", "road_over_random"} <= set(rows["vit"])
     assert all(len(names) <= 9 for names in rows.values())
 
 
