@@ -101,9 +101,9 @@ OUTER_LAYERS = {
 }
 
 
-@EVERY_MODEL
-def test_hidden_kernels_exclude_outer_and_depthwise_layers(name: str, demo_params: Params) -> None:
-    entry = demo_params.models[name]
+@pytest.mark.parametrize("arch", OUTER_LAYERS)
+def test_hidden_kernels_exclude_outer_and_depthwise_layers(arch: str, demo_params: Params) -> None:
+    entry = demo_params.models[arch]
     model = build(entry)
     names = {id(parameter): key for key, parameter in model.named_parameters()}
     found = hidden_kernels(model)
@@ -116,9 +116,9 @@ def test_hidden_kernels_exclude_outer_and_depthwise_layers(name: str, demo_param
         if key.endswith("weight") and value.ndim > 1
     }
     others = set(kernels) - hidden
-    depthwise = {key for key in others if entry.arch == "convmixer" and kernels[key].shape[1] == 1}
-    assert len(depthwise) == (entry.depth if entry.arch == "convmixer" else 0)
-    assert others - depthwise == OUTER_LAYERS[entry.arch]
+    depthwise = {key for key in others if arch == "convmixer" and kernels[key].shape[1] == 1}
+    assert len(depthwise) == (entry.depth if arch == "convmixer" else 0)
+    assert others - depthwise == OUTER_LAYERS[arch]
 
 
 def test_grouped_kernels_are_not_hidden() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -323,8 +324,10 @@ def copy_with_stubs(folder: Path) -> None:
         text = text.replace("python -m stages.", f"{sys.executable} stub.py ")
         (folder / name).write_text(text, encoding="utf-8")
     params = (folder / "params.yaml").read_text(encoding="utf-8")
-    for first, after in (("  vit_mean:", "  vit_t2t:"), ("  resnet18_ln:", "evaluate:")):
-        params = params[: params.index(first)] + params[params.index(after) :]
+    head, models, others = re.split(r"^(?:models|evaluate):\n", params, flags=re.MULTILINE)
+    entries = re.split(r"^(?=  \w)", models, flags=re.MULTILINE)
+    kept = "".join(entry for entry in entries if entry.split(":")[0].strip() in STUBBED)
+    params = f"{head}models:\n{kept}evaluate:\n{others}"
     (folder / "params.yaml").write_text(params, encoding="utf-8")
 
 
