@@ -49,8 +49,8 @@ def plain(model: ViT, image: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
     patches = F.conv2d(image[None], model.patch_embedding.weight, model.patch_embedding.bias, 4)
     tokens = patches[0].flatten(1).T
     if model.class_token is not None:
-        tokens = torch.cat([model.class_token[0, :, 0].T, tokens])
-    tokens = tokens + model.positions[0, :, 0].T
+        tokens = torch.cat([model.class_token[0], tokens])
+    tokens = tokens + model.positions[0]
     attentions = []
     for block in model.blocks:
         assert isinstance(block, Block)

@@ -6,8 +6,8 @@ from torch import nn
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params, Train
+from cifarpipe.networks.depthwise import DepthwiseConv2d
 from cifarpipe.networks.devices import CHANNELS_LAST
-from cifarpipe.networks.precision import Float32Conv2d
 from cifarpipe.training import execution as module
 from cifarpipe.training.distributed import World
 from cifarpipe.training.execution import (
@@ -105,7 +105,20 @@ def test_description_is_equal_in_all_processes() -> None:
     assert first.describe()["precision"] == "fp32"
 
 
-def test_bf16_on_cpu_gets_adapted_layers() -> None:
-    depthwise = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4))
-    assert type(Execution(CPU, "fp32").place(depthwise)[0]) is nn.Conv2d
-    assert type(Execution(CPU, "bf16").place(depthwise)[0]) is Float32Conv2d
+def test_placed_network_has_adapted_layers() -> None:
+    depthwise = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4, padding=1))
+    layer = Execution(CPU, "bf16", compiled=True).place(depthwise)[0]
+    assert isinstance(layer, DepthwiseConv2d)
+    assert layer.compiled
+
+
+def test_only_depthwise_layers_are_compiled_in_their_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_network: nn.Module) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(torch, "compile", fail)
+    execution = Execution(CPU, "fp32", compiled=True)
+    network = execution.place(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4, padding=1)))
+    assert execution.compiled_forward(network) is network

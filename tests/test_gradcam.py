@@ -188,7 +188,7 @@ def test_wrong_layout_gives_other_maps_without_error(vit: Case) -> None:
     """Channels taken for tokens; the comparison with autograd must notice it."""
 
     def wrong(activation: Tensor) -> Tensor:
-        tokens = activation[..., 1:].permute(0, 3, 1, 2)  # [B, N, 1, C]
+        tokens = activation[:, 1:]  # [B, N, C]
         return tokens.reshape(len(tokens), -1, 8, 8)
 
     expected = vit.maps()

@@ -32,7 +32,7 @@ def initial_weights() -> list[nn.Parameter]:
 def test_matrix_update_equals_pytorch(nesterov: bool, weight_decay: float) -> None:
     ours, theirs = initial_weights(), initial_weights()
     options = {"momentum": 0.9, "nesterov": nesterov, "weight_decay": weight_decay}
-    train(Muon(ours, **options), ours)
+    train(Muon(ours, dtype=torch.bfloat16, **options), ours)
     train(torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **options), theirs)
     for found, expected, first in zip(ours, theirs, initial_weights(), strict=True):
         assert (found - first).abs().mean() > 0.03
@@ -71,19 +71,37 @@ def test_stacked_maps_are_orthogonalised_separately() -> None:
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(8, 30), (30, 8), (16, 16)])
-def test_orthogonalisation_keeps_directions_with_unit_values(rows: int, columns: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_orthogonalisation_keeps_directions_with_unit_values(
+    rows: int, columns: int, dtype: torch.dtype
+) -> None:
     generator = torch.Generator().manual_seed(0)
     k = min(rows, columns)
     left = torch.linalg.qr(torch.randn(5, rows, k, generator=generator)).Q
     right = torch.linalg.qr(torch.randn(5, columns, k, generator=generator)).Q
     values = torch.logspace(0, -2, k) * 7
-    found = orthogonalize((left * values) @ right.mT)
-    assert found.dtype == torch.bfloat16
+    found = orthogonalize((left * values) @ right.mT, dtype)
     product = left.mT @ found.float() @ right  # diagonal if the directions are kept
     diagonal = product.diagonal(dim1=1, dim2=2)
     assert diagonal.min() > 0.6
     assert diagonal.max() < 1.3
     assert (product - torch.diag_embed(diagonal)).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("shape", [(20, 90), (90, 20), (20, 40), (20, 39)])
+def test_fp32_orthogonalisation_is_the_polynomial_of_singular_values(
+    shape: tuple[int, int],
+) -> None:
+    """Also if they spread over seven orders of magnitude, as those of a momentum may."""
+    left, _, right = torch.linalg.svd(torch.randn(2, *shape).double(), full_matrices=False)
+    values = torch.logspace(0, -7, 20, dtype=torch.float64)
+    values = values / values.norm()
+    matrices = ((left * values) @ right).float()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    expected = (left * values) @ right
+    found = orthogonalize(matrices, torch.float32).double()
+    assert (found - expected).norm() / expected.norm() < 1e-3
 
 
 def test_parameter_without_gradient_is_unchanged() -> None:

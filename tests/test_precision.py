@@ -11,7 +11,8 @@ from cifarpipe.config.schema import Params
 from cifarpipe.models.build import build_model
 from cifarpipe.models.vit import DotProductAttention
 from cifarpipe.networks import precision as module
-from cifarpipe.networks.precision import Float32Conv2d, adapt_layers, autocast, pick_precision
+from cifarpipe.networks.depthwise import DepthwiseConv2d
+from cifarpipe.networks.precision import adapt_layers, autocast, pick_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 ARCHITECTURES = pytest.mark.parametrize("name", ["vit", "convmixer", "resnet18_ln"])
@@ -31,7 +32,7 @@ def kinds(model: nn.Module) -> list[type]:
 def test_adapted_network_keeps_its_parameters(name: str, demo_params: Params) -> None:
     model = build(demo_params, name)
     before = dict(model.named_parameters()), list(model.state_dict())
-    adapt_layers(model, CPU, "bf16")
+    adapt_layers(model, CPU, "bf16", compiled=False)
     after = dict(model.named_parameters())
     assert list(model.state_dict()) == before[1]
     assert list(after) == list(before[0])
@@ -45,63 +46,45 @@ def test_adapted_network_computes_the_same_in_fp32(name: str, demo_params: Param
     for parameter in model.parameters():  # large enough that attention is not uniform
         nn.init.normal_(parameter, std=0.1)
     adapted = copy.deepcopy(model)
-    adapt_layers(adapted, CPU, "bf16")
+    adapt_layers(adapted, CPU, "bf16", compiled=False)
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(adapted(images), model(images), rtol=1e-4, atol=1e-4)
 
 
 @ARCHITECTURES
-@pytest.mark.parametrize(("device", "precision"), [(CPU, "fp32"), (GPU, "bf16"), (GPU, "fp32")])
-def test_only_bf16_on_cpu_is_adapted(
-    name: str, device: torch.device, precision: str, demo_params: Params
-) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_network_on_gpu_is_not_adapted(name: str, precision: str, demo_params: Params) -> None:
     model = build(demo_params, name)
     before = kinds(model)
-    adapt_layers(model, device, precision)
+    adapt_layers(model, GPU, precision, compiled=True)
     assert kinds(model) == before
     assert not any(getattr(layer, "explicit", False) for layer in model.modules())
 
 
-def test_bf16_on_cpu_replaces_depthwise_convolutions(demo_params: Params) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_depthwise_convolutions_are_replaced_on_cpu(
+    precision: str, compiled: bool, demo_params: Params
+) -> None:
     model = build(demo_params, "convmixer")
-    adapt_layers(model, CPU, "bf16")
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):
-            assert (type(layer) is Float32Conv2d) == (layer.groups > 1)
-    assert kinds(model).count(Float32Conv2d) == demo_params.models["convmixer"].depth
+    adapt_layers(model, CPU, precision, compiled=compiled)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert all((type(layer) is DepthwiseConv2d) == (layer.groups > 1) for layer in layers)
+    replaced = [layer for layer in layers if isinstance(layer, DepthwiseConv2d)]
+    assert len(replaced) == demo_params.models["convmixer"].depth
+    assert all(layer.compiled == compiled for layer in replaced)
 
 
 def test_bf16_on_cpu_uses_explicit_attention(demo_params: Params) -> None:
     model = build(demo_params, "vit")
-    adapt_layers(model, CPU, "bf16")
+    adapt_layers(model, CPU, "bf16", compiled=False)
     attentions = [layer for layer in model.modules() if isinstance(layer, DotProductAttention)]
     assert len(attentions) == demo_params.models["vit"].depth
     assert all(attention.explicit for attention in attentions)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"padding": "same"},
-        {"padding": 2, "stride": 2, "bias": False},
-        {"padding": 1, "dilation": 2, "padding_mode": "circular"},
-    ],
-)
-def test_convolution_in_fp32_under_autocast(options: dict[str, object]) -> None:
-    torch.manual_seed(0)
-    plain = nn.Conv2d(6, 6, 5, groups=6, **options)
-    adapted = Float32Conv2d.of(plain)
-    x = torch.randn(2, 6, 9, 9)
-    assert torch.equal(adapted(x), plain(x))
-    with autocast(CPU, "bf16"):
-        found, rounded = adapted(x.bfloat16()), plain(x)
-    assert found.dtype == torch.bfloat16
-    assert torch.equal(found, plain(x.bfloat16().float()).bfloat16())
-    assert not torch.equal(found, rounded)  # which computes in bf16
-    found.float().sum().backward()
-    assert plain.weight.grad is not None
-    assert plain.weight.grad.dtype == torch.float32
+    model = build(demo_params, "vit")
+    adapt_layers(model, CPU, "fp32", compiled=False)
+    assert not any(getattr(layer, "explicit", False) for layer in model.modules())
 
 
 @pytest.mark.parametrize(

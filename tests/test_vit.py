@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cifarpipe.config.reader import load_params
 from cifarpipe.models.build import build_model
-from cifarpipe.models.vit import ViT
+from cifarpipe.models.vit import TokenConv2d, ViT
 from cifarpipe.training.cost import layer_table
 from tests.support.network_weights import (
     lower_gelu_input,
@@ -72,7 +72,7 @@ class LinearViT(nn.Module):
         self.class_token = None
         if model.class_token is not None:
             self.class_token = model.class_token.data.reshape(1, 1, -1)
-        self.positions = model.positions.data[0, :, 0].T
+        self.positions = model.positions.data[0]
 
     def forward(self, images: Tensor, change: str | None = None) -> Tensor:
         # The order of a convolution's weight: channel, then row, then column.
@@ -129,6 +129,13 @@ def make(pool: str) -> tuple[ViT, LinearViT, Tensor]:
     model = model.double().eval()
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     return model, LinearViT(model), images.double()
+
+
+def test_token_convolution_equals_convolution_of_an_image() -> None:
+    layer = TokenConv2d(5, 7).double()
+    tokens = torch.randn(3, 11, 5, dtype=torch.float64)
+    image = nn.Conv2d.forward(layer, tokens.mT[:, :, None])  # [B, C, 1, N]
+    torch.testing.assert_close(layer(tokens), image[:, :, 0].mT)
 
 
 @POOLS
@@ -234,4 +241,4 @@ def test_vit_without_class_token_has_fewer_parameters() -> None:
     )
     assert without.class_token is None
     assert with_token.class_token is not None
-    assert with_token.positions.shape[3] == without.positions.shape[3] + 1
+    assert with_token.positions.shape[1] == without.positions.shape[1] + 1

@@ -1,27 +1,33 @@
 """Vision transformer (arXiv:2010.11929) whose every linear layer is a 1 × 1 convolution.
 
-Tokens are kept as an image of one row, `[batch, dim, 1, tokens]`, so that a 1 × 1 `Conv2d` computes
-on each token what `nn.Linear` would. The head reads a class token, which is the first token, or the
-mean of the patch tokens.
+Tokens are `[B, N, C]`. The head reads a class token, which is the first token, or the mean of the
+patch tokens.
 """
 
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
+from einops import rearrange
 from torch import Tensor, nn
 
 
-class TokenNorm(nn.LayerNorm):
-    """Layer norm over the channels of each token: `[B, C, 1, N]` → `[B, C, 1, N]`."""
+class TokenConv2d(nn.Conv2d):
+    """A 1 × 1 convolution of tokens.
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise each token."""
-        return rearrange(super().forward(rearrange(x, "b c 1 n -> b n c")), "b n c -> b c 1 n")
+    What `nn.Conv2d` computes on an image `[B, C, 1, N]`, this computes on tokens `[B, N, C]`, the
+    layout in which matrix products and layer norm are fast.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`[B, N, in_channels]` → `[B, N, out_channels]`."""
+        return F.linear(tokens, self.weight.flatten(1), self.bias)
 
 
-class QueryKeyValue(nn.Conv2d):
+class QueryKeyValue(TokenConv2d):
     """Three linear maps of each token, stacked in one convolution."""
 
     stacked = 3
@@ -55,16 +61,16 @@ class Attention(nn.Module):
     def __init__(self, *, dim: int, heads: int, head_dim: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.to_qkv = QueryKeyValue(dim, 3 * heads * head_dim, 1)
+        self.to_qkv = QueryKeyValue(dim, 3 * heads * head_dim)
         self.attend = DotProductAttention(dropout)
-        self.to_out = nn.Conv2d(heads * head_dim, dim, 1)
+        self.to_out = TokenConv2d(heads * head_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mix tokens: `[B, C, 1, N]` → `[B, C, 1, N]`."""
+        """Mix tokens: `[B, N, C]` → `[B, N, C]`."""
         q, k, v = rearrange(
-            self.to_qkv(x), "b (three h d) 1 n -> three b h n d", three=3, h=self.heads
+            self.to_qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads
         )
-        out: Tensor = self.to_out(rearrange(self.attend(q, k, v), "b h n d -> b (h d) 1 n"))
+        out: Tensor = self.to_out(rearrange(self.attend(q, k, v), "b h n d -> b n (h d)"))
         return out
 
 
@@ -73,7 +79,7 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, *, dim: int, mlp_dim: int, dropout: float) -> None:
         super().__init__(
-            nn.Conv2d(dim, mlp_dim, 1), nn.GELU(), nn.Dropout(dropout), nn.Conv2d(mlp_dim, dim, 1)
+            TokenConv2d(dim, mlp_dim), nn.GELU(), nn.Dropout(dropout), TokenConv2d(mlp_dim, dim)
         )
 
 
@@ -84,14 +90,14 @@ class Block(nn.Module):
         self, *, dim: int, heads: int, head_dim: int, mlp_dim: int, dropout: float
     ) -> None:
         super().__init__()
-        self.attention_norm = TokenNorm(dim)
+        self.attention_norm = nn.LayerNorm(dim)
         self.attention = Attention(dim=dim, heads=heads, head_dim=head_dim, dropout=dropout)
-        self.mlp_norm = TokenNorm(dim)
+        self.mlp_norm = nn.LayerNorm(dim)
         self.mlp = FeedForward(dim=dim, mlp_dim=mlp_dim, dropout=dropout)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Two residual branches: `[B, C, 1, N]` → `[B, C, 1, N]`."""
+        """Two residual branches: `[B, N, C]` → `[B, N, C]`."""
         x = x + self.dropout(self.attention(self.attention_norm(x)))
         return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
@@ -135,11 +141,9 @@ class ViT(nn.Module):
             raise ValueError(f"patch {patch} does not divide the image size {image_size}")
         self.grid = image_size // patch
         self.patch_embedding = nn.Conv2d(3, dim, patch, stride=patch)
-        self.class_token = (
-            nn.Parameter(torch.randn(1, dim, 1, 1) * 0.02) if pool == "class" else None
-        )
+        self.class_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02) if pool == "class" else None
         tokens = self.grid**2 + (self.class_token is not None)
-        self.positions = nn.Parameter(torch.randn(1, dim, 1, tokens) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, tokens, dim) * 0.02)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.Sequential(
             *(
@@ -147,21 +151,21 @@ class ViT(nn.Module):
                 for _ in range(depth)
             )
         )
-        self.norm = TokenNorm(dim)
-        self.head = nn.Conv2d(dim, num_classes, 1)
+        self.norm = nn.LayerNorm(dim)
+        self.head = TokenConv2d(dim, num_classes)
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]` → tokens `[B, dim, 1, N]`, the patch tokens last."""
-        tokens = rearrange(self.patch_embedding(images), "b c h w -> b c 1 (h w)")
+        """Images `[B, 3, H, W]` → tokens `[B, N, dim]`, the patch tokens last."""
+        tokens = rearrange(self.patch_embedding(images), "b c h w -> b (h w) c")
         if self.class_token is not None:
-            class_token = self.class_token.expand(len(images), -1, -1, -1)
-            tokens = torch.cat([class_token, tokens], dim=3)
+            tokens = torch.cat([self.class_token.expand(len(images), -1, -1), tokens], dim=1)
         return self.blocks(self.dropout(tokens + self.positions))
 
     def forward_head(self, tokens: Tensor) -> Tensor:
-        """Tokens `[B, dim, 1, N]` → class token or mean → logits `[B, classes]`."""
-        pooled = reduce(self.norm(tokens[..., self.pooled_tokens]), "b c 1 n -> b c 1 1", "mean")
-        return rearrange(self.head(pooled), "b k 1 1 -> b k")
+        """Tokens `[B, N, dim]` → class token or mean → logits `[B, classes]`."""
+        pooled = self.norm(tokens[:, self.pooled_tokens]).mean(dim=1)
+        logits: Tensor = self.head(pooled)
+        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` → logits `[B, classes]`."""
@@ -183,8 +187,8 @@ class ViT(nn.Module):
         return last.attention_norm
 
     def cam_map(self, activation: Tensor) -> Tensor:
-        """Return that layer's patch tokens as a map: `[B, C, 1, N]` → `[B, C, h, w]`."""
-        return rearrange(activation[..., -(self.grid**2) :], "b c 1 (h w) -> b c h w", h=self.grid)
+        """Return that layer's patch tokens as a map: `[B, N, C]` → `[B, C, h, w]`."""
+        return rearrange(activation[:, -(self.grid**2) :], "b (h w) c -> b c h w", h=self.grid)
 
     @property
     def attentions(self) -> list[DotProductAttention]:

@@ -1,19 +1,24 @@
-"""Compute in bf16 where the device does so natively, layer by layer as it is fastest."""
+"""Precision: bf16 where the device computes it natively, and layers replaced by faster ones."""
 
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cifarpipe.config.errors import UserError
+from cifarpipe.networks.depthwise import DepthwiseConv2d
 from cifarpipe.networks.devices import device_name
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Return whether `device` has instructions for bfloat16."""
+    """Return whether `device` has instructions for bfloat16, and the library of kernels uses them.
+
+    On a CPU, an environment variable can keep the library (oneDNN) from using them.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return native and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def pick_precision(wanted: str, device: torch.device) -> str:
@@ -41,46 +46,17 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Non
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-def adapt_layers(model: nn.Module, device: torch.device, precision: str) -> None:
-    """Replace, in place, what is slow at this precision on this device; weights stay the same.
+def adapt_layers(model: nn.Module, device: torch.device, precision: str, *, compiled: bool) -> None:
+    """Replace, in place, layers that PyTorch computes slowly on a CPU; weights stay the same.
 
-    In bf16 on a CPU, the gradients of a depthwise convolution take several times as long as in
-    fp32, and the fused attention kernel several times as long as explicit attention.
+    These are depthwise convolutions (`DepthwiseConv2d`) and, in bf16, the fused attention kernel,
+    which takes several times as long as explicit attention.
     """
-    if device.type != "cpu" or precision != "bf16":
+    if device.type != "cpu":
         return
     for module in list(model.modules()):
-        if hasattr(module, "explicit"):  # attention
+        if precision == "bf16" and hasattr(module, "explicit"):  # attention
             setattr(module, "explicit", True)  # noqa: B010  (typed as Tensor | Module)
         for name, child in module.named_children():
-            if type(child) is nn.Conv2d and child.groups > 1:
-                setattr(module, name, Float32Conv2d.of(child))
-
-
-class Float32Conv2d(nn.Conv2d):
-    """A convolution that computes in fp32 under CPU autocast, and returns autocast's type."""
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> "Float32Conv2d":
-        """Return a layer that shares the parameters of `conv`."""
-        layer = cls(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,  # type: ignore[arg-type]
-            conv.stride,  # type: ignore[arg-type]
-            conv.padding,  # type: ignore[arg-type]
-            conv.dilation,  # type: ignore[arg-type]
-            conv.groups,
-            bias=conv.bias is not None,
-            padding_mode=conv.padding_mode,
-            device="meta",
-        )
-        layer.weight, layer.bias = conv.weight, conv.bias
-        return layer.train(conv.training)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve `[B, C, H, W]`."""
-        if not torch.is_autocast_enabled("cpu"):
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x.float()).to(torch.get_autocast_dtype("cpu"))
+            if DepthwiseConv2d.replaces(child):
+                setattr(module, name, DepthwiseConv2d.of(child, compiled=compiled))

@@ -10,13 +10,15 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 STEPS = 5  # of the Newton-Schulz iteration
 # Of its polynomial a x + b x³ + c x⁵, steep at 0 so that few steps lift small singular values.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 UPDATE_RMS = 0.2  # root mean square of an update at learning rate 1, about that of AdamW
 EPSILON = 1e-7
+# Columns per row from which iterating on the Gram matrix saves time on a CPU.
+GRAM_FROM = 2
 
 
 class Muon(torch.optim.Optimizer):
@@ -30,6 +32,7 @@ class Muon(torch.optim.Optimizer):
         momentum: Decay of the moving average of gradients.
         nesterov: Use Nesterov momentum.
         weight_decay: Decoupled, multiplied by the learning rate.
+        dtype: Of the orthogonalisation; see `orthogonalize`.
     """
 
     def __init__(
@@ -40,7 +43,9 @@ class Muon(torch.optim.Optimizer):
         momentum: float,
         nesterov: bool,
         weight_decay: float,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        self.dtype = dtype
         options = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
         super().__init__(params, {"lr": lr, "stacked": 1} | options)
 
@@ -48,49 +53,109 @@ class Muon(torch.optim.Optimizer):
     def step(self) -> None:  # type: ignore[override]
         """Update all parameters that have a gradient."""
         for group in self.param_groups:
-            by_shape = defaultdict(list)  # kernels of one shape are orthogonalised in one batch
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    by_shape[parameter.shape].append(parameter)
-            for parameters in by_shape.values():
+            parameters: list[Tensor] = [each for each in group["params"] if each.grad is not None]
+            if parameters:
                 self._update(parameters, group)
 
-    def _update(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
-        """Update parameters of one shape."""
-        directions = []
-        for parameter in parameters:
-            state, gradient = self.state[parameter], parameter.grad
-            assert gradient is not None
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(gradient)
-            average = state["momentum_buffer"].lerp_(gradient, 1 - group["momentum"])
-            ahead = gradient.lerp(average, group["momentum"]) if group["nesterov"] else average
-            directions.append(ahead.flatten(1).unflatten(0, (group["stacked"], -1)))
-        orthogonal = orthogonalize(torch.cat(directions)).to(parameters[0].dtype)
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Update the parameters of a group. Its learning rate may be a tensor."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        averages = [self._average(parameter) for parameter in parameters]
+        torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+        directions = averages
+        if group["nesterov"]:
+            directions = list(torch._foreach_lerp(gradients, averages, group["momentum"]))
+        updates = orthogonal_updates(directions, group["stacked"], self.dtype)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_mul_(updates, group["lr"])
+        torch._foreach_sub_(parameters, updates)
+
+    def _average(self, parameter: Tensor) -> Tensor:
+        """Return the moving average of a parameter's gradients."""
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        average: Tensor = state["momentum_buffer"]
+        return average
+
+
+def orthogonal_updates(directions: list[Tensor], stacked: int, dtype: torch.dtype) -> list[Tensor]:
+    """Orthogonalise kernels, and scale them to the size of AdamW's updates.
+
+    Args:
+        directions: Kernels `[stacked × rows, …]`, each of any shape.
+        stacked: Number of maps in each, which are orthogonalised separately.
+        dtype: Of the iteration; see `orthogonalize`.
+
+    Returns:
+        Updates of the same shapes and types, in new memory.
+    """
+    updates = list(directions)
+    by_shape = defaultdict(list)  # kernels of one shape are orthogonalised in one batch
+    for i, direction in enumerate(directions):
+        by_shape[direction.shape].append(i)
+    for shape, indices in by_shape.items():
+        matrices = [directions[i].flatten(1).unflatten(0, (stacked, -1)) for i in indices]
+        orthogonal = orthogonalize(torch.cat(matrices), dtype)
         scale = UPDATE_RMS * max(orthogonal.shape[1:]) ** 0.5
-        updates = orthogonal.unflatten(0, (-1, group["stacked"]))
-        for parameter, update in zip(parameters, updates, strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(update.reshape(parameter.shape), alpha=-group["lr"] * scale)
+        orthogonal = orthogonal.to(directions[indices[0]].dtype) * scale
+        for i, update in zip(indices, orthogonal.unflatten(0, (-1, stacked)), strict=True):
+            updates[i] = update.reshape(shape)
+    return updates
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """Return matrices with the same singular vectors and singular values of about 1.
 
     Singular values of at least 1/500 of the matrix's Frobenius norm end between 0.68 and 1.21,
-    smaller ones below. Computed in bfloat16 whatever the precision of training, as its authors do.
+    smaller ones below.
 
     Args:
         matrices: `[N, rows, columns]`.
+        dtype: float32, or bfloat16 as its authors have it, where the device computes that
+            natively; elsewhere bfloat16 takes many times as long. Far from square matrices are
+            computed in float32 on a CPU, by fewer operations.
 
     Returns:
-        `[N, rows, columns]` bfloat16.
+        `[N, rows, columns]`, float32 or bfloat16.
+    """
+    wide = matrices.shape[1] <= matrices.shape[2]
+    x = matrices if wide else matrices.mT
+    rows, columns = x.shape[1:]
+    if columns >= GRAM_FROM * rows and x.device.type == "cpu":
+        orthogonal = _iterate_gram(_normalised(x.float()))
+    else:
+        orthogonal = _iterate(_normalised(x.to(dtype)))
+    return orthogonal if wide else orthogonal.mT
+
+
+def _normalised(x: Tensor) -> Tensor:
+    return x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPSILON)
+
+
+def _iterate(x: Tensor) -> Tensor:
+    """Apply the polynomial to the singular values of `x`, `STEPS` times."""
+    a, b, c = COEFFICIENTS
+    for _ in range(STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def _iterate_gram(x: Tensor) -> Tensor:
+    """Compute the same as `_iterate` by products of `rows` × `rows` matrices.
+
+    Every iterate is a polynomial P of the Gram matrix G = x xᵀ, times x; the next Gram matrix is
+    P G P. It needs float32, since small singular values are squared.
     """
     a, b, c = COEFFICIENTS
-    wide = matrices.shape[1] <= matrices.shape[2]
-    x = (matrices if wide else matrices.mT).bfloat16()
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPSILON)
-    for _ in range(STEPS):
-        square = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x if wide else x.mT
+    gram = x @ x.mT
+    product: Tensor | None = None
+    for step in range(STEPS):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=1, dim2=2).add_(a)
+        product = factor if product is None else factor @ product
+        if step < STEPS - 1:
+            gram = factor @ gram @ factor
+    assert product is not None
+    return product @ x

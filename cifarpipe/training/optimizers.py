@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from cifarpipe.config.recipes import SGD, Recipe
 from cifarpipe.config.recipes import Muon as MuonOptions
+from cifarpipe.networks.precision import computes_bf16
 from cifarpipe.training.muon import Muon
 
 
@@ -51,11 +52,13 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | 
         )
     if isinstance(options, MuonOptions):
         hidden = hidden_kernels(model)
+        device = next(model.parameters()).device
         muon = Muon(
             [{"params": kernels, "stacked": stacked} for stacked, kernels in hidden.items()],
             momentum=options.momentum,
             nesterov=options.nesterov,
             weight_decay=options.weight_decay,
+            dtype=torch.bfloat16 if computes_bf16(device) else torch.float32,
         )
         taken = {id(kernel) for kernels in hidden.values() for kernel in kernels}
         for group in groups:

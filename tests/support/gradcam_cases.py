@@ -78,7 +78,7 @@ def make_case(name: str, params: Params) -> Case:
         if name == "vit_mean":
             architecture["pool"] = "mean"
         model = build_model(architecture, num_classes=K, image_size=32)
-        cells = one_row_cells if "vit" in name else image_cells
+        cells = patch_cells if "vit" in name else image_cells
         where = model.cam_layer, model.cam_map, cells
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # as after training, not 0 and 1
@@ -96,6 +96,5 @@ def token_cells(output: Tensor) -> list[Tensor]:
     return [output[number] for number in range(1, len(output))]
 
 
-def one_row_cells(output: Tensor) -> list[Tensor]:
-    patches = output[:, 0, -64:]  # after the class token, if there is one
-    return list(patches.unbind(dim=1))
+def patch_cells(output: Tensor) -> list[Tensor]:
+    return list(output[-64:])  # after the class token, if there is one
