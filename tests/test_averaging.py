@@ -18,7 +18,7 @@ def test_average_equals_pytorch_and_is_restored() -> None:
             for weight in model.parameters():
                 weight += torch.randn_like(weight)
         theirs.update_parameters(model)
-        ours.update(model)
+        ours.update()
         if step == 2:
             saved, ours = ours.state_dict(), AveragedNetwork(model, 0.9)
             ours.load_state_dict(saved)

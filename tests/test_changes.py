@@ -139,7 +139,7 @@ def kill_training(study: Path) -> None:
     running = subprocess.Popen(
         command, cwd=study, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True
     )
-    while not list(study.glob(".resume/vit/*/even")):
+    while not list(study.glob(".resume/vit/*/first")):
         assert running.poll() is None
         time.sleep(0.05)
     os.killpg(running.pid, signal.SIGKILL)

@@ -17,6 +17,7 @@ from cifarpipe.config.recipes import SGD, Augment, Mix, Plateau, Recipe
 from cifarpipe.config.schema import Params
 from cifarpipe.models.build import build_model
 from cifarpipe.store.prepared import Split
+from cifarpipe.training import resume as resume_module
 from cifarpipe.training.distributed import World
 from cifarpipe.training.execution import Execution
 from cifarpipe.training.loop import Run, Validation, seed_dropout, train
@@ -43,6 +44,11 @@ SINGLE_STEPS = {
 def recipe(demo_params: Params) -> Recipe:
     changes = {"epochs": 3, "batch_size": 16, "schedule": "cosine"}
     return demo_params.models["convmixer"].model_copy(update=changes)
+
+
+@pytest.fixture
+def saves_each_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume_module, "INTERVAL", 0.0)
 
 
 class Killed(BaseException):
@@ -297,6 +303,7 @@ def test_log_has_one_line_per_epoch(recipe: Recipe, capsys: pytest.CaptureFixtur
     assert re.fullmatch(pattern, lines[-1])
 
 
+@pytest.mark.usefixtures("saves_each_epoch")
 def test_progress_bar_counts_steps(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,6 +326,7 @@ class OtherProcess(World):
     is_main = False
 
 
+@pytest.mark.usefixtures("saves_each_epoch")
 def test_only_main_process_prints(
     recipe: Recipe,
     tmp_path: Path,
@@ -340,6 +348,7 @@ def test_only_main_process_prints(
     assert (capsys.readouterr().out, terminal.getvalue(), calls) == ("", "", [])
 
 
+@pytest.mark.usefixtures("saves_each_epoch")
 def test_callback_follows_epochs_and_resumption(recipe: Recipe, tmp_path: Path) -> None:
     calls: list[tuple[str, pd.DataFrame]] = []
 
@@ -368,6 +377,7 @@ def test_bf16_is_close_to_fp32(recipe: Recipe) -> None:
     assert other != first
 
 
+@pytest.mark.usefixtures("saves_each_epoch")
 @pytest.mark.parametrize("ended", [1, 3, 5])
 def test_resumed_run_equals_uninterrupted_run(
     recipe: Recipe, ended: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.training.resume import HEADER, LOCK, SLOTS, ResumeStore, fingerprint
+from cifarpipe.training import resume as module
+from cifarpipe.training.resume import HEADER, LOCK, SLOTS, ResumeStore, fingerprint, read_state
 
 
 @pytest.fixture
-def resume(tmp_path: Path) -> ResumeStore:
+def resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResumeStore:
+    """Return a store that saves after each epoch."""
+    monkeypatch.setattr(module, "INTERVAL", 0.0)
     store = ResumeStore(tmp_path / "vit", "abc")
     store.folder.mkdir(parents=True)
     return store
@@ -26,7 +29,7 @@ def state(epoch: int) -> dict[str, object]:
 
 def save(resume: ResumeStore, *epochs: int) -> None:
     for epoch in epochs:
-        resume.save(epoch, state(epoch))
+        resume.save(epoch, lambda epoch=epoch: state(epoch))
     resume.wait()
 
 
@@ -55,7 +58,7 @@ def test_newest_state_is_loaded(resume: ResumeStore) -> None:
 @pytest.mark.parametrize("kept", [0, 3, HEADER.size - 1, HEADER.size, 500, -1])
 def test_truncated_file_falls_back_to_previous_state(resume: ResumeStore, kept: int) -> None:
     save(resume, 1, 2)
-    newest = resume.folder / SLOTS[0]
+    newest = resume.folder / SLOTS[1]
     newest.write_bytes(newest.read_bytes()[:kept])
     assert epoch_of(resume.load()) == 1
 
@@ -63,11 +66,32 @@ def test_truncated_file_falls_back_to_previous_state(resume: ResumeStore, kept: 
 @pytest.mark.parametrize("place", [0, 9, 13, HEADER.size + 1, -1])
 def test_flipped_bit_falls_back_to_previous_state(resume: ResumeStore, place: int) -> None:
     save(resume, 1, 2)
-    newest = resume.folder / SLOTS[0]
+    newest = resume.folder / SLOTS[1]
     content = bytearray(newest.read_bytes())
     content[place] ^= 4
     newest.write_bytes(content)
     assert epoch_of(resume.load()) == 1
+
+
+def test_resumed_run_keeps_its_last_state_while_writing(resume: ResumeStore) -> None:
+    """It writes the other file first, whichever that is."""
+    save(resume, 1, 2, 3)
+    again = ResumeStore(resume.home, "abc")
+    assert epoch_of(again.load()) == 3
+    save(again, 6)
+    files = [read_state(resume.folder / slot) for slot in SLOTS]
+    assert sorted(found[0] for found in files if found) == [3, 6]
+
+
+def test_states_are_saved_at_intervals(
+    resume: ResumeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(module, "INTERVAL", 30.0)
+    for epoch, now in enumerate((1000.0, 1029.0, 1031.0, 1060.0, 1061.5), start=1):  # noqa: B007
+        save(resume, epoch)
+        assert epoch_of(resume.load()) == (1, 1, 3, 3, 5)[epoch - 1]
 
 
 def test_two_damaged_files_load_as_none(resume: ResumeStore) -> None:
@@ -80,7 +104,7 @@ def test_two_damaged_files_load_as_none(resume: ResumeStore) -> None:
 def test_saved_state_ignores_later_changes(resume: ResumeStore) -> None:
     """Training changes tensors in place while the state is being written."""
     changing = {"nested": [{"weights": torch.zeros(2_000_000)}]}
-    resume.save(1, changing)
+    resume.save(1, lambda: changing)
     changing["nested"][0]["weights"].fill_(7)
     resume.wait()
     found = resume.load()
@@ -89,7 +113,7 @@ def test_saved_state_ignores_later_changes(resume: ResumeStore) -> None:
 
 
 def test_failed_write_raises_on_wait(resume: ResumeStore) -> None:
-    resume.save(1, {"unwritable": lambda: None})
+    resume.save(1, lambda: {"unwritable": lambda: None})
     with pytest.raises(Exception, match="pickle"):
         resume.wait()
 
@@ -97,7 +121,7 @@ def test_failed_write_raises_on_wait(resume: ResumeStore) -> None:
 def test_reader_writes_nothing(tmp_path: Path) -> None:
     reader = ResumeStore(tmp_path / "run", "abc", writes=False)
     with reader.locked("vit"):
-        reader.save(1, state(1))
+        reader.save(1, lambda: state(1))
     reader.discard()
     assert list(tmp_path.iterdir()) == []
 

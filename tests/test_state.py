@@ -59,7 +59,7 @@ def test_averaged_weights_are_the_candidate(recipe: Recipe) -> None:
 def test_state_is_restored(recipe: Recipe) -> None:
     averaging = recipe.model_copy(update={"ema": 0.5})
     first = TrainingState(nn.Linear(2, 2), averaging)
-    first.averaged.update(first.model)
+    first.averaged.update()
     finish(first, ROWS, "best")
     second = TrainingState(nn.Linear(2, 2), averaging)
     second.load_state_dict(first.state_dict())

@@ -19,23 +19,28 @@ class AveragedNetwork:
         """Copy `model`.
 
         Args:
-            model: The network to follow.
+            model: The network to follow; its parameters and buffers must stay the same tensors.
             decay: Weight of the old average in an update; the first update copies all weights.
         """
         self.module = copy.deepcopy(model)
         self._average = get_ema_multi_avg_fn(decay)
         self._started = False
+        # Walking the modules in every step takes longer than averaging a small network.
+        pairs = list(zip(self._tensors(self.module), self._tensors(model), strict=True))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._integers = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Average the weights and buffers of `model` in; integers are copied."""
-        own, new = self._tensors(self.module), self._tensors(model)
+    def update(self) -> None:
+        """Average the network's weights and buffers in; integers are copied."""
+        copied = self._integers
         if self._started:
-            floats = [i for i, tensor in enumerate(new) if tensor.is_floating_point()]
-            self._average([own[i] for i in floats], [new[i] for i in floats], 0)
-        for ours, theirs in zip(own, new, strict=True):
-            if not self._started or not theirs.is_floating_point():
-                ours.copy_(theirs)
+            ours, theirs = map(list, zip(*self._floats, strict=True))
+            self._average(ours, theirs, 0)
+        else:
+            copied = self._floats + self._integers
+        for own, new in copied:
+            own.copy_(new)
         self._started = True
 
     @staticmethod

@@ -2,14 +2,12 @@
 
 import shutil
 import sysconfig
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Train
 from cifarpipe.networks.depthwise import DepthwiseConv2d
 from cifarpipe.networks.devices import device_name, memory_format
@@ -47,6 +45,10 @@ class Execution:
     """`bf16` or `fp32`."""
     memory_format: torch.memory_format = torch.contiguous_format
     compiled: bool = False
+    graphed: bool = False
+    """Whether steps are replayed as a CUDA graph."""
+    required: bool = False
+    """Whether to fail if a compiled or graphed step can't be used, in place of the eager one."""
     world: World = field(default_factory=World)
 
     def describe(self) -> dict[str, object]:
@@ -56,6 +58,7 @@ class Execution:
             "precision": self.precision,
             "memory_format": str(self.memory_format),
             "compiled": self.compiled,
+            "graphed": self.graphed,
             "processes": self.world.size,
             "torch": torch.__version__,
         }
@@ -65,28 +68,12 @@ class Execution:
         adapt_layers(model, self.device, self.precision, compiled=self.compiled)
         return model.to(self.device).to(memory_format=self.memory_format)
 
-    def compiled_forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        """Return the forward pass of training steps: distributed and compiled as planned.
+    def compiles_network(self, model: nn.Module) -> bool:
+        """Return whether the network is compiled as a whole.
 
-        The returned function raises `UserError` if there is no working compiler.
+        Of a network with depthwise convolutions, only their gradients gain from it on a CPU.
         """
-        network = self.world.wrap_ddp(model)
-        # Of a network with such layers, only these gain on a CPU.
-        if not self.compiled or any(isinstance(m, DepthwiseConv2d) for m in model.modules()):
-            return network
-        compiled = torch.compile(network)
-
-        def forward(batch: Tensor) -> Tensor:
-            try:
-                logits: Tensor = compiled(batch)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                reason = str(error).strip().partition("\n")[0]
-                raise UserError(
-                    f"torch.compile fails: {reason}\nSet `train.compile` to never."
-                ) from error
-            return logits
-
-        return forward
+        return self.compiled and not any(isinstance(m, DepthwiseConv2d) for m in model.modules())
 
 
 def plan_execution(
@@ -105,16 +92,17 @@ def plan_execution(
         UserError: bf16 is wanted on a GPU that does not support it.
     """
     precision = pick_precision(options.precision, device)
-    match options.compile:
-        case "auto":
-            compiled = compiling_pays(arch, device, precision, macs / world.size)
-        case choice:
-            compiled = choice == "always"
+    on_gpu = device.type == "cuda"
+    compiled = options.compile != "never"
+    if options.compile == "auto" and not on_gpu:
+        compiled = compiling_pays(arch, device, precision, macs / world.size)
     return Execution(
         device=device,
         precision=precision,
         memory_format=memory_format(arch, device),
         compiled=compiled,
+        graphed=compiled and on_gpu and world.size == 1,
+        required=options.compile == "always",
         world=world,
     )
 

@@ -16,15 +16,15 @@ from cifarpipe.config.errors import UserError
 from cifarpipe.config.recipes import Recipe
 from cifarpipe.networks.images import ImageStore
 from cifarpipe.networks.inference import compute_logits
-from cifarpipe.networks.precision import autocast
 from cifarpipe.store.prepared import Prepared
-from cifarpipe.training.batches import AugmentedBatches, Batch
+from cifarpipe.training.batches import AugmentedBatches
 from cifarpipe.training.execution import Execution
 from cifarpipe.training.resume import ResumeStore
 from cifarpipe.training.schedules import schedule_factor
 from cifarpipe.training.state import Epoch, TrainingState
+from cifarpipe.training.step import explained_errors, make_step
 
-EVAL_BATCH = 500
+EVAL_BATCH = {"cpu": 500, "cuda": 2500}
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,10 @@ def train(
     batches = _make_batches(data, run, execution, mean, std)
     validation = Validation(data, execution, mean, std)
     model = execution.place(model)
-    forward = execution.compiled_forward(model)
+    network = world.wrap_ddp(model)
     state = TrainingState(model, recipe)
+    whole = len(batches.shares[0])
+    train_step = make_step(run.name, state, network, recipe, execution, size=whole)
     if resume and (saved := resume.load()):
         state.load_state_dict(saved)
         if world.is_main:
@@ -91,26 +93,27 @@ def train(
         if on_epoch_end and world.is_main:
             on_epoch_end(run.name, state)
     steps = len(batches)
-    with tqdm(
-        total=recipe.epochs * steps,
-        initial=len(state.rows) * steps,
-        desc=run.name,
-        unit=" steps",
-        disable=None if world.is_main else True,  # None: shown on a terminal only
-        leave=False,
-    ) as bar:
+    with (
+        tqdm(
+            total=recipe.epochs * steps,
+            initial=len(state.rows) * steps,
+            desc=run.name,
+            unit=" steps",
+            disable=None if world.is_main else True,  # None: shown on a terminal only
+            leave=False,
+        ) as bar,
+        explained_errors(run.name, recipe.batch_size),
+    ):
+        start = time.perf_counter()
         for epoch in range(len(state.rows) + 1, recipe.epochs + 1):
-            start = time.perf_counter()
             seed_dropout(run.seed, epoch, world.rank)
             losses = torch.zeros(steps, device=device)
             hits = torch.zeros((), device=device)
             model.train()
             for step, batch in enumerate(batches.epoch(epoch)):
                 lr = run.learning_rate(state, (epoch - 1 + (step + 1) / steps) / recipe.epochs)
-                with autocast(device, execution.precision):
-                    logits = forward(batch.inputs).float()
-                losses[step] = optimize(state, logits, batch, recipe, lr)
-                hits += (logits.argmax(1) == batch.labels).sum()
+                losses[step], correct = train_step(batch, lr)
+                hits += correct
                 # Waiting for a GPU or other processes takes time: these are checked per epoch.
                 if device.type == "cpu" and world.size == 1:
                     check_finite(run.name, losses[step : step + 1], epoch, step, lr)
@@ -120,45 +123,17 @@ def train(
             train_loss = losses.double().sum().item() / len(data.train)
             train_acc = hits.item() / len(data.train)
             val_loss, val_acc = validation.measure(state.candidate)
-            seconds = time.perf_counter() - start
-            row = Epoch(epoch, train_loss, train_acc, val_loss, val_acc, lr, seconds)
+            now = time.perf_counter()
+            row = Epoch(epoch, train_loss, train_acc, val_loss, val_acc, lr, now - start)
+            start = now
             state.finish_epoch(row, run.keep)
             if world.is_main:
                 tqdm.write(row.log_line(run.name))
             if resume:
-                resume.save(epoch, state.state_dict())
+                resume.save(epoch, state.state_dict)
             if on_epoch_end and world.is_main:
                 on_epoch_end(run.name, state)
     return state
-
-
-def optimize(
-    state: TrainingState, logits: Tensor, batch: Batch, recipe: Recipe, lr: float
-) -> Tensor:
-    """Update the weights once.
-
-    Args:
-        state: Holds the model and its optimizer.
-        logits: `[B, classes]` float32 of the batch.
-        batch: Targets, and this process's share of the whole batch.
-        recipe: Label smoothing and clipping.
-        lr: Learning rate of this step.
-
-    Returns:
-        The sum of this process's losses.
-    """
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
-    smoothing = recipe.label_smoothing or 0.0
-    loss = F.cross_entropy(logits, batch.targets, label_smoothing=smoothing, reduction="sum")
-    state.optimizer.zero_grad()
-    (loss * batch.share.scale).backward()
-    if recipe.clip_norm is not None:
-        nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_norm)
-    state.optimizer.step()
-    if state.averaged:
-        state.averaged.update(state.model)
-    return loss.detach()
 
 
 def seed_dropout(seed: int, epoch: int, rank: int) -> None:
@@ -189,7 +164,7 @@ class Validation:
                 self.ours,
                 mean=self.mean,
                 std=self.std,
-                batch_size=EVAL_BATCH,
+                batch_size=EVAL_BATCH[self.execution.device.type],
                 precision=self.execution.precision,
             )
             sums[0] = F.cross_entropy(logits.double(), self.labels, reduction="sum")

@@ -28,7 +28,7 @@ class Muon(torch.optim.Optimizer):
         params: Kernels of two or more dimensions, outputs first; or groups of them. A group's
             `stacked` (default 1) is the number of maps that are stacked along the outputs of each
             kernel: every map is orthogonalised by itself.
-        lr: Learning rate.
+        lr: Learning rate, a number or a scalar tensor.
         momentum: Decay of the moving average of gradients.
         nesterov: Use Nesterov momentum.
         weight_decay: Decoupled, multiplied by the learning rate.
@@ -39,7 +39,7 @@ class Muon(torch.optim.Optimizer):
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
         *,
-        lr: float = 0.0,
+        lr: float | Tensor = 0.0,
         momentum: float,
         nesterov: bool,
         weight_decay: float,

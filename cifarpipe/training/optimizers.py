@@ -1,5 +1,6 @@
 """The optimizer of a recipe, and which parameters it treats in which way."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -43,18 +44,24 @@ class CombinedOptimizer:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | CombinedOptimizer:
-    """Return the recipe's optimizer of all parameters; the loop sets its learning rate."""
+    """Return the recipe's optimizer of all parameters; every step sets its learning rate.
+
+    On a GPU the learning rate is a tensor, since a CUDA graph would keep the value of a number.
+    """
     options = recipe.optimizer
     groups = parameter_groups(model, options.weight_decay, options.decay_on)
+    device = next(model.parameters()).device
+    on_gpu = device.type == "cuda"
+    lr = torch.zeros((), device=device) if on_gpu else 0.0
     if isinstance(options, SGD):
-        return torch.optim.SGD(
-            groups, lr=0.0, momentum=options.momentum, nesterov=options.nesterov, fused=True
-        )
+        momentum, nesterov = options.momentum, options.nesterov
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
+    adamw = partial(torch.optim.AdamW, lr=lr, betas=options.betas, fused=True, capturable=on_gpu)
     if isinstance(options, MuonOptions):
         hidden = hidden_kernels(model)
-        device = next(model.parameters()).device
         muon = Muon(
             [{"params": kernels, "stacked": stacked} for stacked, kernels in hidden.items()],
+            lr=lr,
             momentum=options.momentum,
             nesterov=options.nesterov,
             weight_decay=options.weight_decay,
@@ -64,8 +71,33 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | 
         for group in groups:
             group["params"] = [each for each in group["params"] if id(each) not in taken]
         groups = [group for group in groups if group["params"]]
-        return CombinedOptimizer(muon, torch.optim.AdamW(groups, betas=options.betas, fused=True))
-    return torch.optim.AdamW(groups, betas=options.betas, fused=True)
+        return CombinedOptimizer(muon, adamw(groups))
+    return adamw(groups)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer | CombinedOptimizer, lr: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+
+
+def move_learning_rate(
+    optimizer: torch.optim.Optimizer | CombinedOptimizer, device: torch.device
+) -> None:
+    """Move a learning rate that is a tensor back to its device after loading a state."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"] = group["lr"].to(device)
+
+
+def state_tensors(optimizer: torch.optim.Optimizer | CombinedOptimizer) -> list[Tensor]:
+    """Return what the optimizer has accumulated: momentum, averages, counts of steps."""
+    single = optimizer.optimizers if isinstance(optimizer, CombinedOptimizer) else [optimizer]
+    states = [state for each in single for state in each.state.values()]
+    return [value for state in states for value in state.values() if isinstance(value, Tensor)]
 
 
 def hidden_kernels(model: nn.Module) -> dict[int, list[Tensor]]:

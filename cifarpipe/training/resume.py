@@ -4,11 +4,13 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import struct
+import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +27,9 @@ from cifarpipe.store.outputs import atomic_path
 # Magic, epoch, length of what follows, and its CRC-32, begun with the epoch.
 HEADER = struct.Struct("<8sIQI")
 MAGIC = b"cifarpip"
-SLOTS = ("even", "odd")  # written in turn, so that one complete file always exists
+SLOTS = ("first", "second")  # written in turn, so that one complete file always exists
 LOCK = "lock"
+INTERVAL = 30.0  # least seconds between two saves
 
 
 def fingerprint(
@@ -53,10 +56,10 @@ def fingerprint(
 
 
 class ResumeStore:
-    """Two files with the state after the last two finished epochs of one run.
+    """Two files with the state of a run after finished epochs, the last and the one before.
 
-    They are written in the background while the next epoch is computed. An incomplete file is
-    recognised by its length and checksum, and the other one is used.
+    They are written in the background while the next epoch is computed, at most every `INTERVAL`.
+    An incomplete file is recognised by its length and checksum, and the other one is used.
     """
 
     def __init__(self, home: Path, run: str, *, writes: bool = True) -> None:
@@ -70,6 +73,9 @@ class ResumeStore:
         self.home, self.folder, self.writes = home, home / run, writes
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="resume")
         self._written: Future[None] | None = None
+        self._saved = -math.inf  # time of the last save
+        self._slot = 1  # in which the newest state lies
+        self._pinned: dict[str, Tensor] = {}
 
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
@@ -98,17 +104,32 @@ class ResumeStore:
     def load(self) -> dict[str, Any] | None:
         """Return the newest complete state, its tensors on the CPU, or None."""
         found = [read_state(self.folder / slot) for slot in SLOTS]
-        complete = [each for each in found if each is not None]
-        return max(complete, key=lambda each: each[0])[1] if complete else None
+        complete = [(*each, slot) for slot, each in enumerate(found) if each is not None]
+        if not complete:
+            return None
+        _, state, self._slot = max(complete, key=lambda each: each[0])
+        return state
 
-    def save(self, epoch: int, state: dict[str, Any]) -> None:
-        """Copy the state, then write it in the background."""
-        if not self.writes:
+    def save(self, epoch: int, state: Callable[[], dict[str, Any]]) -> None:
+        """Copy the state, then write it in the background; nothing within `INTERVAL` of a save.
+
+        Args:
+            epoch: The last finished one.
+            state: Returns the state.
+        """
+        if not self.writes or time.monotonic() - self._saved < INTERVAL:
             return
-        snapshot = _on_cpu(state)
-        self.wait()
-        path = self.folder / SLOTS[epoch % 2]
-        self._written = self._writer.submit(write_state, path, epoch, snapshot)
+        self.wait()  # the buffers are in use until then
+        self._saved = time.monotonic()
+        snapshot = _on_cpu(state(), self._pinned)
+        copied = torch.cuda.current_stream().record_event() if self._pinned else None
+        path = self._next_slot()
+        self._written = self._writer.submit(write_state, path, epoch, snapshot, copied)
+
+    def _next_slot(self) -> Path:
+        """Return the file to write: not that of the last complete state."""
+        self._slot = 1 - self._slot
+        return self.folder / SLOTS[self._slot]
 
     def wait(self) -> None:
         """Wait until the last save is on disk; raise its error if it failed."""
@@ -147,8 +168,19 @@ def locked(home: Path, name: str) -> Iterator[None]:
         yield
 
 
-def write_state(path: Path, epoch: int, state: dict[str, Any]) -> None:
-    """Write a state after a header that shows whether the file is complete."""
+def write_state(
+    path: Path, epoch: int, state: dict[str, Any], copied: torch.cuda.Event | None = None
+) -> None:
+    """Write a state after a header that shows whether the file is complete.
+
+    Args:
+        path: File to write.
+        epoch: The last finished one.
+        state: What to write, on the CPU.
+        copied: When the state has arrived there; None: it has.
+    """
+    if copied is not None:
+        copied.synchronize()
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
@@ -171,13 +203,23 @@ def read_state(path: Path) -> tuple[int, dict[str, Any]] | None:
     return epoch, torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
 
 
-def _on_cpu(value: Any) -> Any:
-    """Copy all tensors in nested dicts and lists, so that later steps do not change them."""
+def _on_cpu(value: Any, pinned: dict[str, Tensor], name: str = "") -> Any:
+    """Copy all tensors in nested dicts and lists, so that later steps do not change them.
+
+    Args:
+        value: What to copy.
+        pinned: Buffers of tensors on a GPU, by name; copies to them do not wait for it.
+        name: Of the value.
+    """
     match value:
+        case Tensor() if value.is_cuda:
+            if name not in pinned:
+                pinned[name] = torch.empty_like(value, device="cpu", pin_memory=True)
+            return pinned[name].copy_(value.detach(), non_blocking=True)
         case Tensor():
-            return value.detach().cpu() if value.is_cuda else value.detach().clone()
+            return value.detach().clone()
         case dict():
-            return {key: _on_cpu(each) for key, each in value.items()}
+            return {key: _on_cpu(each, pinned, f"{name}.{key}") for key, each in value.items()}
         case list() | tuple():
-            return type(value)(_on_cpu(each) for each in value)
+            return type(value)(_on_cpu(x, pinned, f"{name}.{i}") for i, x in enumerate(value))
     return value

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cifarpipe.config.recipes import Recipe
 from cifarpipe.training.averaging import AveragedNetwork
-from cifarpipe.training.optimizers import make_optimizer
+from cifarpipe.training.optimizers import make_optimizer, move_learning_rate, state_tensors
 from cifarpipe.training.schedules import PlateauFactor
 
 if TYPE_CHECKING:
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of the history: losses in nats, the learning rate at the epoch's end."""
+    """One row of the history: losses in nats, the learning rate at the epoch's end.
+
+    `seconds` are all that has passed since the last row, the saving of its state included.
+    """
 
     epoch: int
     train_loss: float
@@ -50,11 +53,19 @@ class TrainingState:
         self.rows: list[Epoch] = []
         self.kept_weights: dict[str, Tensor] = {}
         self.kept_epoch = 0
+        self.started = False
+        """Whether a step was made, which creates the optimizer's state."""
 
     @property
     def candidate(self) -> nn.Module:
         """The network that is validated and may be kept: the averaged one if there is one."""
         return self.averaged.module if self.averaged else self.model
+
+    def tensors(self) -> list[Tensor]:
+        """Return everything that a step changes in place; all of it once `started`."""
+        networks = [self.model, *([self.averaged.module] if self.averaged else [])]
+        weights = [t for network in networks for t in (*network.parameters(), *network.buffers())]
+        return [*weights, *state_tensors(self.optimizer)]
 
     @property
     def kept(self) -> Epoch:
@@ -71,7 +82,7 @@ class TrainingState:
         if keep == "last" or not self.rows or row.rank > self.kept.rank:
             self.kept_epoch = row.epoch
             weights = self.candidate.state_dict()
-            self.kept_weights = {name: tensor.cpu().clone() for name, tensor in weights.items()}
+            self.kept_weights = {name: t.to("cpu", copy=True) for name, t in weights.items()}
         self.rows.append(row)
         if self.plateau:
             self.plateau.update(row.val_loss)
@@ -99,9 +110,11 @@ class TrainingState:
         """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        move_learning_rate(self.optimizer, next(self.model.parameters()).device)
         if self.plateau:
             self.plateau.load_state_dict(state["plateau"])
         if self.averaged:
             self.averaged.load_state_dict(state["averaged"])
         self.rows = [Epoch(**row) for row in state["rows"]]
         self.kept_weights, self.kept_epoch = state["kept_weights"], state["kept_epoch"]
+        self.started = True
