@@ -152,7 +152,7 @@ def test_transforms_get_the_options_of_the_recipe() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{name: ALL_KINDS[name]} for name in ALL_KINDS if name not in ("randaugment", "cutmix")],
+    [{name: AUGMENT[name]} for name in AUGMENT if name not in ("randaugment", "cutmix")],
     ids=lambda options: ",".join(options),
 )
 def test_batches_stay_on_their_device(options: dict[str, object], images: Tensor) -> None:
@@ -177,7 +177,7 @@ def test_batches_stay_on_their_device(options: dict[str, object], images: Tensor
 def test_draws_are_placed_where_they_are_read() -> None:
     """RandAugment groups images by their draws, on the host."""
     meta = torch.device("meta")
-    recipe = Augment.model_validate({name: ALL_KINDS[name] for name in ("crop", "randaugment")})
+    recipe = Augment.model_validate({name: AUGMENT[name] for name in ("crop", "randaugment")})
     augmentation = Augmentation(
         recipe, mean=MEAN.to(meta), std=STD.to(meta), image_size=32, classes=10, seed=0
     )
@@ -186,7 +186,7 @@ def test_draws_are_placed_where_they_are_read() -> None:
 
 
 def test_draws_of_some_images_are_those_of_all() -> None:
-    augmentation = make(ALL_KINDS)
+    augmentation = make(AUGMENT)
     epoch, shown = EpochOrder(1, np.arange(64)), np.array([2, 3, 10, 11, 63])
     whole = augmentation.draw(np.random.default_rng(0), epoch, 16)
     part = augmentation.draw(np.random.default_rng(0), epoch, 16, shown)

@@ -54,16 +54,23 @@ class RandAugment:
 
     def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
         """Change `[B, 3, S, S]` uint8."""
-        images = images.clone(memory_format=torch.contiguous_format)
         for column in drawn.numpy().T:
-            for code in np.unique(column):
-                positive, negative = self.known[self.names[code // 2]]
-                operation = negative if code % 2 else positive
-                if operation is not None:
-                    chosen = _to_device(np.flatnonzero(column == code), images.device)
-                    changed = operation(images.index_select(0, chosen))
-                    images.index_copy_(0, chosen, changed)
-        return images
+            # Sorted by operation and back again: on a GPU, writing to chosen rows is slow if it
+            # has to be deterministic.
+            order = np.argsort(column, kind="stable")
+            codes, starts = np.unique(column[order], return_index=True)
+            together = images.index_select(0, _to_device(order, images.device))
+            parts = together.tensor_split(starts[1:].tolist())
+            changed = [self._operate(int(code), x) for code, x in zip(codes, parts, strict=True)]
+            back = _to_device(np.argsort(order), images.device)
+            images = torch.cat(changed).index_select(0, back)
+        return images.contiguous()
+
+    def _operate(self, code: int, images: Tensor) -> Tensor:
+        """Apply the operation of a drawn code."""
+        positive, negative = self.known[self.names[code // 2]]
+        operation = negative if code % 2 else positive
+        return images if operation is None else operation(images)
 
 
 def operations(
@@ -83,13 +90,13 @@ def operations(
     """
 
     def strength(most: float) -> float:
-        return float(torch.linspace(0, most, LEVELS)[m])  # in float32, as in torchvision
+        return _level(0, most, m)
 
     slope = math.degrees(math.atan(strength(0.3)))
     shift = int(strength(150 / 331 * size))
     angle, change = strength(30.0), strength(0.9)
     bits = 8 - round(strength(4.0))
-    threshold = 255 * float(torch.linspace(1, 0, LEVELS)[m])
+    threshold = 255 * _level(1, 0, m)
 
     def once(operation: Operation | None) -> tuple[Operation | None, Operation | None]:
         return operation, operation
@@ -125,6 +132,15 @@ def operations(
         "autocontrast": once(tv.autocontrast),
         "equalize": once(tv.equalize),
     }
+
+
+def _level(first: float, last: float, m: int) -> float:
+    """Return `torch.linspace(first, last, LEVELS)[m]`, which torchvision uses, without a tensor."""
+    first, last = float(np.float32(first)), float(np.float32(last))
+    step = float(np.float32((last - first) / (LEVELS - 1)))
+    from_last = LEVELS - 1 - m
+    value = first + step * m if m < from_last else last - step * from_last
+    return float(np.float32(value))
 
 
 _affine = partial(tv.affine, angle=0.0, scale=1.0, interpolation=InterpolationMode.NEAREST)

@@ -44,24 +44,30 @@ class CombinedOptimizer:
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | CombinedOptimizer:
-    """Return the recipe's optimizer of all parameters; every step sets its learning rate.
+    """Return the recipe's optimizer of all parameters; every step sets its learning rate."""
+    device = next(model.parameters()).device
+    optimizer = _make(model, recipe, device)
+    place_learning_rate(optimizer, device)
+    return optimizer
 
-    On a GPU the learning rate is a tensor, since a CUDA graph would keep the value of a number.
-    """
+
+def _make(
+    model: nn.Module, recipe: Recipe, device: torch.device
+) -> torch.optim.Optimizer | CombinedOptimizer:
     options = recipe.optimizer
     groups = parameter_groups(model, options.weight_decay, options.decay_on)
-    device = next(model.parameters()).device
-    on_gpu = device.type == "cuda"
-    lr = torch.zeros((), device=device) if on_gpu else 0.0
     if isinstance(options, SGD):
-        momentum, nesterov = options.momentum, options.nesterov
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
-    adamw = partial(torch.optim.AdamW, lr=lr, betas=options.betas, fused=True, capturable=on_gpu)
+        return torch.optim.SGD(
+            groups, lr=0.0, momentum=options.momentum, nesterov=options.nesterov, fused=True
+        )
+    capturable = device.type == "cuda"
+    adamw = partial(
+        torch.optim.AdamW, lr=0.0, betas=options.betas, fused=True, capturable=capturable
+    )
     if isinstance(options, MuonOptions):
         hidden = hidden_kernels(model)
         muon = Muon(
             [{"params": kernels, "stacked": stacked} for stacked, kernels in hidden.items()],
-            lr=lr,
             momentum=options.momentum,
             nesterov=options.nesterov,
             weight_decay=options.weight_decay,
@@ -70,9 +76,20 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | 
         taken = {id(kernel) for kernels in hidden.values() for kernel in kernels}
         for group in groups:
             group["params"] = [each for each in group["params"] if id(each) not in taken]
-        groups = [group for group in groups if group["params"]]
-        return CombinedOptimizer(muon, adamw(groups))
+        return CombinedOptimizer(muon, adamw([group for group in groups if group["params"]]))
     return adamw(groups)
+
+
+def place_learning_rate(
+    optimizer: torch.optim.Optimizer | CombinedOptimizer, device: torch.device
+) -> None:
+    """Make the learning rate a tensor on a GPU; a CUDA graph would keep the value of a number.
+
+    To be called again after a state was loaded.
+    """
+    if device.type == "cuda":
+        for group in optimizer.param_groups:
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer | CombinedOptimizer, lr: float) -> None:
@@ -82,15 +99,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer | CombinedOptimizer, lr: 
             group["lr"].fill_(lr)
         else:
             group["lr"] = lr
-
-
-def move_learning_rate(
-    optimizer: torch.optim.Optimizer | CombinedOptimizer, device: torch.device
-) -> None:
-    """Move a learning rate that is a tensor back to its device after loading a state."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"] = group["lr"].to(device)
 
 
 def state_tensors(optimizer: torch.optim.Optimizer | CombinedOptimizer) -> list[Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cifarpipe.config.recipes import Recipe
 from cifarpipe.training.averaging import AveragedNetwork
-from cifarpipe.training.optimizers import make_optimizer, move_learning_rate, state_tensors
+from cifarpipe.training.optimizers import make_optimizer, place_learning_rate, state_tensors
 from cifarpipe.training.schedules import PlateauFactor
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class TrainingState:
         """Restore what `state_dict` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        move_learning_rate(self.optimizer, next(self.model.parameters()).device)
+        place_learning_rate(self.optimizer, next(self.model.parameters()).device)
         if self.plateau:
             self.plateau.load_state_dict(state["plateau"])
         if self.averaged:

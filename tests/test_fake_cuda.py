@@ -1,0 +1,142 @@
+"""Everything that computes on a GPU, run on an imaginary one, whose tensors have no values.
+
+It finds tensors of another device, operations that wait for the GPU and operations without a
+deterministic kernel; no speeds and no wrong results.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cifarpipe.augment.pipeline import Augmentation
+from cifarpipe.config.reader import load_params
+from cifarpipe.config.recipes import Augment
+from cifarpipe.explanations.attention import attention_rollout, gradient_attention
+from cifarpipe.explanations.gradcam import CAM_METHODS, class_activation_maps
+from cifarpipe.models.build import build_model
+from cifarpipe.models.vit import ViT
+from cifarpipe.networks.images import ImageStore
+from cifarpipe.networks.inference import compute_logits
+from cifarpipe.training.batches import AugmentedBatches, Batch
+from cifarpipe.training.distributed import Share, World
+from cifarpipe.training.execution import Execution
+from cifarpipe.training.state import TrainingState
+from cifarpipe.training.step import EagerStep
+from tests.support.fake_cuda import backward, fake_cuda, grad
+
+PARAMS = load_params("params.yaml")
+MODELS = pytest.mark.parametrize("name", PARAMS.models)
+SIZE = 6
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    with fake_cuda(monkeypatch) as device:
+        yield device
+
+
+def build(name: str, device: torch.device) -> nn.Module:
+    with device:
+        return build_model(PARAMS.models[name].architecture, num_classes=10, image_size=32)
+
+
+def make_batch(device: torch.device) -> Batch:
+    inputs = torch.zeros(SIZE, 3, 32, 32, device=device)
+    return Batch(inputs, torch.zeros(SIZE, dtype=torch.int64, device=device), Share(0, SIZE, 0.1))
+
+
+@MODELS
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_train_step_runs_on_gpu(name: str, precision: str, gpu: torch.device) -> None:
+    recipe = PARAMS.models[name].model_copy(update={"ema": 0.99})
+    execution = Execution(gpu, precision)
+    state = TrainingState(execution.place(build(name, gpu)), recipe)
+    step = EagerStep(state, recipe, execution, state.model)
+    loss, hits = step(make_batch(gpu), 0.1)
+    assert loss.device == hits.device == gpu
+    assert all(each.grad is not None for each in state.model.parameters())
+    assert {tensor.device for tensor in state.tensors()} == {gpu}
+    # A CUDA graph would keep the value of a learning rate on the CPU.
+    assert {group["lr"].device for group in state.optimizer.param_groups} == {gpu}
+
+
+AUGMENTATIONS: dict[str, dict[str, object]] = {
+    "geometry": {"crop": 4, "flip": "random", "rotate": 15.0, "cutout": 8},
+    "resized crop": {"resized_crop": {"scale": [0.5, 1.0], "ratio": [0.75, 1.33]}},
+    "alternating flip": {"flip": "alternating"},
+    "RandAugment": {"randaugment": {"n": 2, "m": 9}},
+    "colours": {
+        "color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
+    },
+    "erasing": {"erasing": {"probability": 0.5, "scale": [0.02, 0.3], "ratio": [0.3, 3.3]}},
+    "mixing": {
+        "mixup": {"probability": 0.5, "alpha": 0.8},
+        "cutmix": {"probability": 0.5, "alpha": 1.0},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", AUGMENTATIONS)
+def test_augmented_batches_lie_on_gpu(kind: str, gpu: torch.device) -> None:
+    augmentation = Augmentation(
+        Augment.model_validate(AUGMENTATIONS[kind]),
+        mean=torch.zeros(3, device=gpu),
+        std=torch.ones(3, device=gpu),
+        image_size=32,
+        classes=10,
+        seed=0,
+    )
+    batches = AugmentedBatches(
+        ImageStore(IMAGES, gpu, limit=10**9),
+        np.arange(len(IMAGES)) % 10,
+        augmentation,
+        batch_size=16,
+        seed=0,
+        world=World(),
+    )
+    found = list(batches.epoch(1))
+    assert [batch.inputs.shape[0] for batch in found] == [16, 16, 8]
+    assert {each.device for batch in found for each in (batch.inputs, batch.targets)} == {gpu}
+
+
+@MODELS
+def test_logits_are_computed_on_gpu(name: str, gpu: torch.device) -> None:
+    """Of validation and evaluation."""
+    mean, std = torch.zeros(3, device=gpu), torch.ones(3, device=gpu)
+    store = ImageStore(IMAGES, gpu, limit=10**9)
+    for precision in ("bf16", "fp32"):
+        logits = compute_logits(
+            build(name, gpu), store, mean=mean, std=std, batch_size=16, precision=precision
+        )
+        assert (logits.device, logits.shape, logits.dtype) == (gpu, (40, 10), torch.float32)
+
+
+@MODELS
+def test_maps_are_computed_on_gpu(name: str, gpu: torch.device) -> None:
+    model = build(name, gpu).eval()
+    batch = torch.zeros(SIZE, 3, 32, 32, device=gpu)
+    if isinstance(model, ViT):
+        classes = torch.zeros(SIZE, dtype=torch.int64)
+        assert gradient_attention(model, batch, classes).shape == (SIZE, 8, 8)
+        assert attention_rollout(model, batch).shape == (SIZE, 8, 8)
+    arguments = model, model.cam_layer, model.cam_map, batch, np.zeros(SIZE, np.int64)
+    for method in CAM_METHODS:
+        assert class_activation_maps(*arguments, method=method).shape[0] == SIZE
+
+
+def test_own_backward_pass_equals_pytorch() -> None:
+    """On tensors with values, with a bias that is broadcast and a node of two outputs."""
+    layers = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 6))
+
+    def loss() -> torch.Tensor:
+        first, second = layers(torch.arange(6.0).view(2, 3)).chunk(2, dim=1)
+        return (first * second + first).sum()
+
+    expected = torch.autograd.grad(loss(), list(layers.parameters()))
+    backward([loss()], [torch.ones(())])
+    torch.testing.assert_close([each.grad for each in layers.parameters()], list(expected))
+    torch.testing.assert_close(grad(loss(), list(layers.parameters())), expected)
