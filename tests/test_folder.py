@@ -37,6 +37,42 @@ def test_classes_and_files_are_sorted(pictures: Path) -> None:
     assert raw.test.masks is None
 
 
+def rename_test_images(pictures: Path, *names: str) -> None:
+    for old, new in zip(("cat/a.png", "dog/a.png"), names, strict=True):
+        (pictures / "test" / old).rename(pictures / "test" / new)
+
+
+def test_numbered_test_images_are_ordered_by_number(pictures: Path) -> None:
+    save(pictures / "test/dog/0007.png", pixels(33))
+    rename_test_images(pictures, "cat/10.png", "dog/9.png")
+    raw = read_folder(str(pictures))
+    assert raw.test.files == ["dog/0007.png", "dog/9.png", "cat/10.png"]
+    assert raw.test.labels.tolist() == [1, 1, 0]
+    assert np.array_equal(raw.test.images, np.stack([pixels(seed) for seed in (33, 15, 5)]))
+    assert raw.test.original(np.array([2, 0])).tolist() == [10, 7]
+    assert raw.train.index is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cat/1.png", "dog/1.png"),
+        ("cat/01.png", "dog/1.png"),
+        ("cat/1.png", "dog/a2.png"),
+        ("cat/1.png", "dog/-2.png"),
+        ("cat/1.png", "dog/².png"),
+        ("cat/1.png", f"dog/{10**18}.png"),
+    ],
+)
+def test_names_that_are_no_distinct_numbers_give_positions(
+    pictures: Path, names: tuple[str, str]
+) -> None:
+    rename_test_images(pictures, *names)
+    raw = read_folder(str(pictures))
+    assert raw.test.files == list(names)
+    assert raw.test.original(np.array([1])).tolist() == [1]
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 def test_order_is_independent_of_file_system(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, backwards: bool

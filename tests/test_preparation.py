@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,17 @@ def test_masks_and_file_names_match_test_images() -> None:
     assert read.test_masks.dtype == np.bool_
     assert read.test_files == [raw.test.files[i] for i in index]
     assert sorted(path.name for path in PREPARED.glob("*masks*")) == ["test_masks.npy"]
+
+
+def test_original_index_of_the_source_is_written() -> None:
+    raw = make_raw()
+    plain = prepare(raw, settings(), seed=0).test
+    numbers = np.arange(len(raw.test.labels)) * 3 + 100
+    numbered = replace(raw, test=replace(raw.test, index=numbers))
+    read = prepare(numbered, settings(), seed=0)
+    assert np.array_equal(read.test.index, plain.index * 3 + 100)
+    assert np.array_equal(read.test.images, plain.images)
+    assert read.train.index.max() < len(raw.train.labels)
 
 
 def test_masks_and_files_are_optional() -> None:

@@ -2,7 +2,7 @@
 
 import unicodedata
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,7 @@ MAX_ERRORS = 10  # listed in a message
 # A small file can unpack to gigabytes: larger images than these are not decoded.
 MAX_PIXELS = 1024 * 1024
 MAX_BYTES = 32 * MAX_PIXELS  # of a file; some decoders read all of it
+MAX_DIGITS = 18  # of a file's number: it fits in 64 bits
 # What Pillow's decoders raise on a damaged file; those of AVIF and DDS raise RuntimeError.
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, RuntimeError,
@@ -29,6 +30,9 @@ _NAME_ERROR = "the name has a control character or is not UTF-8"
 
 def read_folder(folder: str) -> RawData:
     """Read all images; classes and files are in alphabetical order, hidden files are ignored.
+
+    If all test files are named by distinct whole numbers, such as `ship/8117.png`, these are the
+    images' original index and order: files that others published about the images, by index, fit.
 
     Greyscale, CMYK and palette images are converted to RGB. Images with more than 8 bits per
     channel are refused, since Pillow would clip them to white. Links are followed.
@@ -61,7 +65,7 @@ def read_folder(folder: str) -> RawData:
             f"{root} has images that can't be used ({len(errors)}):\n{shown}{rest}\n"
             f"Expected: complete square images, all of one size. Fix or remove these files."
         )
-    return RawData(classes, _stack(train, list(classes)), _stack(test, list(classes)))
+    return RawData(classes, _stack(train, classes), _numbered(_stack(test, classes)))
 
 
 Pictures = dict[str, np.ndarray]  # `class/file` → `[H, W, 3]` uint8
@@ -151,6 +155,20 @@ def _check_sizes(halves: dict[str, Pictures], errors: list[str]) -> None:
 def _stack(pictures: Pictures, classes: list[str]) -> RawSplit:
     labels = np.array([classes.index(key.split("/")[0]) for key in pictures], np.int64)
     return RawSplit(np.stack(list(pictures.values())), labels, files=list(pictures))
+
+
+def _numbered(split: RawSplit) -> RawSplit:
+    """Return the images in the order of their numbers, if every file is named by one of its own."""
+    assert split.files is not None
+    stems = [PurePath(name).stem for name in split.files]
+    if not all(stem.isascii() and stem.isdigit() and len(stem) <= MAX_DIGITS for stem in stems):
+        return split
+    numbers = np.array(stems, np.int64)
+    order = np.argsort(numbers, kind="stable")
+    if (np.diff(numbers[order]) == 0).any():
+        return split
+    files = [split.files[i] for i in order]
+    return RawSplit(split.images[order], split.labels[order], index=numbers[order], files=files)
 
 
 def _visible(folder: Path) -> list[Path]:

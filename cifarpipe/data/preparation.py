@@ -82,4 +82,4 @@ def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
 def _write_split(folder: Path, name: str, split: RawSplit, index: Indices) -> None:
     np.save(folder / f"{name}_images.npy", split.images[index])
     np.save(folder / f"{name}_labels.npy", split.labels[index])
-    np.save(folder / f"{name}_index.npy", index)
+    np.save(folder / f"{name}_index.npy", split.original(index))

@@ -12,16 +12,22 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RawSplit:
-    """Images in their original order; the position of an image is its original index."""
+    """Images in ascending order of their original index."""
 
     images: Images
     """`[N, H, W, 3]` uint8."""
     labels: Labels
     """`[N]`, positions in the list of classes."""
+    index: Labels | None = None
+    """`[N]` original index of each image; by default its position."""
     files: list[str] | None = None
     """`class/file name` of each image, if the source has files."""
     masks: NDArray[np.bool_] | None = None
     """`[N, H, W]`, true on the object, if the source knows it."""
+
+    def original(self, positions: Labels) -> Labels:
+        """Return the original index of the images at some positions."""
+        return positions if self.index is None else self.index[positions]
 
 
 @dataclass(frozen=True)
