@@ -1,6 +1,6 @@
-"""Measure the speed of the pipeline on this machine, next to the ordinary way; `make bench`.
+"""Measure the speed of the pipeline, next to an ordinary PyTorch loop; `make bench`.
 
-Writes docs/performance_gpu.md if there is a GPU, else docs/performance_cpu.md. Both ways are timed
+Writes docs/performance_gpu.md if there is a GPU, else docs/performance_cpu.md. Both are timed
 alternately in one run and their medians compared, since machines are shared and noisy.
 `python -m benchmarks.bench Augmentation Start-up` measures only these sections and keeps the others
 of the page.
@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from benchmarks import ordinary
@@ -47,14 +46,15 @@ from cifarpipe.models.build import build_model
 from cifarpipe.networks.devices import device_name, memory_format, pick_device
 from cifarpipe.networks.images import ImageStore
 from cifarpipe.networks.inference import compute_logits
-from cifarpipe.networks.precision import autocast
 from cifarpipe.store.outputs import write_text
-from cifarpipe.training.batches import AugmentedBatches
+from cifarpipe.training.batches import AugmentedBatches, Batch
 from cifarpipe.training.cost import layer_table
-from cifarpipe.training.distributed import World
+from cifarpipe.training.distributed import Share, World
 from cifarpipe.training.execution import Execution, plan_execution
-from cifarpipe.training.loop import Run, train
-from cifarpipe.training.optimizers import make_optimizer
+from cifarpipe.training.loop import Run, check_finite, train
+from cifarpipe.training.optimizers import hidden_kernels
+from cifarpipe.training.state import TrainingState
+from cifarpipe.training.step import EagerStep, make_step
 
 if TYPE_CHECKING:
     from cifarpipe.models.build import Classifier
@@ -104,7 +104,7 @@ def augmentation(machine: Machine) -> str:
                 images.to(machine.device)
 
         rows.append([name, *comparison(machine, len(split), ours, baseline, places=1)])
-    return table(["images/s", "here", "ordinary", "ratio"], rows)
+    return table(["images/s", "here", "ordinary loop", "ratio"], rows)
 
 
 def comparison(
@@ -121,7 +121,7 @@ def comparison(
         machine: Where to measure.
         images: Of one call.
         ours: The work as this project does it.
-        baseline: The ordinary way.
+        baseline: The work as an ordinary PyTorch loop does it.
         places: Decimal places of the ratio.
 
     Returns:
@@ -156,46 +156,69 @@ def plan(machine: Machine, entry: ModelEntry, precision: str = "auto") -> Execut
     return plan_execution(options, entry.arch, macs, machine.device, World())
 
 
-def train_steps(
-    entry: ModelEntry, execution: Execution, *, steps: int, baseline: bool = False
-) -> Callable[[], None]:
-    """Return a function that makes train steps on one batch.
+def train_steps(entry: ModelEntry, execution: Execution, *, steps: int) -> Callable[[], None]:
+    """Return a function that makes train steps on one batch, as `loop.train` makes them.
 
     Args:
-        entry: Network and optimizer.
+        entry: Network and recipe.
         execution: How to compute.
         steps: Of one call.
-        baseline: Use a plain optimizer, and read the loss after each step.
     """
     model = execution.place(new_network(entry)).train()
-    forward = execution.compiled_forward(model)
-    optimizer = plain_optimizer(model) if baseline else make_optimizer(model, entry)
-    for group in optimizer.param_groups:
-        group["lr"] = LEARNING_RATE
-    inputs = torch.randn(BATCH, 3, SIZE, SIZE, device=execution.device)
-    labels = torch.randint(CLASSES, (BATCH,), device=execution.device)
+    state = TrainingState(model, entry)
+    step = make_step("bench", state, model, entry, execution, size=BATCH)
+    batch = Batch(*random_batch(execution.device), Share(0, BATCH, 1 / BATCH))
+    losses = torch.zeros(steps, device=execution.device)
+    hits = torch.zeros((), device=execution.device)
 
     def work() -> None:
-        for _ in range(steps):
-            with autocast(execution.device, execution.precision):
-                logits = forward(inputs).float()
-            loss = F.cross_entropy(logits, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if baseline:
-                loss.item()
+        nonlocal hits
+        for number in range(steps):
+            losses[number], correct = step(batch, LEARNING_RATE)
+            hits += correct
+            if execution.device.type == "cpu":
+                check_finite("bench", losses[number : number + 1], 1, number, LEARNING_RATE)
 
     return work
 
 
-def plain_optimizer(model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer that most tutorials use."""
-    return torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=False)
+def ordinary_steps(
+    entry: ModelEntry, machine: Machine, *, steps: int, same_optimizer: bool
+) -> Callable[[], None]:
+    """Return a function that makes the steps of an ordinary loop on one batch, in fp32.
+
+    Args:
+        entry: Network and recipe.
+        machine: Where to compute.
+        steps: Of one call.
+        same_optimizer: Use the recipe's optimizer as PyTorch has it; else AdamW, as most tutorials.
+    """
+    model = new_network(entry).to(machine.device).train()
+    optimizer = plain_optimizer(model, entry if same_optimizer else None)
+    batches = [random_batch(machine.device)] * steps
+    return lambda: ordinary.train_epoch(model, batches, optimizer, machine.device) and None
+
+
+def random_batch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return normalised images and labels."""
+    inputs = torch.randn(BATCH, 3, SIZE, SIZE, device=device)
+    return inputs, torch.randint(CLASSES, (BATCH,), device=device)
+
+
+def plain_optimizer(
+    model: torch.nn.Module, entry: ModelEntry | None = None
+) -> torch.optim.Optimizer | ordinary.PlainMuon:
+    """Return the optimizer that most tutorials use, or a recipe's as PyTorch has it."""
+    if entry is None or entry.optimizer.name == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=False)
+    if entry.optimizer.name == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=0.9, fused=False)
+    kernels = [kernel for some in hidden_kernels(model).values() for kernel in some]
+    return ordinary.PlainMuon(model, kernels, LEARNING_RATE)
 
 
 def train_step(machine: Machine, precision: str = "auto") -> str:
-    """Compare steps on a batch that is on the device: forward, backward, optimizer."""
+    """Compare steps on a batch that is on the device, all that belongs to a step included."""
     rows = []
     peaks = {name: peak(machine, name) for name in ("fp32", "bf16")}
     copied = bandwidth(machine)
@@ -203,30 +226,49 @@ def train_step(machine: Machine, precision: str = "auto") -> str:
     for name, entry in default_models().items():
         execution = plan(machine, entry, precision)
         ours = train_steps(entry, execution, steps=steps)
-        plain = train_steps(entry, Execution(machine.device, "fp32"), steps=steps, baseline=True)
-        seconds, baseline_seconds = machine.compare(ours, plain)
+        plain = [
+            ordinary_steps(entry, machine, steps=steps, same_optimizer=same)
+            for same in (False, True)
+        ]
+        seconds, *others = machine.compare(ours, *plain)
         images = BATCH * steps
         limit, bound = physical_limit(entry, execution, peaks, copied)
         how = [execution.precision]
         how += ["channels last"] * (execution.memory_format is torch.channels_last)
         how += ["compiled"] * execution.compiled
-        rows.append(
-            [
-                f"`{name}`",
-                ", ".join(how),
-                per_second(images, seconds),
-                per_second(images, baseline_seconds),
-                f"{baseline_seconds / seconds:.2f}",
-                f"{limit:,.0f} ({bound})",
-                f"{images / seconds / limit:.0%}",
-            ]
-        )
-    head = ["images/s", "computed in", "here", "ordinary", "ratio", "physical limit", "reached"]
+        how += ["graphed"] * execution.graphed
+        row = [f"`{name}`", ", ".join(how), per_second(images, seconds)]
+        for other in others:
+            row += [per_second(images, other), f"{other / seconds:.2f}"]
+        rows.append([*row, f"{limit:,.0f} ({bound})", f"{images / seconds / limit:.0%}"])
+    head = [
+        "images/s", "computed in", "here", "ordinary loop, AdamW", "ratio",
+        "ordinary loop, PyTorch's Muon", "ratio", "physical limit", "reached",
+    ]  # fmt: skip
     rates = ", ".join(f"{value / 1e12:.2f} TFLOP/s in {name}" for name, value in peaks.items())
     return (
         table(head, rows)
         + f"\nMeasured peaks of this machine: {rates}, {copied / 1e9:.0f} GB/s copied.\n"
     )
+
+
+def optimizer_share(machine: Machine) -> str:
+    """Measure the share of a train step that the optimizer takes."""
+    rows = []
+    for name, entry in default_models().items():
+        row = [f"`{name}`"]
+        for precision in ("auto", "fp32"):
+            execution = plan(machine, entry, precision)
+            model = execution.place(new_network(entry)).train()
+            state = TrainingState(model, entry)
+            step = EagerStep(state, entry, execution, model)
+            batch = Batch(*random_batch(execution.device), Share(0, BATCH, 1 / BATCH))
+            whole = machine.median(lambda: step(batch, LEARNING_RATE))  # noqa: B023
+            update = machine.median(state.optimizer.step)
+            row += [f"{1000 * update:.0f} ms", f"{update / whole:.0%}"]
+        rows.append(row)
+    head = ["optimizer", "in the planned precision", "share", "in fp32", "share"]
+    return table(head, rows)
 
 
 def physical_limit(
@@ -331,7 +373,7 @@ def whole_epoch(machine: Machine) -> str:
                 f"{50_000 * seconds / count:,.1f} s",
             ]
         )
-    return table(["images/s", "here", "ordinary", "ratio", "an epoch of 50,000 images"], rows)
+    return table(["images/s", "here", "ordinary loop", "ratio", "an epoch of 50,000 images"], rows)
 
 
 def evaluation(machine: Machine) -> str:
@@ -354,7 +396,7 @@ def evaluation(machine: Machine) -> str:
             ordinary.evaluate(model, loader, machine.device)
 
         rows.append([f"`{name}`", *comparison(machine, len(split), ours, baseline)])
-    return table(["images/s", "here", "ordinary", "ratio"], rows)
+    return table(["images/s", "here", "ordinary loop", "ratio"], rows)
 
 
 def kept_memory(machine: Machine) -> str:
@@ -444,6 +486,7 @@ def main() -> None:
         "Augmentation": lambda: augmentation(machine),
         "Train step": lambda: train_step(machine),
         "Train step in fp32": lambda: train_step(machine, "fp32"),
+        "Optimizer": lambda: optimizer_share(machine),
         "Kept memory": lambda: kept_memory(machine),
         "Compiling": lambda: compiling(machine),
         "Whole epoch": lambda: whole_epoch(machine),
@@ -472,7 +515,7 @@ def page_text(machine: Machine, sections: dict[str, str]) -> str:
         f"# Measured on {'a GPU' if machine.device.type == 'cuda' else 'a CPU'}\n\n"
         f"By `make bench`; [performance.md](performance.md) explains the numbers. "
         f"{device_name(machine.device)}; {processor()}; Python {platform.python_version()}, "
-        f"{packages}. Medians of {machine.size.repeats}, both ways alternately in one run.\n"
+        f"{packages}. Medians of {machine.size.repeats}, both alternately in one run.\n"
     )
     return head + "".join(f"\n## {name}\n\n{text}" for name, text in sections.items())
 

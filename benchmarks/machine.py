@@ -73,24 +73,22 @@ class Machine:
         work()
         return statistics.median(self.seconds(work) for _ in range(self.size.repeats))
 
-    def compare(
-        self, ours: Callable[[], object], baseline: Callable[[], object]
-    ) -> tuple[float, float]:
-        """Return the median seconds of both, timed alternately; the first round is not counted.
+    def compare(self, ours: Callable[[], object], *baselines: Callable[[], object]) -> list[float]:
+        """Return the median seconds of each, timed alternately; the first round is not counted.
 
-        On a CPU, ours keeps freed memory and the baseline does not. The memory kept is released
+        On a CPU, ours keeps freed memory and the baselines do not. The memory kept is released
         between them, so that ours needs an untimed call in every round.
         """
-        times: tuple[list[float], list[float]] = [], []
+        rounds: list[list[float]] = []
         for _ in range(self.size.repeats + 1):
             pick_device()  # on a CPU: keep freed memory
             ours()
-            times[0].append(self.seconds(ours))
+            times = [self.seconds(ours)]
             if self.device.type == "cpu":
                 ordinary.release_freed_memory()
-            times[1].append(self.seconds(baseline))
+            rounds.append(times + [self.seconds(baseline) for baseline in baselines])
         pick_device()
-        return statistics.median(times[0][1:]), statistics.median(times[1][1:])
+        return [statistics.median(column) for column in zip(*rounds[1:], strict=True)]
 
 
 def peak(machine: Machine, precision: str) -> float:

@@ -1,4 +1,4 @@
-"""The ordinary way to train on CIFAR-10, as in tutorials: the baseline of the measurements.
+"""An ordinary PyTorch loop for CIFAR-10, as in tutorials: the baseline of the measurements.
 
 A Dataset of images, torchvision's transforms of one image at a time, a DataLoader with two workers,
 fp32, PyTorch's plain optimizers, and `.item()` on every batch for running loss and accuracy.
@@ -6,6 +6,7 @@ fp32, PyTorch's plain optimizers, and `.item()` on every batch for running loss 
 
 import ctypes
 import platform
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-Loader: TypeAlias = DataLoader[tuple[Tensor, int]]
+Loader: TypeAlias = DataLoader[tuple[Tensor, Tensor]]
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 WORKERS = 2
@@ -78,6 +79,31 @@ def loader(
     )
 
 
+class PlainMuon:
+    """PyTorch's own Muon for some kernels, each as one matrix, and AdamW for all else."""
+
+    def __init__(self, model: nn.Module, kernels: Sequence[Tensor], lr: float) -> None:
+        self.kernels = kernels
+        self.matrices = [nn.Parameter(kernel.detach().flatten(1)) for kernel in kernels]  # views
+        taken = {id(kernel) for kernel in kernels}
+        rest = [each for each in model.parameters() if id(each) not in taken]
+        self.muon = torch.optim.Muon(self.matrices, lr=lr, adjust_lr_fn="match_rms_adamw")
+        self.adamw = torch.optim.AdamW(rest, lr=lr, fused=False)
+
+    def zero_grad(self) -> None:
+        """Reset all gradients."""
+        for kernel in self.kernels:
+            kernel.grad = None
+        self.adamw.zero_grad()
+
+    def step(self) -> None:
+        """Update all parameters."""
+        for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
+            matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
+        self.muon.step()
+        self.adamw.step()
+
+
 def release_freed_memory() -> None:
     """Undo `keep_freed_memory`: set what glibc by itself arrives at for large tensors."""
     if platform.libc_ver()[0] == "glibc":
@@ -91,8 +117,8 @@ def release_freed_memory() -> None:
 
 def train_epoch(
     model: nn.Module,
-    batches: Loader,
-    optimizer: torch.optim.Optimizer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer | PlainMuon,
     device: torch.device,
 ) -> tuple[float, float]:
     """Train for one epoch; return mean loss and accuracy."""

@@ -1,4 +1,4 @@
-"""The state of a run on disk, so that a killed run resumes after its last finished epoch."""
+"""The state of a run on disk, so that a killed run resumes after a finished epoch."""
 
 import fcntl
 import hashlib
