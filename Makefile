@@ -56,7 +56,7 @@ demo-%:
 		train@$* evaluate@$* misclassified@$* gradcam@$* figures@$*
 
 test: check ## Everything that CI runs
-	pytest -q -n 2 --dist loadfile -m "dvc or browser"
+	pytest -q -n 3 --dist loadfile -m "dvc or browser" $$(grep -lE 'mark[.](dvc|browser)' tests/test_*.py)
 
 coverage: $(READY) ## Run the tests of `make test` and list the lines they do not cover
 	coverage erase

@@ -22,6 +22,7 @@ from PIL import Image
 from tests.support.howto import Check, follow
 from tests.support.study import (
     MODELS,
+    PER_MODEL,
     ROOT,
     copy_of,
     experiments,
@@ -35,7 +36,6 @@ from tests.support.study import (
 )
 
 Done = CompletedProcess[str]
-PER_MODEL = ("train", "evaluate", "misclassified", "gradcam", "figures")
 # Otherwise make would renew the environment, since the clone's lock file is newer.
 MAKE = {"make ": "make -s -o .venv/.ready "}
 BUCKET = "## A bucket"  # the section of sharing.md on S3

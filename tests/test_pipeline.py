@@ -198,15 +198,6 @@ def test_refused_value_deletes_nothing(study: Path, setting: str, message: str) 
     assert not stages_that_ran(succeed(study, "dvc", "repro"))
 
 
-def test_opacity_draws_pictures_and_computes_no_map(study: Path) -> None:
-    output = succeed(study, "dvc", "exp", "run", "-S", "gradcam.opacity=0.7")
-    assert stages_that_ran(output) == {"report", *(f"figures@{name}" for name in MODELS)}
-    changed = set(succeed(study, "git", "diff", "--name-only").splitlines())
-    assert "reports/models/vit/gradcam.png" in changed
-    assert not [path for path in changed if path.endswith((".json", ".csv"))]
-    restore(study)
-
-
 def test_added_augmentation_key_is_used(study: Path) -> None:
     setting = ("-S", "+models.vit.augment.cutout=8")
     output = succeed(study, "dvc", "exp", "run", *setting, "train@vit", "train@convmixer")

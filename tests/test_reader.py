@@ -200,7 +200,7 @@ def test_any_change_is_accepted_or_explained(one_file: Path, data: st.DataObject
     instead=st.text(max_size=6)
     | st.text(st.sampled_from(":-[]{}#&*!|>'\" \n\t,?%@`~"), max_size=4),
 )
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=10)
 def test_any_text_edit_is_accepted_or_explained(
     one_file: Path, start: int, length: int, instead: str
 ) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -17,6 +18,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 MODELS = ("vit", "convmixer")
 HALF = "lr=0.005"  # of 0.01 in the demo's parameters
+PER_MODEL = ("train", "evaluate", "misclassified", "gradcam", "figures")
 SMALL = {
     "vit": {"dim": 32, "depth": 2, "heads": 2, "mlp_dim": 32, "epochs": 2},
     "convmixer": {"dim": 16, "depth": 2, "epochs": 2},
@@ -82,9 +84,23 @@ def commit(folder: Path, message: str) -> None:
 def make_study(folder: Path, params: dict[str, Any] | None = None) -> Path:
     """Make a repository with a finished, committed study; by default of two small models."""
     copy_project(folder, small_params() if params is None else params)
-    succeed(folder, "dvc", "repro")
+    run_study(folder)
     commit(folder, "A study")
     return folder
+
+
+def run_study(folder: Path) -> None:
+    """Run all stages, those of two models at a time."""
+    models = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))["models"]
+    succeed(folder, "dvc", "repro", "prepare")
+
+    def run_model(name: str) -> None:
+        stages = [f"{stage}@{name}" for stage in PER_MODEL]
+        succeed(folder, "dvc", "--wait-for-lock", "repro", "--single-item", *stages)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        list(pool.map(run_model, models))
+    succeed(folder, "dvc", "repro")
 
 
 def shared_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -105,7 +121,9 @@ def shared_experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(folder: Path) -> None:
         copy_of(shared_study(tmp_path_factory), folder)
-        succeed(folder, "dvc", "exp", "run", "--name", "half", "-S", HALF)
+        replace_in(folder / "params.yaml", "lr: 0.01", HALF.replace("=", ": "))
+        run_study(folder)
+        succeed(folder, "dvc", "exp", "save", "--name", "half")
         restore(folder)
 
     return made_once("experiment", make, tmp_path_factory)
