@@ -70,6 +70,7 @@ def test_report_is_byte_identical_when_repeated(study: Path) -> None:
         ("prepare", {"torch", "sklearn", "matplotlib"}),
         ("train vit", {"matplotlib", "pytorch_grad_cam", "sklearn"}),
         ("evaluate vit", {"torchvision", "torch._dynamo", "matplotlib", "pytorch_grad_cam"}),
+        ("gradcam vit", {"torchvision", "matplotlib", "pytorch_grad_cam", "sklearn"}),
         ("misclassified vit", {"torch", "matplotlib", "sklearn"}),
         ("figures vit", {"torch", "sklearn", "pytorch_grad_cam"}),
         ("report", {"torch", "torchvision", "sklearn", "pytorch_grad_cam"}),

@@ -6,7 +6,6 @@ highest in the centre.
 """
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cifarpipe.explanations.gradcam import upsample
+from cifarpipe.explanations.imputation import impute
 from cifarpipe.results.maps import Maps, without_evidence
 
 REMOVED = (0.2, 0.5, 0.8)  # fractions of the pixels, for ROAD
@@ -113,13 +113,13 @@ def road(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor, *, seed: 
         most important pixels removed, averaged over three fractions of the pixels. Above 0 the map
         ranks pixels correctly.
     """
-    ranks = _ranks(upsample(maps, batch.shape[-1]))
+    ranks = _ranks(upsample(maps, batch.shape[-1])).reshape(len(batch), *batch.shape[2:])
     total = np.zeros(len(batch))
     for part in REMOVED:
         count = round(part * batch.shape[-1] ** 2)
-        least, most = ranks < count, ranks >= ranks.shape[1] - count
-        without_least = _probability(predict, _imputed(batch, least, seed), classes)
-        without_most = _probability(predict, _imputed(batch, most, seed), classes)
+        least, most = ranks < count, ranks >= batch.shape[-1] ** 2 - count
+        without_least = _probability(predict, impute(batch, least, seed=seed), classes)
+        without_most = _probability(predict, impute(batch, most, seed=seed), classes)
         total += without_least - without_most
     return total / len(REMOVED)
 
@@ -179,18 +179,6 @@ def _ranks(maps: Maps) -> NDArray[np.int64]:
     order = flat.argsort(axis=1, kind="stable")
     np.put_along_axis(ranks, order, np.arange(flat.shape[1])[None], axis=1)
     return ranks
-
-
-def _imputed(batch: Tensor, removed: NDArray[np.bool_], seed: int) -> Tensor:
-    from pytorch_grad_cam.metrics.road import NoisyLinearImputer  # seconds
-
-    impute = NoisyLinearImputer()
-    kept = torch.from_numpy(~removed).float().view(len(batch), *batch.shape[2:])
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of its conversion to numpy
-        torch.manual_seed(seed)
-        images = [impute(image, mask) for image, mask in zip(batch.cpu(), kept, strict=True)]
-    return torch.stack(images).to(batch.device)
 
 
 def _area(curve: list[Floats]) -> Floats:
