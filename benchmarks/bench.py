@@ -25,9 +25,6 @@ from tqdm import tqdm
 
 from benchmarks import ordinary
 from benchmarks.machine import (
-    CPU_SIZE,
-    GPU_SIZE,
-    MODELS,
     Machine,
     bandwidth,
     command_seconds,
@@ -35,6 +32,7 @@ from benchmarks.machine import (
     per_second,
     processor,
     table,
+    this_machine,
 )
 from benchmarks.noise import CLASSES, SIZE, NoiseData, noise_split
 from benchmarks.study import ROOT, copy_study, environment, run
@@ -66,6 +64,7 @@ RANDAUGMENT = {"randaugment": {"n": 2, "m": 9}}
 # How often an activation crosses memory: written and read in the forward pass, read again in the
 # backward pass, and its gradient written and read.
 CROSSINGS = 5
+EPOCH_HEAD = ["images/s", "here", "ordinary loop", "ratio", "an epoch of 50,000 images"]
 
 
 def augmentation(machine: Machine) -> str:
@@ -132,10 +131,11 @@ def comparison(
     return [per_second(images, seconds), per_second(images, baseline_seconds), ratio]
 
 
-def default_models() -> dict[str, ModelEntry]:
+def default_models(machine: Machine) -> dict[str, ModelEntry]:
     """Return the entries of the measured models, with equal batch sizes."""
-    models = load_params(ROOT / "params.yaml").models
-    return {name: models[name].model_copy(update={"batch_size": BATCH}) for name in MODELS}
+    models = load_params(ROOT / machine.size.params).models
+    names = machine.size.trained
+    return {name: models[name].model_copy(update={"batch_size": BATCH}) for name in names}
 
 
 def new_network(entry: ModelEntry) -> "Classifier":
@@ -151,7 +151,9 @@ def macs_per_image(entry: ModelEntry) -> int:
 
 def plan(machine: Machine, entry: ModelEntry, precision: str = "auto") -> Execution:
     """Return how a run with the default epochs on all of CIFAR-10 is computed."""
-    options = load_params(ROOT / "params.yaml").train.model_copy(update={"precision": precision})
+    options = load_params(ROOT / machine.size.params).train.model_copy(
+        update={"precision": precision}
+    )
     macs = 45_000 * entry.epochs * macs_per_image(entry)
     return plan_execution(options, entry.arch, macs, machine.device, World())
 
@@ -220,10 +222,9 @@ def plain_optimizer(
 def train_step(machine: Machine, precision: str = "auto") -> str:
     """Compare steps on a batch that is on the device, all that belongs to a step included."""
     rows = []
-    peaks = {name: peak(machine, name) for name in ("fp32", "bf16")}
-    copied = bandwidth(machine)
+    peaks, copied = measured_peaks(machine), bandwidth(machine)
     steps = machine.size.steps
-    for name, entry in default_models().items():
+    for name, entry in default_models(machine).items():
         execution = plan(machine, entry, precision)
         ours = train_steps(entry, execution, steps=steps)
         plain = [
@@ -233,11 +234,7 @@ def train_step(machine: Machine, precision: str = "auto") -> str:
         seconds, *others = machine.compare(ours, *plain)
         images = BATCH * steps
         limit, bound = physical_limit(entry, execution, peaks, copied)
-        how = [execution.precision]
-        how += ["channels last"] * (execution.memory_format is torch.channels_last)
-        how += ["compiled"] * execution.compiled
-        how += ["graphed"] * execution.graphed
-        row = [f"`{name}`", ", ".join(how), per_second(images, seconds)]
+        row = [f"`{name}`", how_computed(execution), per_second(images, seconds)]
         for other in others:
             row += [per_second(images, other), f"{other / seconds:.2f}"]
         rows.append([*row, f"{limit:,.0f} ({bound})", f"{images / seconds / limit:.0%}"])
@@ -252,10 +249,24 @@ def train_step(machine: Machine, precision: str = "auto") -> str:
     )
 
 
+def measured_peaks(machine: Machine) -> dict[str, float]:
+    """Return the measured operations per second, by precision."""
+    return {name: peak(machine, name) for name in ("fp32", "bf16")}
+
+
+def how_computed(execution: Execution) -> str:
+    """Return an execution in words."""
+    how = [execution.precision]
+    how += ["channels last"] * (execution.memory_format is torch.channels_last)
+    how += ["compiled"] * execution.compiled
+    how += ["graphed"] * execution.graphed
+    return ", ".join(how)
+
+
 def optimizer_share(machine: Machine) -> str:
     """Measure the share of a train step that the optimizer takes."""
     rows = []
-    for name, entry in default_models().items():
+    for name, entry in default_models(machine).items():
         row = [f"`{name}`"]
         for precision in ("auto", "fp32"):
             execution = plan(machine, entry, precision)
@@ -265,7 +276,7 @@ def optimizer_share(machine: Machine) -> str:
             batch = Batch(*random_batch(execution.device), Share(0, BATCH, 1 / BATCH))
             whole = machine.median(lambda: step(batch, LEARNING_RATE))  # noqa: B023
             update = machine.median(state.optimizer.step)
-            row += [f"{1000 * update:.0f} ms", f"{update / whole:.0%}"]
+            row += [f"{1000 * update:.3g} ms", f"{update / whole:.0%}"]
         rows.append(row)
     head = ["optimizer", "in the planned precision", "share", "in fp32", "share"]
     return table(head, rows)
@@ -309,7 +320,7 @@ def compiling(machine: Machine) -> str:
     rows = []
     threads = torch.get_num_threads() if machine.device.type == "cpu" else 1
     steps = machine.size.steps
-    for name, entry in default_models().items():
+    for name, entry in default_models(machine).items():
         as_planned = plan(machine, entry)
         eager = train_steps(entry, replace(as_planned, compiled=False), steps=steps)
         compiled = train_steps(entry, replace(as_planned, compiled=True), steps=steps)
@@ -344,36 +355,36 @@ def epoch_seconds(entry: ModelEntry, name: str, execution: Execution, images: in
 
 def whole_epoch(machine: Machine) -> str:
     """Compare complete epochs of training, by each model's default recipe."""
-    rows = []
-    for name, entry in default_models().items():
-        count = machine.size.trained[name]
-        epochs = machine.size.repeats + 1
-        pick_device()  # on a CPU: keep freed memory
-        recipe = entry.model_copy(update={"epochs": epochs})
-        seconds = epoch_seconds(recipe, name, plan(machine, entry), count)
-        split, augment = noise_split(count), entry.augment or Augment()
-        transform = ordinary.transform(rotate=augment.rotate or 0.0, cutout=augment.cutout or 0)
-        dataset = ordinary.ImageDataset(split.images, split.labels, transform)
-        batches = ordinary.loader(dataset, BATCH, machine.device, shuffle=True)
-        model = new_network(entry).to(machine.device)
-        optimizer = plain_optimizer(model)
-        if machine.device.type == "cpu":
-            ordinary.release_freed_memory()
-        times = [
-            machine.seconds(lambda: ordinary.train_epoch(model, batches, optimizer, machine.device))  # noqa: B023
-            for _ in range(epochs)
-        ]
-        baseline_seconds = statistics.median(times[1:])
-        rows.append(
-            [
-                f"`{name}`",
-                per_second(count, seconds),
-                per_second(count, baseline_seconds),
-                f"{baseline_seconds / seconds:.2f}",
-                f"{50_000 * seconds / count:,.1f} s",
-            ]
-        )
-    return table(["images/s", "here", "ordinary loop", "ratio", "an epoch of 50,000 images"], rows)
+    models = default_models(machine)
+    return table(EPOCH_HEAD, [epoch_row(machine, name, entry) for name, entry in models.items()])
+
+
+def epoch_row(machine: Machine, name: str, entry: ModelEntry) -> list[str]:
+    """Return a model's row of `whole_epoch`."""
+    count = machine.size.trained[name]
+    epochs = machine.size.repeats + 1
+    pick_device()
+    recipe = entry.model_copy(update={"epochs": epochs})
+    seconds = epoch_seconds(recipe, name, plan(machine, entry), count)
+    split, augment = noise_split(count), entry.augment or Augment()
+    transform = ordinary.transform(rotate=augment.rotate or 0.0, cutout=augment.cutout or 0)
+    dataset = ordinary.ImageDataset(split.images, split.labels, transform)
+    batches = ordinary.loader(dataset, BATCH, machine.device, shuffle=True)
+    model = new_network(entry).to(machine.device)
+    optimizer = plain_optimizer(model)
+    ordinary.use_default_settings(machine.device)
+    times = [
+        machine.seconds(lambda: ordinary.train_epoch(model, batches, optimizer, machine.device))
+        for _ in range(epochs)
+    ]
+    baseline_seconds = statistics.median(times[1:])
+    return [
+        f"`{name}`",
+        per_second(count, seconds),
+        per_second(count, baseline_seconds),
+        f"{baseline_seconds / seconds:.2f}",
+        f"{50_000 * seconds / count:,.1f} s",
+    ]
 
 
 def evaluation(machine: Machine) -> str:
@@ -381,7 +392,7 @@ def evaluation(machine: Machine) -> str:
     split = noise_split(machine.size.evaluated)
     mean, std = (torch.tensor(v, device=machine.device) for v in (ordinary.MEAN, ordinary.STD))
     rows = []
-    for name, entry in default_models().items():
+    for name, entry in default_models(machine).items():
         model = new_network(entry).to(machine.device).eval()
         plain = copy.deepcopy(model)
         model.to(memory_format=memory_format(entry.arch, machine.device))
@@ -404,7 +415,7 @@ def kept_memory(machine: Machine) -> str:
     if machine.device.type == "cuda":
         return "Does not apply to a GPU.\n"
     execution = Execution(machine.device, "fp32", memory_format("convmixer", machine.device))
-    entry = default_models()["convmixer"]
+    entry = default_models(machine)["convmixer"]
     split = noise_split(machine.size.evaluated)
     model = execution.place(new_network(entry)).eval()
     mean, std = torch.tensor(ordinary.MEAN), torch.tensor(ordinary.STD)
@@ -423,7 +434,7 @@ def kept_memory(machine: Machine) -> str:
 def growth(machine: Machine) -> str:
     """Measure the seconds per image of a small network for more and more images."""
     small = {"dim": 8, "depth": 1, "batch_size": BATCH}
-    entry = default_models()["convmixer"].model_copy(update=small)
+    entry = default_models(machine)["convmixer"].model_copy(update=small)
     execution = Execution(machine.device, "fp32")
     per_image: dict[int, list[float]] = {5_000: [], 50_000: []}
     for _ in range(machine.size.repeats):
@@ -478,11 +489,9 @@ def start_up() -> str:
     return table(["seconds", "to the first batch", "total"], rows)
 
 
-def main() -> None:
-    """Measure all sections, or those named on the command line, and write the page."""
-    device = pick_device()
-    machine = Machine(device, GPU_SIZE if device.type == "cuda" else CPU_SIZE)
-    measurements = {
+def sections(machine: Machine) -> dict[str, Callable[[], str]]:
+    """Return all sections of the page: their headings, and what measures and writes each."""
+    return {
         "Augmentation": lambda: augmentation(machine),
         "Train step": lambda: train_step(machine),
         "Train step in fp32": lambda: train_step(machine, "fp32"),
@@ -494,30 +503,39 @@ def main() -> None:
         "Growth": lambda: growth(machine),
         "Start-up": start_up,
     }
+
+
+def main() -> None:
+    """Measure all sections, or those named on the command line, and write the page."""
+    machine = this_machine()
+    measurements = sections(machine)
     names = sys.argv[1:] or list(measurements)
     if unknown := set(names) - set(measurements):
         sys.exit(f"no section {', '.join(sorted(unknown))}; known: {', '.join(measurements)}")
-    page = ROOT / "docs" / f"performance_{'gpu' if device.type == 'cuda' else 'cpu'}.md"
-    sections = read_sections(page)
+    page = ROOT / "docs" / f"performance_{'gpu' if machine.device.type == 'cuda' else 'cpu'}.md"
+    texts = read_sections(page)
     for name in tqdm(names, disable=None, leave=False):
-        sections[name] = measurements[name]()
-        print(f"## {name}\n\n{sections[name]}", flush=True)
-        write_text(
-            page, page_text(machine, {n: sections[n] for n in measurements if n in sections})
-        )
+        texts[name] = measurements[name]()
+        print(f"## {name}\n\n{texts[name]}", flush=True)
+        in_order = {each: texts[each] for each in measurements if each in texts}
+        write_text(page, page_text(page_head(machine, "make bench"), in_order))
     print(f"written: {page.relative_to(ROOT)}")
 
 
-def page_text(machine: Machine, sections: dict[str, str]) -> str:
-    """Return the page."""
+def page_head(machine: Machine, command: str) -> str:
+    """Return the page's head: what it was measured on, and by which command."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "dvc"))
-    head = (
+    return (
         f"# Measured on {'a GPU' if machine.device.type == 'cuda' else 'a CPU'}\n\n"
-        f"By `make bench`; [performance.md](performance.md) explains the numbers. "
+        f"By `{command}`; [performance.md](performance.md) explains the numbers. "
         f"{device_name(machine.device)}; {processor()}; Python {platform.python_version()}, "
         f"{packages}. Medians of {machine.size.repeats}, both alternately in one run.\n"
     )
-    return head + "".join(f"\n## {name}\n\n{text}" for name, text in sections.items())
+
+
+def page_text(head: str, texts: dict[str, str]) -> str:
+    """Return the page."""
+    return head + "".join(f"\n## {name}\n\n{text}" for name, text in texts.items())
 
 
 def read_sections(page: Path) -> dict[str, str]:

@@ -1,9 +1,10 @@
 """Time work on this machine, measure its peaks, and format the results."""
 
+import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cifarpipe.training.launch import cores
 # vit_mean is as fast as vit, and resnet18_ln_plateau has the network of resnet18_ln.
 MODELS = ("vit", "vit_t2t", "convmixer", "resnet18_ln")
 PEAK_RUNS = 20  # the fastest one is the peak
+TOY = bool(os.environ.get("TOY"))  # set: sizes that only show that everything runs
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,15 @@ class Size:
     steps: int
     """Train steps of a measurement."""
     trained: dict[str, int]
-    """Images of an epoch, for each model."""
+    """Images of an epoch, for each measured model."""
     evaluated: int
     """Images to evaluate."""
     matrix: int
     """Side of the matrices whose product measures the peak."""
     repeats: int = 3
     """Measurements of which the median is taken."""
+    params: str = "params.yaml"
+    """File of the models."""
 
 
 CPU_SIZE = Size(
@@ -50,6 +54,15 @@ GPU_SIZE = Size(
     trained=dict.fromkeys(MODELS, 50_000),
     evaluated=10_000,
     matrix=8192,
+)
+TOY_SIZE = Size(
+    augmented=256,
+    steps=2,
+    trained={"vit": 256, "convmixer": 256},
+    evaluated=200,
+    matrix=128,
+    repeats=1,
+    params="params.demo.yaml",
 )
 
 
@@ -76,19 +89,30 @@ class Machine:
     def compare(self, ours: Callable[[], object], *baselines: Callable[[], object]) -> list[float]:
         """Return the median seconds of each, timed alternately; the first round is not counted.
 
-        On a CPU, ours keeps freed memory and the baselines do not. The memory kept is released
-        between them, so that ours needs an untimed call in every round.
+        The baselines run with PyTorch's default settings. On a CPU the memory that ours keeps is
+        released for them, so that ours needs an untimed call in every round.
         """
         rounds: list[list[float]] = []
         for _ in range(self.size.repeats + 1):
-            pick_device()  # on a CPU: keep freed memory
+            pick_device()
             ours()
             times = [self.seconds(ours)]
-            if self.device.type == "cpu":
-                ordinary.release_freed_memory()
+            ordinary.use_default_settings(self.device)
             rounds.append(times + [self.seconds(baseline) for baseline in baselines])
         pick_device()
         return [statistics.median(column) for column in zip(*rounds[1:], strict=True)]
+
+    def alternately(self, works: Sequence[Callable[[], object]]) -> list[float]:
+        """Return the median seconds of each, timed alternately with the same settings."""
+        rounds = [[self.seconds(work) for work in works] for _ in range(self.size.repeats + 1)]
+        return [statistics.median(column) for column in zip(*rounds[1:], strict=True)]
+
+
+def this_machine() -> Machine:
+    """Return the GPU if there is one, else the CPU, and the sizes for it."""
+    device = pick_device()
+    size = GPU_SIZE if device.type == "cuda" else CPU_SIZE
+    return Machine(device, TOY_SIZE if TOY else size)
 
 
 def peak(machine: Machine, precision: str) -> float:

@@ -104,6 +104,15 @@ class PlainMuon:
         self.adamw.step()
 
 
+def use_default_settings(device: torch.device) -> None:
+    """Undo what `pick_device` sets, so that a baseline runs as PyTorch does by itself."""
+    if device.type == "cpu":
+        release_freed_memory()
+        return
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.allow_tf32 = True
+
+
 def release_freed_memory() -> None:
     """Undo `keep_freed_memory`: set what glibc by itself arrives at for large tensors."""
     if platform.libc_ver()[0] == "glibc":

@@ -50,19 +50,39 @@ def copy_study(folder: Path, changes: dict[str, Any], models: dict[str, dict[str
         models: The demo's models to keep; for each, the keys to set.
     """
     copy_pipeline(folder)
+    write_params(folder, ROOT / "params.demo.yaml", changes, models)
+
+
+def write_params(
+    folder: Path,
+    source: Path,
+    changes: dict[str, Any],
+    models: dict[str, dict[str, Any]] | None = None,
+) -> None:
+    """Write a study's params.yaml.
+
+    Args:
+        folder: Of the study.
+        source: A file of parameters.
+        changes: Values to set in it, by section.
+        models: Its models to keep; for each, the keys to set. None keeps all as they are.
+    """
     yaml = YAML()
-    params = yaml.load((ROOT / "params.demo.yaml").read_text(encoding="utf-8"))
+    params = yaml.load(source.read_text(encoding="utf-8"))
     for section, values in changes.items():
         params[section].update(values)
-    params["models"] = {name: {**params["models"][name], **new} for name, new in models.items()}
+    if models is not None:
+        kept = {name: {**params["models"][name], **new} for name, new in models.items()}
+        params["models"] = kept
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
         yaml.dump(params, file)
 
 
-def run(folder: Path, *command: str, **variables: str) -> None:
-    """Run a command in `folder`; exit with its output if it fails."""
+def run(folder: Path, *command: str, **variables: str) -> str:
+    """Run a command in `folder` and return its output; exit with that if it fails."""
     done = subprocess.run(
         command, cwd=folder, env=environment(**variables), capture_output=True, text=True
     )
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout + done.stderr

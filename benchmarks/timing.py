@@ -33,9 +33,13 @@ def stage_seconds(lines: list[str]) -> dict[str, int]:
     return seconds
 
 
-def main() -> None:
-    """Print a row for each stage as CSV; for a training, also the time of its epochs."""
-    log, folder = Path(sys.argv[1]), Path(sys.argv[2])
+def stage_table(log: Path, folder: Path) -> pd.DataFrame:
+    """Return a row for each stage; for a training, also the time of its epochs.
+
+    Args:
+        log: Of the run.
+        folder: The study's logs/.
+    """
     rows = []
     for stage, seconds in stage_seconds(log.read_text(encoding="utf-8").splitlines()).items():
         name, _, model = stage.partition("@")
@@ -48,7 +52,12 @@ def main() -> None:
                 "median_epoch_seconds": round(epochs.seconds.median(), 2),
             }
         rows.append(row)
-    table = pd.DataFrame(rows).convert_dtypes()  # keeps integers where other rows are empty
+    return pd.DataFrame(rows).convert_dtypes()  # keeps integers where other rows are empty
+
+
+def main() -> None:
+    """Print the table as CSV."""
+    table = stage_table(Path(sys.argv[1]), Path(sys.argv[2]))
     print(table.to_csv(index=False), end="")
 
 

@@ -1,0 +1,347 @@
+"""Check that training is correct on this machine's GPU: `python -m benchmarks.gpu_check DIR`.
+
+Writes check.md, check.csv and check.log. All checks are made, whatever they find; the exit code is
+1 if something is wrong, 75 if the time ran out first. On a CPU it checks what applies there.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from benchmarks import kills
+from benchmarks.bench import (
+    BATCH,
+    LEARNING_RATE,
+    how_computed,
+    new_network,
+    page_head,
+    plan,
+)
+from benchmarks.machine import TOY, Machine, table, this_machine
+from benchmarks.noise import CLASSES, SIZE, NoiseData, noise_split
+from benchmarks.study import ROOT, copy_study, environment
+from benchmarks.tasks import UNFINISHED, Outcome, Row, Task, TaskRunner, command_line
+from cifarpipe.config.architectures import ModelEntry
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.reader import load_params
+from cifarpipe.networks.precision import computes_bf16
+from cifarpipe.store.outputs import write_csv, write_text
+from cifarpipe.training.batches import Batch
+from cifarpipe.training.distributed import Share
+from cifarpipe.training.execution import Execution
+from cifarpipe.training.gpus import SHARE
+from cifarpipe.training.launch import cores
+from cifarpipe.training.loop import Run, train
+from cifarpipe.training.state import TrainingState
+from cifarpipe.training.step import compare, make_step
+
+OK, WRONG, SKIPPED = "ok", "WRONG", "skipped"
+JOBS = 4  # checks at a time on a GPU, since most of their time is spent on the CPU
+STEPS = 8
+SHORT_BATCH = 5  # the number of the step whose batch is not whole, as the last one of an epoch
+WAYS = {
+    "compiled": {"compiled": True},
+    "graphed": {"graphed": True},
+    "compiled and graphed": {"compiled": True, "graphed": True},
+}
+# Read by the compiler: without choices that depend on measured times.
+WITHOUT_CHOICES = {"TORCHINDUCTOR_DETERMINISTIC": "1"}
+MUON = {
+    "name": "muon", "momentum": 0.95, "nesterov": True, "betas": [0.9, 0.95], "weight_decay": 0.05,
+    "decay_on": "weights",
+}  # fmt: skip
+
+
+def row(check: str, subject: str, verdict: str, detail: str = "") -> Row:
+    """Return a row of the table of results."""
+    return {"check": check, "of": subject, "result": verdict, "detail": detail}
+
+
+def entries(machine: Machine) -> dict[str, ModelEntry]:
+    """Return all models, with equal batch sizes; of a toy's only the measured ones."""
+    models = load_params(ROOT / machine.size.params).models
+    names = machine.size.trained if TOY else models
+    return {name: models[name].model_copy(update={"batch_size": BATCH}) for name in names}
+
+
+def check_machine() -> list[Row]:
+    """Check that the GPU and the compiler's tools are there."""
+    machine = this_machine()
+    print(page_head(machine, "benchmarks/gpu_session.sh check"))
+    if machine.device.type == "cpu":
+        return [row("machine", "GPU", SKIPPED, "there is no GPU")]
+    if shutil.which("nvidia-smi"):
+        print(subprocess.run(["nvidia-smi"], capture_output=True, text=True, check=False).stdout)
+    gpu = torch.cuda.get_device_properties(machine.device)
+    free, total = (size / 2**30 for size in torch.cuda.mem_get_info())
+    product = (torch.ones(64, 64, device=machine.device) @ torch.ones(64, 64).cuda()).sum().item()
+    bf16 = computes_bf16(machine.device)
+    compiler = shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
+    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    return [
+        row("machine", "GPU", OK if product == 64**3 else WRONG,
+            f"{gpu.name}, {free:.0f} of {total:.0f} GiB free, CUDA {torch.version.cuda}"),
+        row("machine", "bf16", OK if bf16 else WRONG),
+        row("machine", "C compiler", OK if compiler else WRONG, str(compiler)),
+        row("machine", "deterministic cuBLAS", OK if workspace else WRONG, str(workspace)),
+    ]  # fmt: skip
+
+
+def check_steps(name: str) -> list[Row]:
+    """Compare some fast steps, of different batches and learning rates, with eager ones."""
+    machine = this_machine()
+    entry, rows = entries(machine)[name], []
+    for precision in ("fp32", "bf16") if computes_bf16(machine.device) and not TOY else ("fp32",):
+        eager = Execution(machine.device, precision)
+        expected = some_steps(entry, eager)
+        for way, options in WAYS.items():
+            check = f"{way}, {precision}"
+            if options.get("graphed") and machine.device.type == "cpu":
+                rows.append(row(check, name, SKIPPED, "graphs need a GPU"))
+                continue
+            try:
+                found = some_steps(entry, replace(eager, required=True, **options))
+            except UserError as error:
+                rows.append(row(check, name, WRONG, str(error).splitlines()[0]))
+                continue
+            reason = compare(found, expected)
+            rows.append(row(check, name, WRONG if reason else OK, differences(found, expected)))
+            print(rows[-1], flush=True)
+    return rows
+
+
+Trace = tuple[torch.Tensor, torch.Tensor]
+"""The losses of some steps, and the change of all parameters."""
+
+
+def some_steps(entry: ModelEntry, execution: Execution) -> Trace:
+    """Train a new network for `STEPS` steps."""
+    torch.compiler.reset()
+    model = execution.place(new_network(entry)).train()
+    state = TrainingState(model, entry)
+    step = make_step("check", state, model, entry, execution, size=BATCH)
+    before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+    losses = []
+    for number in range(1, STEPS + 1):
+        size = BATCH // 2 if number == SHORT_BATCH else BATCH
+        generator = torch.Generator().manual_seed(number)
+        inputs = torch.randn(size, 3, SIZE, SIZE, generator=generator).to(execution.device)
+        labels = torch.randint(CLASSES, (size,), generator=generator).to(execution.device)
+        batch = Batch(inputs, labels, Share(0, size, 1 / size))
+        losses.append(step(batch, number * LEARNING_RATE)[0].clone())
+    after = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    return torch.stack(losses), after - before
+
+
+def differences(found: Trace, expected: Trace) -> str:
+    """Return in words by how much losses and updates differ, relative to the expected ones."""
+    if all(map(torch.equal, found, expected)):
+        return "the same bits"
+    losses, updates = (
+        float((now - was).norm() / was.norm()) for now, was in zip(found, expected, strict=True)
+    )
+    return f"losses differ by {losses:.1e}, updates by {updates:.1e}"
+
+
+def check_bits(name: str) -> list[Row]:
+    """Train twice, in two processes with empty caches of the compiler; compare all bits.
+
+    If they differ, also check the eager steps, and the compiler without choices that depend on
+    measured times.
+    """
+    rows = [same_bits("planned", name)]
+    if rows[0]["result"] != OK:
+        rows.append(same_bits("eager", name))
+        rows.append(same_bits("planned", name, **WITHOUT_CHOICES))
+    return rows
+
+
+def same_bits(way: str, name: str, **variables: str) -> Row:
+    """Compare two trainings in processes of their own.
+
+    Args:
+        way: `planned` or `eager`.
+        name: Of the model.
+        **variables: Of the environment.
+    """
+    check = ", ".join(["same bits twice", way, *variables])
+    found: list[str] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = [Path(temporary) / number for number in ("first", "second")]
+        processes = []
+        for folder in folders:
+            folder.mkdir()
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.gpu_check",
+                "--task",
+                f"digest {way} {name}",
+            ]
+            command += ["--rows", str(folder / "rows.json")]
+            # One after the other on a CPU, whose cores they would share.
+            start = subprocess.Popen if torch.cuda.is_available() else subprocess.run
+            processes.append(
+                start(command, cwd=ROOT, env=environment(TMPDIR=str(folder), **variables))
+            )
+        for folder, process in zip(folders, processes, strict=True):
+            if isinstance(process, subprocess.Popen):
+                process.wait()
+            if process.returncode:
+                return row(check, name, WRONG, f"exit code {process.returncode}")
+            found += [str(each) for each in json.loads((folder / "rows.json").read_text())]
+    same = len(set(found)) == 1 and not found[0].startswith("error")
+    return row(check, name, OK if same else WRONG, " / ".join(dict.fromkeys(found)))
+
+
+def digest(way: str, name: str) -> list[str]:
+    """Train for two short epochs; return how, and a digest of everything that changed."""
+    machine = this_machine()
+    entry = entries(machine)[name].model_copy(update={"epochs": 2})
+    execution = replace(plan(machine, entry), required=True)
+    if way == "eager":
+        execution = replace(execution, compiled=False, graphed=False)
+    data = NoiseData(noise_split((4 if TOY else 20) * BATCH + 50), noise_split(200))
+    run = Run(name, entry, LEARNING_RATE, seed=0, keep="best")
+    try:
+        state = train(new_network(entry), data, run, execution)
+    except UserError as error:
+        return [f"error: {str(error).splitlines()[0]}"]
+    bits = hashlib.sha256()
+    for tensor in [*state.tensors(), *state.kept_weights.values()]:
+        bits.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return [f"{how_computed(execution)}: {bits.hexdigest()[:16]}"]
+
+
+def check_kills() -> list[Row]:
+    """Kill the training of two small models; compare their results with uninterrupted ones."""
+    epochs = 40 if TOY else 200
+    models = {name: {**options, "epochs": epochs} for name, options in kills.MODELS.items()}
+    models["vit"]["optimizer"] = MUON
+    moments = [kills.after_epochs("vit", epochs // 4), kills.after_epochs("convmixer", epochs // 2)]
+    runs = kills.compare_runs(moments, models)
+    verdict = OK if runs.equal and runs.resumed >= len(moments) else WRONG
+    different = [name for name in runs.expected if runs.expected[name] != runs.found[name]]
+    detail = f"{len(moments)} kills, {runs.resumed} resumed, {runs.left_over} states left over"
+    if different:
+        detail += f"; different: {', '.join(different)}"
+    return [row("resumed after a kill", ", ".join(models), verdict, detail)]
+
+
+def check_sharing() -> list[Row]:
+    """Run two small studies at the same time, all stages; compare all their outputs."""
+    models = {
+        **{name: {**options, "epochs": 2} for name, options in kills.MODELS.items()},
+        "resnet18_ln": {"width": 8, "epochs": 2},
+    }
+    models["vit"]["optimizer"] = MUON
+    changes = {"data": kills.DATA, "gradcam": {"removal_images": 20}, "misclassified": {"count": 4}}
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folders = [Path(temporary) / name for name in ("first", "second")]
+        processes = []
+        for folder in folders:
+            copy_study(folder, changes, models)
+            with (folder / "log.txt").open("wb") as log:
+                processes.append(
+                    subprocess.Popen(
+                        ["dvc", "repro"], cwd=folder, env=environment(), stdout=log, stderr=log
+                    )
+                )
+        codes = [process.wait() for process in processes]
+        logs = [(folder / "log.txt").read_text(errors="replace") for folder in folders]
+        print("\n".join(logs), flush=True)
+        last = [log.strip().splitlines()[-1] for log in logs]
+        for name, code, line in zip(("first", "second"), codes, last, strict=True):
+            rows.append(row("two studies at once", name, WRONG if code else OK, line))
+        if any(codes):
+            return rows
+        same = len({(folder / "dvc.lock").read_bytes() for folder in folders}) == 1
+        rows.append(row("two studies at once", "the same outputs", OK if same else WRONG))
+        if torch.cuda.is_available() and SHARE not in os.environ:
+            waited = any("free of other trainings" in log for log in logs)
+            detail = "one waited for the GPU" if waited else "none waited for the GPU"
+            rows.append(
+                row("two studies at once", "the GPU's lock", OK if waited else WRONG, detail)
+            )
+    return rows
+
+
+FUNCTIONS: dict[str, Callable[..., list[Any]]] = {
+    "machine": check_machine,
+    "sharing": check_sharing,
+    "kills": check_kills,
+    "steps": check_steps,
+    "bits": check_bits,
+    "digest": digest,
+}
+
+
+def all_tasks() -> list[Task]:
+    """Return all checks: first those that take longest."""
+    size = "params.demo.yaml" if TOY else "params.yaml"
+    models = load_params(ROOT / size).models
+    names = [name for name in models if not TOY or name in ("vit", "convmixer")]
+    networks: dict[str, str] = {}  # models with the same network and optimizer make the same steps
+    for name in names:
+        entry = models[name]
+        networks.setdefault(f"{entry.architecture} {entry.optimizer} {entry.clip_norm}", name)
+    return [
+        Task("machine", 120),
+        Task("sharing", 480),
+        Task("kills", 400),
+        *(Task(f"steps {name}", 400) for name in networks.values()),
+        *(Task(f"bits {name}", 400) for name in names),
+    ]
+
+
+def write_results(folder: Path, runner: TaskRunner, outcomes: list[Outcome]) -> None:
+    """Write the table of what is finished, and the logs."""
+    rows = []
+    for each in outcomes:
+        if each.error:
+            check, _, subject = each.task.partition(" ")
+            rows.append(row(check, subject, WRONG, each.error))
+        rows += each.rows
+    columns = ["check", "of", "result", "detail"]
+    results = pd.DataFrame(rows, columns=columns)
+    write_csv(folder / "check.csv", results)
+    missing = len(all_tasks()) - len(outcomes)
+    head = f"# Checks\n\n{missing} of {len(all_tasks())} checks are not finished.\n\n"
+    text = table(columns, results.to_numpy().tolist())
+    write_text(folder / "check.md", (head if missing else "# Checks\n\n") + text)
+    write_text(folder / "check.log", runner.logs(all_tasks()))
+
+
+def main(folder: Path, seconds: float) -> int:
+    """Make all checks; print a table."""
+    until = time.monotonic() + seconds
+    runner = TaskRunner("gpu_check")
+    jobs = min(JOBS, max(1, cores() // 2)) if torch.cuda.is_available() else 1
+    finished = runner.run(
+        all_tasks(), until=until, jobs=jobs, on_outcome=partial(write_results, folder, runner)
+    )
+    print((folder / "check.md").read_text(encoding="utf-8"))
+    if not finished:
+        return UNFINISHED
+    wrong = pd.read_csv(folder / "check.csv").result.eq(WRONG).sum()
+    print(f"Python {platform.python_version()}, torch {torch.__version__}: {wrong} wrong results")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    command_line(FUNCTIONS, main)

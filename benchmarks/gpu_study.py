@@ -1,0 +1,150 @@
+"""Run a whole study within a time limit: `python -m benchmarks.gpu_study DIR`.
+
+It runs `dvc repro` in a copy of the pipeline, with the images in `$CIFARPIPE_DATA`. If the time
+runs out first, the exit code is 75, and the next call on the same machine resumes. DIR gets
+run.log, timing.csv (the seconds of each stage and epoch) and, in parts of 15 MB, an archive of the
+reports, logs, locks, parameters and predictions (`cat study.tar.gz.* | tar xz`). The environment
+variable PARAMS names another file than params.yaml.
+"""
+
+import io
+import os
+import signal
+import subprocess
+import tarfile
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from benchmarks.kills import DATA, MODELS
+from benchmarks.machine import TOY
+from benchmarks.study import ROOT, environment, refresh_pipeline, write_params
+from benchmarks.tasks import HOME, UNFINISHED, command_line
+from benchmarks.timing import stage_table
+from cifarpipe.config.command import USER_ERROR
+from cifarpipe.store.outputs import write_csv
+from cifarpipe.store.paths import raw_root
+
+STUDY = HOME / "study"
+ARCHIVED = (
+    "reports", "logs", "params.yaml", "dvc.lock", "data/dvc.lock", "data/source.json",
+    "artifacts/*/predictions.csv",
+)  # fmt: skip
+PART = 15_000_000  # bytes of a part of the archive
+PARTS = 6  # at most, with two other files
+TO_STOP = 20.0  # seconds for the stages to stop, and then for the archive
+
+
+def data_source() -> dict[str, str | None] | None:
+    """Return the keys of section `data` that read the images in the raw-data root, if any."""
+    root = raw_root()
+    if (root / "cifar-10-python.tar.gz").exists():
+        return {"source": "cifar10", "folder": None}
+    if found := sorted(root.glob("images/**/train")):
+        return {"source": "folder", "folder": str(found[0].parent.relative_to(root))}
+    return {"source": "synthetic", "folder": None} if TOY else None
+
+
+def prepare_study(data: dict[str, str | None]) -> None:
+    """Copy the pipeline; results of an earlier call stay."""
+    (STUDY / "data").mkdir(parents=True, exist_ok=True)
+    (STUDY / "reports").mkdir(exist_ok=True)
+    refresh_pipeline(STUDY)
+    if TOY:
+        models = {name: {**options, "epochs": 40} for name, options in MODELS.items()}
+        changes = {"data": {**DATA, **data}, "gradcam": {"removal_images": 20}}
+        write_params(STUDY, ROOT / "params.demo.yaml", changes, models)
+    else:
+        source = ROOT / os.environ.get("PARAMS", "params.yaml")
+        write_params(STUDY, source, {"data": data})
+
+
+def reproduce(log: Path, seconds: float) -> int | None:
+    """Run `dvc repro`, and stop it after some seconds.
+
+    Args:
+        log: Every line is printed and added to it, after the second in which it came.
+        seconds: At most.
+
+    Returns:
+        The exit code; None if it was stopped.
+    """
+
+    def note(lines: Iterable[str]) -> None:
+        with log.open("a", encoding="utf-8") as file:
+            for line in lines:
+                print(line, end="", flush=True)
+                file.write(f"{time.time():.0f} {line}")
+                file.flush()
+
+    variables = environment(PYTHONUNBUFFERED="1")
+    process = subprocess.Popen(
+        ["dvc", "repro"], cwd=STUDY, env=variables, start_new_session=True, text=True,
+        errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    reader = threading.Thread(target=note, args=[process.stdout], daemon=True)
+    reader.start()
+    stopped = False
+    try:
+        process.wait(timeout=max(1.0, seconds))
+    except subprocess.TimeoutExpired:
+        stopped = True
+    finally:
+        end_group(process)
+    reader.join(timeout=5)
+    if stopped:
+        note([f"ERROR: stopped after {seconds:.0f} s\n"])  # ends a stage in `benchmarks.timing`
+        return None
+    return process.returncode
+
+
+def end_group(process: subprocess.Popen[str]) -> None:
+    """Stop a process and all that it started, which share a group: ask first, then kill."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=TO_STOP / 2)
+
+
+def write_results(folder: Path, log: Path) -> None:
+    """Write log, times, and the archive in parts."""
+    (folder / log.name).write_bytes(log.read_bytes())
+    write_csv(folder / "timing.csv", stage_table(log, STUDY / "logs"))
+    for old in folder.glob("study.tar.gz.*"):
+        old.unlink()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
+        for pattern in ARCHIVED:
+            for path in sorted(STUDY.glob(pattern)):
+                archive.add(path, str(path.relative_to(STUDY)))
+    content = buffer.getvalue()
+    parts = [content[start : start + PART] for start in range(0, len(content), PART)]
+    for number, part in enumerate(parts):
+        (folder / f"study.tar.gz.{number:02d}").write_bytes(part)
+    if len(parts) > PARTS:
+        print(f"warning: the archive has {len(parts)} parts, more than {PARTS}")
+
+
+def main(folder: Path, seconds: float) -> int:
+    """Run the study as far as the time allows; return the exit code."""
+    start = time.monotonic()
+    data = data_source()
+    if data is None:
+        print(f"error: no images in {raw_root()}; see benchmarks/gpu_session.sh")
+        return USER_ERROR
+    prepare_study(data)
+    log = STUDY / "run.log"
+    code = reproduce(log, seconds - TO_STOP - (time.monotonic() - start))
+    write_results(folder, log)
+    print((folder / "timing.csv").read_text(encoding="utf-8"))
+    if code is None:
+        print(f"stopped after {seconds:.0f} s; the same command resumes")
+        return UNFINISHED
+    return code
+
+
+if __name__ == "__main__":
+    command_line({}, main)
