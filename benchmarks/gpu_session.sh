@@ -22,6 +22,7 @@ what=${1:?$usage} out=${2:?$usage} seconds=${3:-540}
 case $what in check | speed | study) ;; *) echo "$usage" >&2; exit 2 ;; esac
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
+until=$((EPOCHSECONDS + seconds))
 cd "$(dirname "$0")/.."
 home=$PWD/.gpu_session
 mkdir -p "$home/bin" "$home/parts" "$home/raw" "$home/config"
@@ -98,7 +99,7 @@ elif [ "$what" = study ]; then
 fi
 
 status=0
-python3 -m "benchmarks.gpu_$what" "$out" --seconds $((seconds - SECONDS > 1 ? seconds - SECONDS : 1)) || status=$?
+python3 -m "benchmarks.gpu_$what" "$out" --until "$until" || status=$?
 echo "exit code $status; results:"
 ls -l "$out"
 exit "$status"

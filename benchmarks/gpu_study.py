@@ -128,20 +128,19 @@ def write_results(folder: Path, log: Path) -> None:
         print(f"warning: the archive has {len(parts)} parts, more than {PARTS}")
 
 
-def main(folder: Path, seconds: float) -> int:
+def main(folder: Path, until: float) -> int:
     """Run the study as far as the time allows; return the exit code."""
-    start = time.monotonic()
     data = data_source()
     if data is None:
         print(f"error: no images in {raw_root()}; see benchmarks/gpu_session.sh")
         return USER_ERROR
     prepare_study(data)
     log = STUDY / "run.log"
-    code = reproduce(log, seconds - TO_STOP - (time.monotonic() - start))
+    code = reproduce(log, until - TO_STOP - time.time())
     write_results(folder, log)
     print((folder / "timing.csv").read_text(encoding="utf-8"))
     if code is None:
-        print(f"stopped after {seconds:.0f} s; the same command resumes")
+        print("stopped; the same command resumes")
         return UNFINISHED
     return code
 

@@ -6,6 +6,7 @@ crashes, hangs or spoils the GPU's state does not affect the others.
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -102,7 +103,7 @@ class TaskRunner:
 
         Args:
             tasks: In the order in which they are started.
-            until: Time, of `time.monotonic`, at which those that still run are stopped.
+            until: Unix time at which those that still run are stopped.
             jobs: How many run at a time.
             on_outcome: Called with all outcomes so far, at first and after each task.
 
@@ -113,7 +114,7 @@ class TaskRunner:
         running: list[_Running] = []
         on_outcome(self.outcomes(tasks))
         try:
-            while (waiting or running) and time.monotonic() < until:
+            while (waiting or running) and time.time() < until:
                 while waiting and len(running) < jobs:
                     running.append(self._start(waiting.pop(0), threads=max(1, cores() // jobs)))
                 for each in list(running):
@@ -194,12 +195,12 @@ def command_line(
 
     Args:
         functions: The tasks' functions; arguments are strings.
-        main: Runs all tasks, given the folder of results and the seconds it may take; returns the
-            exit code.
+        main: Runs all tasks, given the folder of results and the Unix time at which to stop;
+            returns the exit code.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", nargs="?", type=Path, help="folder of the results")
-    parser.add_argument("--seconds", type=float, default=540.0, help="stop after these")
+    parser.add_argument("--until", type=float, default=math.inf, help="Unix time to stop at")
     parser.add_argument("--task", help="run only this one, in this process")
     parser.add_argument("--rows", type=Path, help="write its rows to this file")
     options = parser.parse_args()
@@ -210,4 +211,4 @@ def command_line(
     if options.folder is None:
         parser.error("name a folder for the results")
     options.folder.mkdir(parents=True, exist_ok=True)
-    raise SystemExit(main(options.folder, options.seconds))
+    raise SystemExit(main(options.folder, options.until))
