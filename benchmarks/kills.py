@@ -60,17 +60,22 @@ def after_seconds(seconds: float) -> Moment:
     return wait
 
 
-def after_epochs(model: str, epochs: int) -> Moment:
-    """Return the moment at which a model's log has so many epochs."""
+def after_epochs(epochs: int, *, models: int) -> Moment:
+    """Return the moment at which so many models have trained for so many epochs.
+
+    DVC trains the models in any order.
+    """
 
     def wait(folder: Path, process: subprocess.Popen[bytes]) -> str:
-        log = folder / "logs" / f"{model}.csv"
-        log.unlink(missing_ok=True)  # that of the last try
+        logs = folder / "logs"
+        for old in logs.glob("*.csv"):  # those of the last try
+            old.unlink()
         while process.poll() is None:
-            if log.exists() and len(log.read_text(encoding="utf-8").splitlines()) > epochs:
+            rows = [log.read_text(encoding="utf-8").count("\n") - 1 for log in logs.glob("*.csv")]
+            if sum(count >= epochs for count in rows) >= models:
                 break
             time.sleep(0.02)
-        return f"{epochs} epochs of {model}"
+        return f"{epochs} epochs of {models} models"
 
     return wait
 
