@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.preloaded import preloading_path
+
 ROOT = Path(__file__).parents[2]
 MODELS = ("vit", "convmixer")
 HALF = "lr=0.005"  # of 0.01 in the demo's parameters
@@ -26,10 +28,16 @@ SMALL = {
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as in a shell with the environment activated."""
+    """Run a command as in a shell with the environment activated.
+
+    Stages are forks of a process that has imported the large packages: see `preloaded`.
+    """
+    variables = environment()
+    if not any(name.startswith("COVERAGE_") for name in os.environ):  # which measures no forks
+        variables["PATH"] = f"{preloading_path()}{os.pathsep}{variables['PATH']}"
     # Into files: a process that it leaves in the background would keep a pipe open.
     with TemporaryFile("w+") as out, TemporaryFile("w+") as errors:
-        done = subprocess.run(command, cwd=folder, stdout=out, stderr=errors, env=environment())
+        done = subprocess.run(command, cwd=folder, stdout=out, stderr=errors, env=variables)
         out.seek(0)
         errors.seek(0)
         return subprocess.CompletedProcess(command, done.returncode, out.read(), errors.read())
