@@ -34,9 +34,12 @@ from cifarpipe.explanations.faithfulness import (
 )
 from cifarpipe.explanations.gradcam import CAM_METHODS, class_activation_maps
 from cifarpipe.explanations.quality import randomised_network
+from cifarpipe.models.compact_ln import Block as CompactBlock
+from cifarpipe.models.compact_ln import CompactLN
 from cifarpipe.models.convmixer import ConvMixer
 from cifarpipe.models.resnet18_ln import ResNet18LN
 from cifarpipe.models.vit import Block, ViT
+from cifarpipe.models.vit_conv import ViTConv
 from cifarpipe.networks.checkpoint import Origin, load_model
 from cifarpipe.networks.devices import pick_device
 from cifarpipe.networks.normalize import normalize
@@ -66,6 +69,15 @@ def layers(model: "Classifier") -> dict[str, nn.Module]:
             else:
                 found.popitem()  # after the last attention only the class token is used
             return found
+        case ViTConv():
+            return {f"ReLU {i}": model.stem[place] for i, place in enumerate((2, 5), 1)}
+        case CompactLN():
+            blocks = [layer for layer in model.layers if isinstance(layer, CompactBlock)]
+            return {
+                f"{kind} {number}": layer
+                for number, block in enumerate(blocks, 1)
+                for kind, layer in (("norm", block.norm), ("GELU", block.mlp[1]), ("block", block))
+            }
         case ConvMixer():
             return {f"block {i}": block for i, block in enumerate(model.blocks, 1)}
         case ResNet18LN():
@@ -89,7 +101,7 @@ def candidates(
             found[method, name] = lambda batch, classes, layer=layer, method=method: (
                 class_activation_maps(model, layer, model.cam_map, batch, classes, method=method)
             )
-    if isinstance(model, ViT):
+    if isinstance(model, ViT | ViTConv):
         for method in sorted(ATTENTION_METHODS):
             found[method, "all"] = map_maker(model, method)
     return found

@@ -15,8 +15,8 @@ from benchmarks.study import run
 from cifarpipe.networks.devices import pick_device
 from cifarpipe.training.launch import cores
 
-# vit_mean is as fast as vit, and resnet18_ln_plateau has the network of resnet18_ln.
-MODELS = ("vit", "vit_t2t", "convmixer", "resnet18_ln")
+# resnet18_ln_plateau has the network of resnet18_ln.
+MODELS = ("vit", "vit_t2t", "vit_conv", "convmixer", "compact_ln", "resnet18_ln")
 PEAK_RUNS = 20  # the fastest one is the peak
 TOY = bool(os.environ.get("TOY"))  # set: sizes that only show that everything runs
 
@@ -44,7 +44,14 @@ class Size:
 CPU_SIZE = Size(
     augmented=16_384,
     steps=4,
-    trained={"vit": 2048, "vit_t2t": 1536, "convmixer": 1024, "resnet18_ln": 1024},
+    trained={
+        "vit": 2048,
+        "vit_t2t": 1536,
+        "vit_conv": 2048,
+        "convmixer": 1024,
+        "compact_ln": 2048,
+        "resnet18_ln": 1024,
+    },
     evaluated=2000,
     matrix=2048,
 )

@@ -152,7 +152,10 @@ def test_any_file_name_is_accepted(folder: Path, run, name: str) -> None:
 
 TEXT = "This is not an image.\n"
 REFUSED = [
-    (["photo.png", "--model", "nosuch"], "unknown model 'nosuch'; params.yaml has: vit, "),
+    (
+        ["photo.png", "--model", "nosuch"],
+        "unknown model 'nosuch'; params.yaml has: resnet18_ln, vit, ",
+    ),
     (["photo.png", "--model", "resnet18_ln"], "model.safetensors does not exist. Run `dvc repro`"),
     (["absent.png", "--model", "vit"], "absent.png does not exist"),
     ([".", "--model", "vit"], ". is a folder"),

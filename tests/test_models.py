@@ -13,9 +13,10 @@ from cifarpipe.models.build import Classifier, build_model
 DEFAULTS = load_params("params.yaml")
 PARAMETERS = {
     "vit": 1_989_258 + 8_448,
-    "vit_mean": 1_989_258 + 64 * 128,
     "vit_t2t": 3_722_250,
+    "vit_conv": 2_162_974,
     "convmixer": 594_186,
+    "compact_ln": 161_082,
     "resnet18_ln": 11_173_962,
     "resnet18_ln_plateau": 11_173_962,
 }
@@ -68,36 +69,47 @@ def test_convmixer_map_layer_is_an_early_block(depth: int, number: int) -> None:
     assert model.cam_layer is model.blocks[number - 1]
 
 
+def test_map_layers_of_vit_conv_and_compact_ln() -> None:
+    vit_conv, compact = map(build, ("vit_conv", "compact_ln"))
+    assert vit_conv.cam_layer is vit_conv.get_submodule("stem.5")
+    assert compact.cam_layer is compact.get_submodule("layers.7.mlp.1")
+
+
 def test_map_layers_of_other_networks_are_late() -> None:
-    resnet, vit, without_token = (build(name) for name in ("resnet18_ln", "vit", "vit_mean"))
+    resnet, vit = map(build, ("resnet18_ln", "vit"))
     assert resnet.cam_layer is resnet.get_submodule("stages.3")
     assert vit.cam_layer is vit.get_submodule("blocks.5.attention_norm")
+    without_token = build_model(
+        DEFAULTS.models["vit"].architecture | {"pool": "mean"}, num_classes=10, image_size=32
+    )
     assert without_token.cam_layer is without_token.norm
 
 
 @EVERY_MODEL
 def test_map_cells_match_image_positions(name: str) -> None:
-    """Change one patch: the map must change most in the cell that sees it.
+    """Change one patch: the map must change around the cell that sees it.
 
     A wrong reshape, such as tokens taken for channels or rows for columns, fails here.
     """
     model = build(name).eval()
     outputs: list[torch.Tensor] = []
     model.cam_layer.register_forward_hook(lambda _, __, output: outputs.append(output))
-    image = torch.zeros(1, 3, 32, 32)
+    images = torch.randn(16, 3, 32, 32)
     row, column = 9, 22  # not on the diagonal, so that a transposed map fails
-    changed = image.clone()
+    changed = images.clone()
     changed[..., row - 1 : row + 2, column - 1 : column + 2] += 3
     with torch.no_grad():
-        model(image)
+        model(images)
         model(changed)
     before, after = (model.cam_map(output) for output in outputs)
     assert before.ndim == 4
     height, width = before.shape[2:]
     assert height == width >= 8
-    difference = F.adaptive_avg_pool2d((after - before).norm(dim=1), 8)[0]
-    found = divmod(int(difference.argmax()), 8)
-    assert found == (row * 8 // 32, column * 8 // 32)
+    weights = F.adaptive_avg_pool2d((after - before).norm(dim=1), 8).mean(dim=0) ** 4
+    cells = torch.arange(8) + 0.5
+    for along, pixel in ((weights.sum(dim=1), row), (weights.sum(dim=0), column)):
+        centre = (along * cells).sum() / along.sum()
+        assert centre.item() == pytest.approx((pixel + 0.5) / 4, abs=0.75)
 
 
 @EVERY_MODEL

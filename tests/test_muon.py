@@ -104,6 +104,26 @@ def test_fp32_orthogonalisation_is_the_polynomial_of_singular_values(
     assert (found - expected).norm() / expected.norm() < 1e-3
 
 
+def test_kept_norm_changes_direction_alone() -> None:
+    """The update is the usual one, scaled back to the kernel's norm."""
+    generator = torch.Generator().manual_seed(0)
+    first, gradient = (torch.randn(6, 3, 2, 2, generator=generator) for _ in range(2))
+    free, kept = (nn.Parameter(first.clone()) for _ in range(2))
+    options = {"lr": 0.3, "momentum": 0.5, "nesterov": True, "weight_decay": 0.1}
+    for weight, keep in ((free, False), (kept, True)):
+        weight.grad = gradient.clone()
+        Muon([weight], keep_norm=keep, **options).step()
+    assert abs(free.norm() / first.norm() - 1) > 0.01
+    torch.testing.assert_close(kept, free * first.norm() / free.norm())
+
+
+def test_kept_norm_leaves_zero_kernel_finite() -> None:
+    weight = nn.Parameter(torch.zeros(3, 2))
+    weight.grad = torch.zeros(3, 2)
+    Muon([weight], lr=0.1, momentum=0.5, nesterov=True, weight_decay=0.0, keep_norm=True).step()
+    assert torch.equal(weight, torch.zeros(3, 2))
+
+
 def test_parameter_without_gradient_is_unchanged() -> None:
     weights = [nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2, 2))]
     optimizer = Muon(weights, lr=0.1, momentum=0.5, nesterov=True, weight_decay=0.1)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from cifarpipe.config import recipes
 from cifarpipe.config.reader import load_params
-from cifarpipe.config.recipes import Muon as MuonOptions
 from cifarpipe.config.schema import ModelEntry, Params
 from cifarpipe.models.build import build_model
 from cifarpipe.training.optimizers import (
@@ -24,12 +24,20 @@ def build(entry: ModelEntry) -> nn.Module:
     return build_model(entry.architecture, num_classes=10, image_size=32)
 
 
-def with_optimizer(entry: ModelEntry, **options: object) -> ModelEntry:
-    return entry.model_copy(update={"optimizer": entry.optimizer.model_copy(update=options)})
+def with_adamw(params: Params) -> ModelEntry:
+    options = recipes.AdamW(name="adamw", betas=(0.7, 0.8), weight_decay=0.25, decay_on="all")
+    return params.models["vit"].model_copy(update={"optimizer": options})
+
+
+def with_sgd(params: Params, nesterov: bool = True) -> ModelEntry:
+    options = recipes.SGD(
+        name="sgd", momentum=0.7, nesterov=nesterov, weight_decay=0.25, decay_on="weights"
+    )
+    return params.models["vit"].model_copy(update={"optimizer": options})
 
 
 def with_muon(params: Params, decay_on: str = "weights") -> ModelEntry:
-    options = MuonOptions(
+    options = recipes.Muon(
         name="muon",
         momentum=0.9,
         nesterov=True,
@@ -52,7 +60,8 @@ def test_only_kernels_decay(name: str, demo_params: Params) -> None:
     assert len(decayed["params"]) + len(spared["params"]) == len(names)
     assert decayed_names | spared_names == set(names.values())
     kernels = {key for key, value in model.named_parameters() if value.ndim >= 2}
-    assert decayed_names == kernels - {"class_token", "positions"}
+    tables = {key for key in kernels if key.endswith("attend.bias")}  # of relative positions
+    assert decayed_names == kernels - {"class_token", "positions"} - tables
 
 
 def test_all_parameters_decay_on_request() -> None:
@@ -62,33 +71,19 @@ def test_all_parameters_decay_on_request() -> None:
     assert len(group["params"]) == 4
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("vit", torch.optim.AdamW), ("resnet18_ln", torch.optim.SGD)]
-)
-def test_recipe_names_the_optimizer(name: str, kind: type, demo_params: Params) -> None:
-    entry = demo_params.models[name]
-    assert type(make_optimizer(build(entry), entry)) is kind
-
-
 def test_adamw_has_the_options_of_the_recipe(demo_params: Params) -> None:
-    entry = with_optimizer(
-        demo_params.models["vit"], betas=(0.7, 0.8), weight_decay=0.25, decay_on="all"
-    )
-    (group,) = make_optimizer(nn.Linear(2, 2), entry).param_groups
+    optimizer = make_optimizer(nn.Linear(2, 2), with_adamw(demo_params))
+    assert type(optimizer) is torch.optim.AdamW
+    (group,) = optimizer.param_groups
     assert (group["betas"], group["weight_decay"]) == ((0.7, 0.8), 0.25)
     assert len(group["params"]) == 2
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_sgd_has_the_options_of_the_recipe(nesterov: bool, demo_params: Params) -> None:
-    entry = with_optimizer(
-        demo_params.models["resnet18_ln"],
-        momentum=0.7,
-        nesterov=nesterov,
-        weight_decay=0.25,
-        decay_on="weights",
-    )
-    decayed, spared = make_optimizer(nn.Linear(2, 2), entry).param_groups
+    optimizer = make_optimizer(nn.Linear(2, 2), with_sgd(demo_params, nesterov))
+    assert type(optimizer) is torch.optim.SGD
+    decayed, spared = optimizer.param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.25, 0.0)
     for group in (decayed, spared):
         assert (group["momentum"], group["nesterov"], group["lr"]) == (0.7, nesterov, 0.0)
@@ -96,7 +91,9 @@ def test_sgd_has_the_options_of_the_recipe(nesterov: bool, demo_params: Params) 
 
 OUTER_LAYERS = {
     "vit": {"patch_embedding.weight", "head.weight"},
+    "vit_conv": {"stem.0.weight", "head.weight"},
     "convmixer": {"stem.0.weight", "head.weight"},
+    "compact_ln": {"layers.0.0.weight", "head.weight"},
     "resnet18_ln": {"stem.0.weight", "head.weight"},
 }
 
@@ -116,8 +113,8 @@ def test_hidden_kernels_exclude_outer_and_depthwise_layers(arch: str, demo_param
         if key.endswith("weight") and value.ndim > 1
     }
     others = set(kernels) - hidden
-    depthwise = {key for key in others if arch == "convmixer" and kernels[key].shape[1] == 1}
-    assert len(depthwise) == (entry.depth if arch == "convmixer" else 0)
+    depthwise = {key for key in others if kernels[key].shape[1] == 1}
+    assert len(depthwise) == {"convmixer": 3, "compact_ln": 1 + 2}.get(arch, 0)
     assert others - depthwise == OUTER_LAYERS[arch]
 
 

@@ -241,7 +241,7 @@ def test_stage_refuses_invalid_parameters_and_writes_nothing(file: Path) -> None
 def test_stage_refuses_unknown_model(file: Path) -> None:
     file.write_text(TEXT, encoding="utf-8")
     message = refused_command(file.parent, "vitt")
-    assert "unknown model 'vitt'; params.yaml has: vit, vit_mean, vit_t2t" in message
+    assert "unknown model 'vitt'; params.yaml has: vit, vit_t2t, vit_conv" in message
 
 
 def test_stage_refuses_folder_without_parameters(tmp_path: Path) -> None:

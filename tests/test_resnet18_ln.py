@@ -101,6 +101,14 @@ def test_width_and_strides_set_the_shape() -> None:
     assert model(images).shape == (2, 10)
 
 
+def test_zero_residual_block_starts_as_its_shortcut() -> None:
+    model = ResNet18LN(num_classes=10, width=16, zero_init_residual=True)
+    block = model.stages[0][1]
+    x = torch.rand(2, 16, 8, 8)  # positive, since ReLU follows the sum
+    torch.testing.assert_close(block(x), x)
+    assert not torch.equal(ResNet18LN(num_classes=10, width=16).stages[0][1](x), x)
+
+
 def test_resnet_macs_by_hand() -> None:
     def stage(channels_in: int, channels: int, side: int, shortcut: bool) -> int:
         first = 9 * channels_in * channels + (channels_in * channels if shortcut else 0)

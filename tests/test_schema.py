@@ -45,11 +45,11 @@ def test_architecture_excludes_recipe_keys(file: Path) -> None:
     models = accepted(file, FULL).models
     assert models["vit"].architecture == {
         "arch": "vit", "patch": 4, "dim": 128, "depth": 6, "heads": 8, "head_dim": 64,
-        "mlp_dim": 256, "pool": "class", "dropout": 0.1,
+        "mlp_dim": 256, "pool": "class", "dropout": 0.1, "init": "mimetic",
     }  # fmt: skip
-    assert "dropout" not in models["vit_mean"].architecture
+    assert "dropout" not in models["vit_t2t"].architecture
     assert models["resnet18_ln"].architecture == {
-        "arch": "resnet18_ln", "width": 64, "strides": [1, 2, 2, 1],
+        "arch": "resnet18_ln", "width": 64, "strides": [1, 2, 2, 1], "zero_init_residual": True,
     }  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def test_unknown_key_is_refused_with_known_keys(file: Path, section: str) -> Non
     assert own <= set(known.split(", "))
     # Only a model has keys that the full file does not give it.
     is_model = section.startswith("models__") and section.count("__") == 2
-    assert others <= ({"dropout", "ema", "plateau"} if is_model else set())
+    assert others <= ({"dropout", "ema", "plateau", "init"} if is_model else set())
 
 
 def test_misspelt_augmentation_is_refused_with_known_ones(file: Path) -> None:
@@ -154,7 +154,8 @@ def all_keys(content: dict[str, Any], prefix: str = "") -> list[str]:
 
 # Keys that switch a feature off when they are absent.
 OPTIONAL = [
-    "models__vit__dropout", "models__vit__ema", "models__vit__clip_norm",
+    "models__vit__dropout", "models__vit__init", "models__vit__ema", "models__vit__clip_norm",
+    "models__vit__optimizer__keep_norm", "models__resnet18_ln__zero_init_residual",
     "models__vit__label_smoothing", "models__vit__augment",
     *(f"models__vit__augment__{key}" for key in AUGMENT),
     "models__vit__augment__randaugment__omit",
@@ -169,7 +170,7 @@ def is_required(path: str) -> bool:
     parents, _, key = path.rpartition("__")
     same_of_vit = path if not path.startswith("models__") else f"models__vit__{_of_model(path)}"
     free = parents in {"models", "report__baselines"} or key in {"arch", "name", "plateau"}
-    return not free and same_of_vit not in OPTIONAL
+    return not free and not {path, same_of_vit} & set(OPTIONAL)
 
 
 def _of_model(path: str) -> str:
@@ -343,9 +344,10 @@ def test_missing_discriminator_is_reported(file: Path) -> None:
         (
             "models__vit__arch",
             "vitt",
-            "models.vit.arch is 'vitt': allowed: 'vit', 'convmixer', 'resnet18_ln'",
+            "models.vit.arch is 'vitt': "
+            "allowed: 'vit', 'vit_conv', 'convmixer', 'compact_ln', 'resnet18_ln'",
         ),
-        ("models__vit__arch", None, "models.vit.arch is null: allowed: 'vit', 'convmixer'"),
+        ("models__vit__arch", None, "models.vit.arch is null: allowed: 'vit', 'vit_conv'"),
         (
             "models__vit__optimizer__name",
             "adam",

@@ -14,7 +14,7 @@ from cifarpipe.training.state import Epoch, TrainingState
 
 @pytest.fixture
 def recipe(demo_params: Params) -> Recipe:
-    return demo_params.models["vit"]
+    return demo_params.models["convmixer"]
 
 
 def row(epoch: int, val_acc: float, val_loss: float) -> Epoch:

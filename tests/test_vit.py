@@ -213,6 +213,57 @@ def test_initial_tokens_and_positions_are_small() -> None:
         assert parameter.std().item() == pytest.approx(0.02, rel=0.15)
 
 
+def mimetic_products(dim: int, head_dim: int) -> tuple[list[Tensor], Tensor]:
+    """Return kᵀq of each head and out · v of all heads, `[dim, dim]` each, of one block."""
+    torch.manual_seed(0)
+    sizes = SIZES | {"dim": dim, "head_dim": head_dim}
+    model = ViT(image_size=16, num_classes=7, init="mimetic", **sizes)
+    attention = model.blocks[1].attention
+    q, k, v = attention.to_qkv.weight.detach().flatten(1).chunk(3)
+    heads = zip(q.chunk(SIZES["heads"]), k.chunk(SIZES["heads"]), strict=True)
+    out = attention.to_out.weight.detach().flatten(1)
+    return [query.mT @ key for query, key in heads], out @ v
+
+
+@pytest.mark.parametrize("head_dim", [96, 160])
+def test_mimetic_products_are_near_scaled_identity(head_dim: int) -> None:
+    """As the paper has it: 0.7 (Z + I) for queries and keys, 0.4 (Z - I) for output and values."""
+    dim = 96
+    similarities, mixing = mimetic_products(dim, head_dim)
+    for product, noise, identity in ((similarities[0], 0.7, 0.7), (mixing, 0.4, -0.4)):
+        assert product.diagonal().mean().item() == pytest.approx(identity, abs=0.03)
+        rest = product - product.diagonal().mean() * torch.eye(dim)
+        assert rest.std().item() == pytest.approx(noise / dim**0.5, rel=0.05)
+    assert relative_difference(similarities[0], similarities[1]) > 0.5  # heads differ
+
+
+def test_narrow_mimetic_heads_keep_the_largest_directions() -> None:
+    (similarity, *_), mixing = mimetic_products(96, 32)
+    assert torch.linalg.matrix_rank(similarity) == 32
+    assert torch.linalg.matrix_rank(mixing) == 96  # of all heads together
+    assert similarity.trace() > 0.5 * 32
+    assert mixing.trace() < -0.2 * 96
+
+
+def test_every_channel_of_mimetic_attention_is_used() -> None:
+    """A channel whose value and output were both zero would never learn."""
+    model = ViT(image_size=16, num_classes=7, init="mimetic", **(SIZES | {"head_dim": 60}))
+    attention = model.blocks[0].attention
+    assert attention.to_qkv.weight.flatten(1).norm(dim=1).min() > 0
+    assert attention.to_out.weight.flatten(1).norm(dim=0).min() > 0
+
+
+def test_mimetic_positions_are_sinusoidal() -> None:
+    model = ViT(image_size=16, num_classes=7, init="mimetic", **SIZES)
+    class_token, patches = model.positions[0, :1], model.positions[0, 1:].view(4, 4, 24)
+    assert not class_token.any()
+    row, column, number = 2, 3, 4  # the fifth of 24 / 4 frequencies
+    frequency = 10_000 ** (-number / 6)
+    expected = torch.tensor([row * frequency, column * frequency])
+    torch.testing.assert_close(patches[row, column, [number, 12 + number]], expected.sin())
+    torch.testing.assert_close(patches[row, column, [6 + number, 18 + number]], expected.cos())
+
+
 def test_default_vit_has_its_published_size() -> None:
     table = layer_table(build("vit"), 32)
     outside = table[table.type == "Parameter"]
@@ -223,16 +274,17 @@ def test_default_vit_has_its_published_size() -> None:
     assert table[table.type != "Parameter"].parameters.sum() == 1_989_258
 
 
-@pytest.mark.parametrize(("name", "tokens"), [("vit", 65), ("vit_mean", 64)])
-def test_vit_macs_by_hand(name: str, tokens: int) -> None:
+@pytest.mark.parametrize(("pool", "tokens"), [("class", 65), ("mean", 64)])
+def test_vit_macs_by_hand(pool: str, tokens: int) -> None:
     dim, inner, mlp = 128, 8 * 64, 256
     block = tokens * (dim * 3 * inner + inner * dim + 2 * dim * mlp) + 2 * tokens**2 * inner
     by_hand = 64 * (4 * 4 * 3) * dim + 6 * block + dim * 10
-    assert layer_table(build(name), 32).macs.sum() == by_hand
+    assert layer_table(build("vit", pool=pool), 32).macs.sum() == by_hand
 
 
-def build(name: str) -> nn.Module:
-    return build_model(DEFAULTS.models[name].architecture, num_classes=10, image_size=32)
+def build(name: str, **changes: str) -> nn.Module:
+    architecture = DEFAULTS.models[name].architecture | changes
+    return build_model(architecture, num_classes=10, image_size=32)
 
 
 def test_vit_without_class_token_has_fewer_parameters() -> None:

@@ -26,6 +26,8 @@ class ViT(Recipe):
     pool: Literal["class", "mean"]
     """What the head reads: a class token, or the mean of the patch tokens."""
     dropout: Annotated[Fraction | None, OFF_IF_ABSENT] = None
+    init: Annotated[Literal["mimetic"] | None, OFF_IF_ABSENT] = None
+    """`mimetic`: attention and positions start as trained networks have them."""
 
     @model_validator(mode="after")
     def _heads_divide_dim(self) -> "ViT":
@@ -35,6 +37,17 @@ class ViT(Recipe):
                 f"allowed: a multiple, e.g. {self.dim - self.dim % self.heads + self.heads}"
             )
         return self
+
+
+class ViTConv(Recipe):
+    """Vision transformer with a convolutional stem, relative positions and mean pooling."""
+
+    arch: Literal["vit_conv"]
+    dim: Annotated[int, Field(ge=4, multiple_of=4)]
+    depth: PositiveInt
+    heads: PositiveInt
+    head_dim: PositiveInt
+    mlp_dim: PositiveInt
 
 
 class ConvMixer(Recipe):
@@ -53,6 +66,37 @@ class ConvMixer(Recipe):
         return self
 
 
+class CompactLN(Recipe):
+    """Small convolutional network with layer norm alone."""
+
+    arch: Literal["compact_ln"]
+    stem: PositiveInt
+    """Channels of the first convolution."""
+    dims: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
+    """Channels of each stage; each begins by halving the resolution."""
+    depths: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
+    """Blocks of each stage."""
+    kernel: PositiveInt
+    """Height and width of the depthwise convolutions."""
+    expansion: PositiveInt
+    """Hidden channels of each block's perceptron, in multiples of its channels."""
+
+    @model_validator(mode="after")
+    def _stages_agree(self) -> "CompactLN":
+        if len(self.dims) != len(self.depths):
+            raise ValueError(
+                f"`dims` has {len(self.dims)} stages, but `depths` has {len(self.depths)}; "
+                "give both as many numbers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _kernel_is_odd(self) -> "CompactLN":
+        if self.kernel % 2 == 0:
+            raise ValueError(f"`kernel` {self.kernel} is even; allowed: 1, 3, 5, 7 …")
+        return self
+
+
 class ResNet18LN(Recipe):
     """ResNet-18 with layer norm, GroupNorm(1, C), in place of every batch norm."""
 
@@ -65,9 +109,13 @@ class ResNet18LN(Recipe):
     """
     strides: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = Field(strict=False)
     """Of the four stages."""
+    zero_init_residual: Annotated[bool | None, OFF_IF_ABSENT] = None
+    """Start the weight of each block's last norm at zero."""
 
 
-ModelEntry: TypeAlias = Annotated[ViT | ConvMixer | ResNet18LN, Field(discriminator="arch")]
+ModelEntry: TypeAlias = Annotated[
+    ViT | ViTConv | ConvMixer | CompactLN | ResNet18LN, Field(discriminator="arch")
+]
 ARCHITECTURES: tuple[type[Recipe], ...] = get_args(get_args(ModelEntry)[0])
 # Architectures that `gradcam.method` may explain by attention.
-WITH_ATTENTION = ("vit",)
+WITH_ATTENTION = ("vit", "vit_conv")

@@ -164,6 +164,8 @@ class Muon(Section):
     """Of AdamW."""
     weight_decay: NonNegativeFloat
     decay_on: Literal["weights", "all"]
+    keep_norm: Annotated[bool | None, OFF_IF_ABSENT] = None
+    """Keep the norm of every hidden kernel as it was initialised."""
 
 
 class Plateau(Section):

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from cifarpipe.config.errors import UserError
 
 if TYPE_CHECKING:
+    from cifarpipe.models.compact_ln import CompactLN
     from cifarpipe.models.convmixer import ConvMixer
     from cifarpipe.models.resnet18_ln import ResNet18LN
     from cifarpipe.models.vit import ViT
+    from cifarpipe.models.vit_conv import ViTConv
 
 # Every architecture has `forward_features`, `forward_head`, `cam_layer` and `cam_map`.
-Classifier: TypeAlias = "ViT | ConvMixer | ResNet18LN"
+Classifier: TypeAlias = "ViT | ViTConv | ConvMixer | CompactLN | ResNet18LN"
 
 
 def build_model(
@@ -39,10 +41,18 @@ def build_model(
                 from cifarpipe.models.vit import ViT
 
                 return ViT(image_size=image_size, **options)
+            case "vit_conv":
+                from cifarpipe.models.vit_conv import ViTConv
+
+                return ViTConv(image_size=image_size, **options)
             case "convmixer":
                 from cifarpipe.models.convmixer import ConvMixer
 
                 return ConvMixer(image_size=image_size, **options)
+            case "compact_ln":
+                from cifarpipe.models.compact_ln import CompactLN
+
+                return CompactLN(**options)
             case "resnet18_ln":
                 from cifarpipe.models.resnet18_ln import ResNet18LN
 

@@ -38,10 +38,23 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18LN(nn.Module):
-    """Stem, four stages of two blocks each, mean over positions, head."""
+    """Stem, four stages of two blocks each, mean over positions, head.
+
+    Args:
+        num_classes: Length of the logits.
+        width: Channels of the first stage; each later stage doubles them.
+        strides: Of the four stages.
+        zero_init_residual: Start the weight of each block's last norm at zero, so that a new
+            block passes on its shortcut alone (arXiv:1706.02677, section 5.1).
+    """
 
     def __init__(
-        self, *, num_classes: int, width: int = 64, strides: Sequence[int] = (1, 2, 2, 1)
+        self,
+        *,
+        num_classes: int,
+        width: int = 64,
+        strides: Sequence[int] = (1, 2, 2, 1),
+        zero_init_residual: bool = False,
     ) -> None:
         super().__init__()
         self.stem = nn.Sequential(
@@ -55,6 +68,10 @@ class ResNet18LN(nn.Module):
             )
         )
         self.head = nn.Linear(channels[-1], num_classes)
+        if zero_init_residual:
+            for module in self.modules():
+                if isinstance(module, BasicBlock):
+                    nn.init.zeros_(module.norm2.weight)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` → features `[B, 8 × width, H / s, W / s]`, s: all strides."""

@@ -117,6 +117,8 @@ class ViT(nn.Module):
         dropout: Probability, on tokens, attention weights and both residual branches.
         pool: `class`: the head reads a class token. `mean`: it reads the mean of the patch tokens,
             and there is no class token.
+        init: `mimetic`: attention and positions start as `init_mimetic` describes. Otherwise
+            attention starts as PyTorch's layers do, and positions are small random numbers.
 
     Raises:
         ValueError: `patch` does not divide `image_size`.
@@ -135,6 +137,7 @@ class ViT(nn.Module):
         mlp_dim: int,
         dropout: float = 0.0,
         pool: Literal["class", "mean"] = "class",
+        init: Literal["mimetic"] | None = None,
     ) -> None:
         super().__init__()
         if image_size % patch:
@@ -153,6 +156,8 @@ class ViT(nn.Module):
         )
         self.norm = nn.LayerNorm(dim)
         self.head = TokenConv2d(dim, num_classes)
+        if init == "mimetic":
+            init_mimetic(self)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` → tokens `[B, N, dim]`, the patch tokens last."""
@@ -199,3 +204,67 @@ class ViT(nn.Module):
     def pooled_tokens(self) -> slice:
         """Which tokens the head reads the mean of."""
         return slice(1) if self.class_token is not None else slice(None)
+
+
+@torch.no_grad()
+def init_mimetic(model: ViT) -> None:
+    """Start attention and positions as trained networks have them (arXiv:2305.09828).
+
+    Queries and keys of each head make tokens attend to similar ones; values and output together
+    subtract part of what is attended to. Positions are sinusoidal.
+    """
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        attention = block.attention
+        dim = attention.to_out.out_channels
+        queries, keys, values = attention.to_qkv.weight.chunk(3)
+        out = attention.to_out.weight
+        similarity, mixing = (0.7, 0.7), (0.4, -0.4)  # of the random part, of the identity
+        heads = (each.chunk(attention.heads) for each in (queries, keys))
+        for query, key in zip(*heads, strict=True):
+            left, right = factors(near_identity(dim, *similarity), len(query))
+            query.copy_(left.mT[..., None, None])
+            key.copy_(right[..., None, None])
+        left, right = factors(near_identity(dim, *mixing), len(values))
+        out.copy_(left[..., None, None])
+        values.copy_(right[..., None, None])
+    model.positions.zero_()
+    model.positions[0, -(model.grid**2) :] = sinusoidal_positions(model.grid, dim)
+
+
+def near_identity(size: int, noise: float, identity: float) -> Tensor:
+    """Return `noise` × Z + `identity` × I, Z with normal entries of variance 1 / size."""
+    return noise * torch.randn(size, size) / size**0.5 + identity * torch.eye(size)
+
+
+def factors(matrix: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    """Split a square matrix into two factors of equal singular values.
+
+    Returns:
+        `[size, channels]` and `[channels, size]`, whose product is the matrix, or its best
+        approximation if it has more rows than there are channels. All channels are used.
+    """
+    u, s, vt = torch.linalg.svd(matrix)
+    rank = min(len(matrix), channels)
+    rotation = torch.linalg.qr(torch.randn(channels, rank)).Q
+    roots = s[:rank].sqrt()
+    return u[:, :rank] * roots @ rotation.mT, rotation @ (roots[:, None] * vt[:rank])
+
+
+def sinusoidal_positions(grid: int, dim: int) -> Tensor:
+    """Encode rows in the first half of the channels and columns in the second.
+
+    Sines and cosines of wavelengths from 2π to 20,000π positions (arXiv:1706.03762).
+
+    Returns:
+        `[grid², dim]`.
+    """
+    quarter = dim // 4
+    frequencies = 1e-4 ** (torch.arange(quarter) / quarter)
+    angles = torch.arange(grid)[:, None] * frequencies
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # [grid, dim / 2]
+    rows = waves[:, None].expand(grid, grid, -1)
+    columns = waves[None].expand(grid, grid, -1)
+    positions = torch.zeros(grid**2, dim)
+    positions[:, : 4 * quarter] = torch.cat([rows, columns], dim=2).reshape(grid**2, -1)
+    return positions

@@ -54,7 +54,7 @@ def device_name(device: torch.device) -> str:
 
 # Architectures whose convolutions are faster in channels-last layout, as `make bench` measured
 # (docs/performance.md). What was not measured keeps PyTorch's default.
-CHANNELS_LAST = {("convmixer", "cpu"), ("resnet18_ln", "cpu")}
+CHANNELS_LAST = {("convmixer", "cpu"), ("compact_ln", "cpu"), ("resnet18_ln", "cpu")}
 
 
 def memory_format(arch: str, device: torch.device) -> torch.memory_format:

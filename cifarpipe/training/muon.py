@@ -32,6 +32,7 @@ class Muon(torch.optim.Optimizer):
         momentum: Decay of the moving average of gradients.
         nesterov: Use Nesterov momentum.
         weight_decay: Decoupled, multiplied by the learning rate.
+        keep_norm: Scale every kernel back to its former norm after each step.
         dtype: Of the orthogonalisation; see `orthogonalize`.
     """
 
@@ -43,8 +44,10 @@ class Muon(torch.optim.Optimizer):
         momentum: float,
         nesterov: bool,
         weight_decay: float,
+        keep_norm: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        self.keep_norm = keep_norm
         self.dtype = dtype
         options = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
         super().__init__(params, {"lr": lr, "stacked": 1} | options)
@@ -66,9 +69,14 @@ class Muon(torch.optim.Optimizer):
         if group["nesterov"]:
             directions = list(torch._foreach_lerp(gradients, averages, group["momentum"]))
         updates = orthogonal_updates(directions, group["stacked"], self.dtype)
+        norms = torch._foreach_norm(parameters) if self.keep_norm else None
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_mul_(updates, group["lr"])
         torch._foreach_sub_(parameters, updates)
+        if norms is not None:
+            scales = torch._foreach_norm(parameters)
+            torch._foreach_clamp_min_(scales, EPSILON)
+            torch._foreach_mul_(parameters, torch._foreach_div(norms, scales))
 
     def _average(self, parameter: Tensor) -> Tensor:
         """Return the moving average of a parameter's gradients."""

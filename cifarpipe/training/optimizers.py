@@ -71,6 +71,7 @@ def _make(
             momentum=options.momentum,
             nesterov=options.nesterov,
             weight_decay=options.weight_decay,
+            keep_norm=bool(options.keep_norm),
             dtype=torch.bfloat16 if computes_bf16(device) else torch.float32,
         )
         taken = {id(kernel) for kernels in hidden.values() for kernel in kernels}

@@ -11,7 +11,7 @@ from cifarpipe.explanations.gradcam import class_activation_maps
 from cifarpipe.models.build import build_model
 from cifarpipe.results.maps import Maps
 
-ARCHITECTURES = ["vit", "vit_mean", "convmixer", "resnet18_ln"]
+ARCHITECTURES = ["vit", "vit_mean", "vit_conv", "convmixer", "compact_ln", "resnet18_ln"]
 K = 5
 
 
@@ -78,7 +78,7 @@ def make_case(name: str, params: Params) -> Case:
         if name == "vit_mean":
             architecture["pool"] = "mean"
         model = build_model(architecture, num_classes=K, image_size=32)
-        cells = patch_cells if "vit" in name else image_cells
+        cells = CELLS.get(name, image_cells)
         where = model.cam_layer, model.cam_map, cells
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # as after training, not 0 and 1
@@ -98,3 +98,10 @@ def token_cells(output: Tensor) -> list[Tensor]:
 
 def patch_cells(output: Tensor) -> list[Tensor]:
     return list(output[-64:])  # after the class token, if there is one
+
+
+def channels_last_cells(output: Tensor) -> list[Tensor]:
+    return [cell for row in output for cell in row]
+
+
+CELLS = {"vit": patch_cells, "vit_mean": patch_cells, "compact_ln": channels_last_cells}

@@ -47,6 +47,9 @@ AUGMENT: dict[str, Any] = {
 # The project's parameters with every optional key; `plateau` is in one model already.
 FULL = changed(
     models__vit__dropout=0.1,
+    models__vit__init="mimetic",
+    models__vit__optimizer__keep_norm=True,
+    models__resnet18_ln__zero_init_residual=True,
     models__vit__ema=0.999,
     models__vit__augment=AUGMENT,
     report__labels={"contested": "c.json", "duplicates": "d.csv", "human": "h.npy"},
