@@ -222,8 +222,8 @@ def verdict(board: pd.DataFrame, is_correct: Mapping[str, NDArray[np.bool_]]) ->
     ]
     if tied:
         return (
-            f"{best.model} has {score}; tied with {' and '.join(tied)} "
-            f"(no significant difference: McNemar's test, 5%)."
+            f"{best.model} has {score}; no significant difference from {', '.join(tied)} "
+            "(McNemar test, 5%)."
         )
     return f"{best.model} {'is best, with' if len(board) > 1 else 'has'} {score}."
 
