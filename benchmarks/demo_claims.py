@@ -20,7 +20,7 @@ from cifarpipe.results.metrics import Metric, Metrics, read_metrics
 DEMO = Path(".demo")
 MIN_ACCURACY = 0.75
 MAX_LINEAR_ACCURACY = 0.50
-MIN_POINTING_GAME = 0.6
+MIN_POINTING_GAME = 0.5  # most maps point at the object
 SHOWN = (
     ("pointing_game", "value"), ("pointing_game", "low"), ("pointing_game", "centre"),
     ("pointing_game", "random"), ("road_over_random", "value"), ("road_over_random", "low"),

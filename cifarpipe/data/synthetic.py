@@ -17,7 +17,7 @@ SHAPES = ("disc", "square", "triangle", "cross", "bars")
 TINTS = ("warm", "cool")
 CLASSES = [f"{tint} {shape}" for shape in SHAPES for tint in TINTS]
 
-_RADIUS = (6.0, 9.0)  # of the circle around the object, pixels
+_RADIUS = (5.5, 9.0)  # of the circle around the object, pixels
 _OFF_CENTRE = 6.0  # least distance of the object's centre from the image's, pixels
 _TURN = np.pi / 12  # in either direction, radians
 _HUES = {"warm": (-0.06, 0.14), "cool": (0.46, 0.70)}  # turns of the colour wheel
