@@ -55,7 +55,7 @@ demo-%:
 	cd $(DEMO) && OMP_NUM_THREADS=$(THREADS) dvc --wait-for-lock repro --single-item \
 		train@$* evaluate@$* misclassified@$* gradcam@$* figures@$*
 
-test: check ## Everything that CI runs
+test: check ## Lint, types and all tests but the slow ones
 	pytest -q -n 3 --dist loadfile -m "dvc or browser" $$(grep -lE 'mark[.](dvc|browser)' tests/test_*.py)
 
 coverage: $(READY) ## Run the tests of `make test` and list the lines they do not cover

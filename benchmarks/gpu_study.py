@@ -38,7 +38,7 @@ TO_STOP = 20.0  # seconds for the stages to stop, and then for the archive
 
 
 def data_source() -> dict[str, str | None] | None:
-    """Return the keys of section `data` that read the images in the raw-data root, if any."""
+    """Return the keys of section `data` that read the images in the raw-data folder, if any."""
     root = raw_root()
     if (root / "cifar-10-python.tar.gz").exists():
         return {"source": "cifar10", "folder": None}

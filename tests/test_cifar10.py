@@ -68,7 +68,7 @@ def packed(files: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty raw-data root; downloads fail."""
+    """Return an empty raw-data folder; downloads fail."""
     root = tmp_path / "raw"
     monkeypatch.setenv("CIFARPIPE_DATA", str(root))
 

@@ -106,7 +106,7 @@ def test_sampling_error_of_single_seeds_is_reported() -> None:
 @pytest.mark.parametrize(("best", "end"), [(0.01, "highest"), (0.001, "lowest")])
 def test_best_value_at_an_end_gives_advice(best: float, end: str) -> None:
     text = conclusions_of([run(0.6 if lr == best else 0.5, lr=lr) for lr in (0.001, 0.01)])
-    assert "No other lr is within 2 points of it." in text
+    assert "No other lr is within 2 points of the best." in text
     assert f"The best lr is the {end} one tried: try further values." in text
 
 
@@ -148,6 +148,18 @@ def test_ties_of_several_parameters_are_listed() -> None:
         "vit: tied for best, with 60.00% validation accuracy: "
         "lr = 0.1, models.vit.depth = 4; lr = 0.2, models.vit.depth = 6."
     )
+    assert "within" not in text  # which of the two would be meant?
+
+
+def test_width_of_a_grid_names_what_is_equal() -> None:
+    runs = [
+        run(accuracy, lr=lr, models__vit__depth=depth)
+        for depth, accuracies in ((4, (0.3, 0.6, 0.5)), (6, (0.2, 0.2, 0.2)))
+        for lr, accuracy in zip((0.1, 0.2, 0.4), accuracies, strict=True)
+    ]
+    text = conclusions_of(runs)
+    assert "At models.vit.depth = 4: no other lr is within 2 points of the best." in text
+    assert "Accuracy is lower by 30 points at 0.1, by 10 points at 0.4." in text
 
 
 def test_setting_is_chosen_by_validation_alone() -> None:

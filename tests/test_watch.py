@@ -16,7 +16,7 @@ from tests.support.image_folders import make_images, pixels, save
 
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Change to an empty workspace; return a folder of six images below the raw-data root."""
+    """Change to an empty workspace; return a folder of six images below the raw-data folder."""
     monkeypatch.setenv("CIFARPIPE_DATA", str(tmp_path / "raw"))
     (tmp_path / "workspace").mkdir()
     monkeypatch.chdir(tmp_path / "workspace")

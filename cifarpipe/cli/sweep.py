@@ -155,13 +155,16 @@ def conclusions(sweep: Sweep) -> list[str]:
         ]
     best = table[np.isclose(table.val, table.val.max(), rtol=0, atol=1e-9)]
     sentences = [_best_sentence(sweep, best)]
-    first = {name: best[name].iloc[0] for name in sweep.varied}
     x, *others = sweep.varied
-    same = [table[other] == first[other] for other in others]
-    line = (table[np.logical_and.reduce(same)] if others else table).dropna(subset="val")
-    if len(line) > 1 and all(map(_is_number, line[x])):
-        tied = [value for value in best[x] if value in set(line[x])]
-        sentences += _sharpness(line.reset_index(drop=True), x, tied)
+    if not others or len(best[others].drop_duplicates()) == 1:  # else there is no single optimum
+        same = [table[other] == best[other].iloc[0] for other in others]
+        line = (table[np.logical_and.reduce(same)] if others else table).dropna(subset="val")
+        if len(line) > 1 and all(map(_is_number, line[x])):
+            start, *more = _sharpness(line.reset_index(drop=True), x, list(best[x]))
+            if others:
+                fixed = ", ".join(f"{name} = {best[name].iloc[0]}" for name in others)
+                start = f"At {fixed}: {start[0].lower()}{start[1:]}"
+            sentences += [start, *more]
     if table.val_std.notna().any():
         sentences.append(
             f"The standard deviation of validation accuracy over seeds is up to "
@@ -211,7 +214,7 @@ def _sharpness(line: pd.DataFrame, x: str, best: Sequence[Any]) -> list[str]:
     while last + 1 < len(line) and line.val[last + 1] >= top - NEAR:
         last += 1
     if first == last:
-        sentences = [f"No other {x} is within {_points(NEAR)} of it."]
+        sentences = [f"No other {x} is within {_points(NEAR)} of the best."]
     else:
         low, high = line[x][first], line[x][last]
         factor = f", a factor of {high / low:.3g}" if low > 0 else ""

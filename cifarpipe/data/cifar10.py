@@ -14,7 +14,7 @@ from cifarpipe.store.paths import RAW_ROOT_VARIABLE, raw_root
 
 
 def read_cifar10() -> RawData:
-    """Read CIFAR-10 from the raw-data root, and download the archive if it is missing.
+    """Read CIFAR-10 from the raw-data folder, and download the archive if it is missing.
 
     Raises:
         UserError: The archive has a wrong checksum, or is missing and can't be downloaded.

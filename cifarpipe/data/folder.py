@@ -38,7 +38,7 @@ def read_folder(folder: str) -> RawData:
     channel are refused, since Pillow would clip them to white. Links are followed.
 
     Args:
-        folder: Absolute, or relative to the raw-data root.
+        folder: Absolute, or relative to the raw-data folder.
 
     Raises:
         UserError: The folder does not exist; train/ and test/ have different classes; or a file is

@@ -31,7 +31,7 @@ def update_source(source: str, folder: str | None) -> None:
     Args:
         source: `data.source` of params.yaml. Only `folder` has raw images that may change: the
             archive of `cifar10` has a checksum, and `synthetic` has no raw data.
-        folder: `data.folder`; absolute, or relative to the raw-data root.
+        folder: `data.folder`; absolute, or relative to the raw-data folder.
     """
     content: dict[str, Any] = {"source": source}
     if folder is not None:

@@ -39,7 +39,7 @@ class PublicLabels:
 
 
 def load_public_labels(files: PublicLabelFiles | None) -> PublicLabels:
-    """Read the given files; a relative path is looked up in the raw-data root.
+    """Read the given files; a relative path is looked up in the raw-data folder.
 
     Raises:
         UserError: A file is missing, or is not the expected one.
