@@ -8,6 +8,7 @@ from PIL import Image
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.data.folder import read_folder
+from cifarpipe.data.picture import open_picture
 from tests.support.image_folders import SIDE, make_images, pixels, save
 
 
@@ -157,3 +158,69 @@ def test_any_class_name_is_accepted(pictures: Path) -> None:
     assert raw.classes == [name, "cat", "dog"]
     assert raw.test.files is not None
     assert raw.test.files[0] == f"{name}/1.png"
+
+
+# Images of any shape.
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_images_of_any_shape_are_cropped_and_resized(pictures: Path, workspace: Path) -> None:
+    """As `cifarpipe explain` converts them."""
+    folder = pictures / "train/cat"
+    save(folder / "wide.png", pixels(1, height=10, width=30))
+    save(folder / "tall.jpg", pixels(2, height=40, width=12))
+    Image.fromarray(pixels(3, 20, 24)).convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(pixels(4, 9, 16)[..., 0]).save(folder / "grey.png")
+    clear = np.dstack([pixels(5, 16, 11), np.zeros((16, 11), np.uint8)])
+    Image.fromarray(clear).save(folder / "clear.png")
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    Image.fromarray(pixels(6, 12, 18)).save(folder / "rotated.png", exif=rotated)
+    frames = [Image.fromarray(pixels(seed, 14, 15)) for seed in (7, 8)]
+    frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
+    raw = read_folder(str(pictures), 6)
+    assert raw.train.files is not None
+    assert raw.train.images.shape == (11, 6, 6, 3)
+    for name, found in zip(raw.train.files, raw.train.images, strict=True):
+        expected = open_picture(pictures / "train" / name).resized(6).pixels
+        assert np.array_equal(found, expected), name
+    assert (raw.train.images[raw.train.files.index("cat/clear.png")] == 255).all()
+
+
+def test_suitable_images_do_not_depend_on_image_size(pictures: Path, workspace: Path) -> None:
+    (pictures / "test/cat/a.png").rename(pictures / "test/cat/12.png")
+    (pictures / "test/dog/a.png").rename(pictures / "test/dog/3.png")
+    plain, resized = read_folder(str(pictures)), read_folder(str(pictures), SIDE)
+    assert resized.fingerprint() == plain.fingerprint()
+    for one, other in ((plain.train, resized.train), (plain.test, resized.test)):
+        assert one.files == other.files
+        assert one.original(np.array([0, 1])).tolist() == other.original(np.array([0, 1])).tolist()
+    assert resized.test.files == ["dog/3.png", "cat/12.png"]
+
+
+def test_unusable_images_of_any_shape_are_listed(pictures: Path, workspace: Path) -> None:
+    (pictures / "train/cat/notes.jpg").write_text("cats are nice")
+    (pictures / "train/cat/empty.png").touch()
+    cut = (pictures / "test/dog/a.png").read_bytes()[:60]
+    (pictures / "test/dog/a.png").write_bytes(cut)
+    with pytest.raises(UserError) as refused:
+        read_folder(str(pictures), 6)
+    message = str(refused.value)
+    assert "has images that can't be used (3):" in message
+    assert "  - train/cat/empty.png: is empty" in message
+    assert "  - train/cat/notes.jpg: is not an image" in message
+    assert "  - test/dog/a.png: " in message
+    assert "Expected: complete images of any size." in message
+
+
+def test_temporary_images_are_not_left_behind(pictures: Path, workspace: Path) -> None:
+    raw = read_folder(str(pictures), 6)
+    assert isinstance(raw.train.images, np.memmap)
+    assert not list(workspace.rglob("*.*"))

@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_channel_statistics_equal_numpy() -> None:
     images = np.random.default_rng(0).integers(0, 200, (50, 7, 7, 3), dtype=np.uint8)
     images[..., 1] //= 3
-    mean, std = channel_statistics(images)
+    mean, std = channel_statistics([images[:20], images[20:]])
     scaled = images.astype(np.float64) / 255
     np.testing.assert_allclose(mean, scaled.mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(std, scaled.std((0, 1, 2)), rtol=1e-12)
@@ -42,13 +42,13 @@ def test_channel_statistics_equal_numpy() -> None:
 
 def test_channel_statistics_do_not_depend_on_order() -> None:
     images = np.random.default_rng(0).integers(0, 256, (50, 7, 7, 3), dtype=np.uint8)
-    assert channel_statistics(images) == channel_statistics(images[::-1, ::-1])
+    assert channel_statistics([images]) == channel_statistics([images[::-1, ::-1]])
 
 
 def test_constant_channel_has_unit_standard_deviation() -> None:
     images = np.full((4, 2, 2, 3), (0, 51, 255), np.uint8)
     images[0, 0, 0, 0] = 255
-    mean, std = channel_statistics(images)
+    mean, std = channel_statistics([images])
     assert mean[1:] == pytest.approx([0.2, 1.0])
     assert std[0] < 0.5
     assert std[1:] == [1.0, 1.0]
@@ -86,8 +86,8 @@ def test_written_data_is_read_back() -> None:
 def test_statistics_are_of_the_train_split() -> None:
     raw = make_raw()
     read = prepare(raw, settings(), seed=0)
-    assert (read.mean, read.std) == channel_statistics(np.asarray(read.train.images))
-    assert read.mean != channel_statistics(raw.train.images)[0]
+    assert (read.mean, read.std) == channel_statistics([np.asarray(read.train.images)])
+    assert read.mean != channel_statistics([raw.train.images])[0]
 
 
 def test_masks_and_file_names_match_test_images() -> None:
@@ -136,6 +136,17 @@ def test_equal_arguments_write_equal_bytes(workspace: Path) -> None:
     assert contents(workspace) == first
     prepare(make_raw(masks=True), settings(), seed=1)
     assert contents(workspace) != first
+
+
+@pytest.mark.parametrize("images", [1, 7])
+def test_results_do_not_depend_on_size_of_blocks(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, images: int
+) -> None:
+    prepare(make_raw(masks=True), settings(), seed=0)
+    first = contents(workspace)
+    monkeypatch.setattr("cifarpipe.data.raw.BLOCK", images * 8 * 8 * 3)
+    prepare(make_raw(masks=True), settings(), seed=0)
+    assert contents(workspace) == first
 
 
 def test_validation_split_may_be_empty() -> None:

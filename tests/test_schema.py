@@ -109,9 +109,10 @@ def test_unknown_key_is_refused_with_known_keys(file: Path, section: str) -> Non
     own = set(section_at(section))
     others = set(known.split(", ")) - own
     assert own <= set(known.split(", "))
-    # Only a model has keys that the full file does not give it.
+    # Keys that the full file does not give everywhere.
     is_model = section.startswith("models__") and section.count("__") == 2
-    assert others <= ({"dropout", "ema", "plateau", "init"} if is_model else set())
+    elsewhere = {"dropout", "ema", "plateau", "init"} if is_model else {"image_size"}
+    assert others <= elsewhere
 
 
 def test_misspelt_augmentation_is_refused_with_known_ones(file: Path) -> None:

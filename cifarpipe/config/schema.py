@@ -33,12 +33,19 @@ class Data(Section):
     """Images to train on, besides the held-out ones; null takes all that are left."""
     test_size: PositiveInt | None
     """Images of the test split, stratified; null takes all."""
+    image_size: Annotated[int | None, Field(ge=8), OFF_IF_ABSENT] = None
+    """For `source: folder`: crop images to their central square and resize them to this height and
+    width. If absent, they are square and all of one size."""
 
     @model_validator(mode="after")
     def _fits_source(self) -> "Data":
         if (self.source == "folder") != (self.folder is not None):
             raise ValueError(
                 "`folder` is the path of the images if `source` is folder, and null otherwise"
+            )
+        if self.image_size is not None and self.source != "folder":
+            raise ValueError(
+                f"`image_size` is for `source: folder`; images of {self.source} have 32 × 32 pixels"
             )
         if self.source == "synthetic" and (self.train_size is None or self.test_size is None):
             raise ValueError(

@@ -1,6 +1,6 @@
 """Exact duplicates across splits (leakage)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from itertools import combinations
 
@@ -8,18 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def shared_images(splits: Mapping[str, NDArray[np.uint8]]) -> dict[str, int]:
+def shared_images(splits: Mapping[str, Iterable[NDArray[np.uint8]]]) -> dict[str, int]:
     """Count the images of each split that are, bit for bit, in an earlier split, too.
 
     Args:
-        splits: `[N, H, W, 3]` images of each split, by its name.
+        splits: Blocks `[N, H, W, 3]` of the images of each split, by its name.
 
     Returns:
         A number for each pair of splits: `test_in_train` is how many test images are in train.
     """
     hashes = {
-        name: [blake2b(image.tobytes(), digest_size=16).digest() for image in images]
-        for name, images in splits.items()
+        name: [
+            blake2b(image.tobytes(), digest_size=16).digest() for block in blocks for image in block
+        ]
+        for name, blocks in splits.items()
     }
     return {
         f"{later}_in_{earlier}": sum(map(set(hashes[earlier]).__contains__, hashes[later]))

@@ -1,23 +1,30 @@
 """Read a folder of images: `train/<class>/*` and `test/<class>/*`, in any format of Pillow."""
 
+import tempfile
 import unicodedata
 import warnings
-from pathlib import Path, PurePath
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.data.raw import RawData, RawSplit
+from cifarpipe.data.picture import PictureError, open_picture
+from cifarpipe.data.raw import Images, Labels, RawData, RawSplit
 from cifarpipe.data.watch import is_ignored
 from cifarpipe.store.paths import RAW_ROOT_VARIABLE, raw_root
+from cifarpipe.store.prepared import PREPARED
 
 MAX_ERRORS = 10  # listed in a message
 # A small file can unpack to gigabytes: larger images than these are not decoded.
 MAX_PIXELS = 1024 * 1024
 MAX_BYTES = 32 * MAX_PIXELS  # of a file; some decoders read all of it
 MAX_DIGITS = 18  # of a file's number: it fits in 64 bits
+CHUNK = 16  # files that a process decodes at a time
 # What Pillow's decoders raise on a damaged file; those of AVIF and DDS raise RuntimeError.
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, RuntimeError,
@@ -28,22 +35,28 @@ _NOT_TEXT = {"Cc", "Cs", "Zl", "Zp"}
 _NAME_ERROR = "the name has a control character or is not UTF-8"
 
 
-def read_folder(folder: str) -> RawData:
+def read_folder(folder: str, image_size: int | None = None) -> RawData:
     """Read all images; classes and files are in alphabetical order, hidden files are ignored.
 
     If all test files are named by distinct whole numbers, such as `ship/8117.png`, these are the
     images' original index and order: files that others published about the images, by index, fit.
+    Links are followed.
 
-    Greyscale, CMYK and palette images are converted to RGB. Images with more than 8 bits per
-    channel are refused, since Pillow would clip them to white. Links are followed.
+    Without `image_size`, greyscale, CMYK and palette images are converted to RGB, and images with
+    more than 8 bits per channel are refused, since Pillow would clip them to white. With it, images
+    of any shape are converted as by `open_picture`, in several processes, and kept in a temporary
+    file.
 
     Args:
         folder: Absolute, or relative to the raw-data folder.
+        image_size: Height and width to which images are cropped and resized; None if they are
+            square and all of one size.
 
     Raises:
         UserError: The folder does not exist; train/ and test/ have different classes; or a file is
-            not a complete image, has another size than the others, is larger than `MAX_PIXELS` or
-            `MAX_BYTES`, or has a name that is not text. The message lists the first errors.
+            not a complete image, is larger than `MAX_BYTES`, has a name that is not text, or,
+            without `image_size`, has another size than the others or more than `MAX_PIXELS`. The
+            message lists the first errors.
     """
     root = raw_root() / Path(folder).expanduser()
     if not root.is_dir():
@@ -54,21 +67,35 @@ def read_folder(folder: str) -> RawData:
         )
     classes = _find_classes(root)
     errors: list[str] = []
-    train = _read_split(root / "train", classes, errors)
-    test = _read_split(root / "test", classes, errors)
-    _check_sizes({"train": train, "test": test}, errors)
-    if errors:
+    train = _find_files(root / "train", classes, errors)
+    test = _find_files(root / "test", classes, errors)
+    numbers = _numbers(test)
+    if numbers is not None:
+        order = np.argsort(numbers)
+        test, numbers = [test[i] for i in order], numbers[order]
+    if image_size is None:
+        images = _read_all(train + test, root, errors)
+    else:
+        images = _resize_all(train + test, image_size, root, errors)
+    if errors or images is None:
         shown = "\n".join(f"  - {error}" for error in errors[:MAX_ERRORS])
         more = len(errors) - MAX_ERRORS
         rest = f"\n  … and {more} more" if more > 0 else ""
+        sizes = "square images, all of one size" if image_size is None else "images of any size"
         raise UserError(
             f"{root} has images that can't be used ({len(errors)}):\n{shown}{rest}\n"
-            f"Expected: complete square images, all of one size. Fix or remove these files."
+            f"Expected: complete {sizes}. Fix or remove these files."
         )
-    return RawData(classes, _stack(train, classes), _numbered(_stack(test, classes)))
 
+    def split(files: list[Path], images: Images, index: Labels | None) -> RawSplit:
+        labels = np.array([classes.index(file.parent.name) for file in files], np.int64)
+        names = [f"{file.parent.name}/{file.name}" for file in files]
+        return RawSplit(images, labels, index=index, files=names)
 
-Pictures = dict[str, np.ndarray]  # `class/file` → `[H, W, 3]` uint8
+    count = len(train)
+    return RawData(
+        classes, split(train, images[:count], None), split(test, images[count:], numbers)
+    )
 
 
 def _find_classes(root: Path) -> list[str]:
@@ -91,32 +118,55 @@ def _find_classes(root: Path) -> list[str]:
     return sorted(found["train"])
 
 
-def _read_split(root: Path, classes: list[str], errors: list[str]) -> Pictures:
-    files = []
+def _find_files(root: Path, classes: list[str], errors: list[str]) -> list[Path]:
+    """Return the files of one half, class by class."""
+    found = []
     for name in classes:
         inside = [path for path in _visible(root / name) if not path.is_dir()]
         if not inside:
             errors.append(f"{root.name}/{name}: has no images")
-        files += inside
-    pictures: Pictures = {}
-    for path in tqdm(files, desc=f"reading {root.name}", unit=" images", disable=None):
-        key = f"{path.parent.name}/{path.name}"
-        if not _is_text(path.name):
-            errors.append(f"{root.name}/{key!a}: {_NAME_ERROR}")
-            continue
-        try:
-            pixels = _read_picture(path)
-        except _UNREADABLE as error:
-            errors.append(f"{root.name}/{key}: {_reason(error)}")
-            continue
-        if pixels.shape[0] != pixels.shape[1]:
-            errors.append(f"{root.name}/{key}: {pixels.shape[1]} × {pixels.shape[0]}, not square")
-        pictures[key] = pixels
-    return pictures
+        for path in inside:
+            if _is_text(path.name):
+                found.append(path)
+            else:
+                errors.append(f"{root.name}/{f'{name}/{path.name}'!a}: {_NAME_ERROR}")
+    return found
 
 
 def _is_text(name: str) -> bool:
     return not {unicodedata.category(letter) for letter in name} & _NOT_TEXT
+
+
+def _numbers(files: list[Path]) -> Labels | None:
+    """Return the numbers that the files are named by; None if one has none, or two are equal."""
+    stems = [file.stem for file in files]
+    if not all(stem.isascii() and stem.isdigit() and len(stem) <= MAX_DIGITS for stem in stems):
+        return None
+    numbers = np.array(stems, np.int64)
+    return numbers if len(np.unique(numbers)) == len(numbers) else None
+
+
+def _read_all(files: list[Path], root: Path, errors: list[str]) -> Images | None:
+    """Return images `[N, S, S, 3]` as they are; None if one can't be read or their sizes differ."""
+    pictures: dict[str, Images] = {}
+    for file in tqdm(files, desc="reading images", unit=" images", disable=None):
+        name = file.relative_to(root).as_posix()
+        try:
+            pictures[name] = _read_picture(file)
+        except _UNREADABLE as error:
+            errors.append(f"{name}: {_reason(error)}")
+            continue
+        height, width, _ = pictures[name].shape
+        if height != width:
+            errors.append(f"{name}: {width} × {height}, not square; `data.image_size` crops it")
+    sizes = [picture.shape[:2] for picture in pictures.values()]
+    usual = max(set(sizes), key=lambda size: (sizes.count(size), size), default=None)
+    errors += [
+        f"{name}: {size[1]} × {size[0]}, others are {usual[1]} × {usual[0]}"
+        for name, size in zip(pictures, sizes, strict=True)
+        if usual and size != usual and size[0] == size[1]
+    ]
+    return np.stack(list(pictures.values())) if pictures and not errors else None
 
 
 def _read_picture(path: Path) -> np.ndarray:
@@ -138,37 +188,34 @@ def _read_picture(path: Path) -> np.ndarray:
             return np.asarray(picture.convert("RGB"))
 
 
-def _check_sizes(halves: dict[str, Pictures], errors: list[str]) -> None:
-    """Append an error for each image whose size is not the most frequent one."""
-    named = [(f"{half}/{key}", p.shape[:2]) for half, ps in halves.items() for key, p in ps.items()]
-    sizes = [size for _, size in named]
-    if len(set(sizes)) < 2:
-        return
-    usual = max(set(sizes), key=lambda size: (sizes.count(size), size))
-    errors += [
-        f"{name}: {size[1]} × {size[0]}, others are {usual[1]} × {usual[0]}"
-        for name, size in named
-        if size != usual and size[0] == size[1]
-    ]
+def _resize_all(files: list[Path], size: int, root: Path, errors: list[str]) -> Images | None:
+    """Return images `[N, size, size, 3]`, memory-mapped; None if one can't be used."""
+    if not files:
+        return None
+    PREPARED.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=PREPARED.parent) as storage:
+        images = np.memmap(storage, np.uint8, "w+", shape=(len(files), size, size, 3))
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        found = pool.map(partial(_resize, size=size), files, chunksize=CHUNK)
+        progress = tqdm(found, "reading images", len(files), unit=" images", disable=None)
+        for number, pixels in enumerate(progress):
+            if isinstance(pixels, str):
+                errors.append(f"{files[number].relative_to(root).as_posix()}: {pixels}")
+            else:
+                images[number] = pixels
+    return images
 
 
-def _stack(pictures: Pictures, classes: list[str]) -> RawSplit:
-    labels = np.array([classes.index(key.split("/")[0]) for key in pictures], np.int64)
-    return RawSplit(np.stack(list(pictures.values())), labels, files=list(pictures))
-
-
-def _numbered(split: RawSplit) -> RawSplit:
-    """Return the images in the order of their numbers, if every file is named by one of its own."""
-    assert split.files is not None
-    stems = [PurePath(name).stem for name in split.files]
-    if not all(stem.isascii() and stem.isdigit() and len(stem) <= MAX_DIGITS for stem in stems):
-        return split
-    numbers = np.array(stems, np.int64)
-    order = np.argsort(numbers, kind="stable")
-    if (np.diff(numbers[order]) == 0).any():
-        return split
-    files = [split.files[i] for i in order]
-    return RawSplit(split.images[order], split.labels[order], index=numbers[order], files=files)
+def _resize(file: Path, size: int) -> Images | str:
+    """Return `[size, size, 3]`, or why the file can't be used."""
+    try:
+        if (length := file.stat().st_size) > MAX_BYTES:
+            return f"{length:,} bytes, more than {MAX_BYTES:,}"
+        return open_picture(file).resized(size).pixels
+    except PictureError as error:
+        return error.reason
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _visible(folder: Path) -> list[Path]:

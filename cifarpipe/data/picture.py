@@ -16,6 +16,15 @@ _COLOURS = {"1": "black and white", "L": "grey", "P": "a palette"}  # by Pillow'
 Step = tuple[Image.Image, str | None]  # the image, and in words what was done to it
 
 
+class PictureError(UserError):
+    """A file that can't be used as a picture."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} {reason}.\n{_EXPECTED}")
+        self.reason = reason
+        """What is wrong, e.g. `is empty`."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """An image as a network sees it."""
@@ -57,7 +66,7 @@ def open_picture(path: Path) -> OpenedPicture:
         path: A file in any format that Pillow reads.
 
     Raises:
-        UserError: The file is not an image, damaged, too large to be decoded safely, or holds
+        PictureError: The file is not an image, damaged, too large to be decoded safely, or holds
             values of unknown range.
     """
     _check_file(path)
@@ -75,14 +84,14 @@ def _check_file(path: Path) -> None:
     try:
         status = path.stat()
     except FileNotFoundError:
-        raise _refusal(path, "does not exist") from None
+        raise PictureError(path, "does not exist") from None
     except OSError as error:
-        raise _refusal(path, f"can't be read: {error.strerror}") from None
+        raise PictureError(path, f"can't be read: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
         folder = stat.S_ISDIR(status.st_mode)
-        raise _refusal(path, "is a folder" if folder else "is not a regular file")
+        raise PictureError(path, "is a folder" if folder else "is not a regular file")
     if not status.st_size:
-        raise _refusal(path, "is empty")
+        raise PictureError(path, "is empty")
 
 
 def _decode(path: Path) -> tuple[Image.Image, str, list[str]]:
@@ -103,22 +112,24 @@ def _decode(path: Path) -> tuple[Image.Image, str, list[str]]:
                 return ImageOps.exif_transpose(file), found, steps
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise _refusal(
+        raise PictureError(
             path,
             f"has more than {limit} million pixels, which may exhaust the memory: make it smaller",
         ) from None
     except UnidentifiedImageError:
-        raise _refusal(path, "is not an image, or has a format that Pillow does not read") from None
+        raise PictureError(
+            path, "is not an image, or has a format that Pillow does not read"
+        ) from None
     except Exception as error:  # decoders raise nearly anything on a damaged file
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise _refusal(path, f"can't be read: {reason}") from None
+        raise PictureError(path, f"can't be read: {reason}") from None
 
 
 def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
     """Return a grey image of 16 bits with 8 bits; Pillow itself would clip it to white."""
     levels = np.asarray(image)
     if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
-        raise _refusal(path, "holds values of unknown range: save it with 8 or 16 bits")
+        raise PictureError(path, "holds values of unknown range: save it with 8 or 16 bits")
     return Image.fromarray(np.round(levels / 257).astype(np.uint8))
 
 
@@ -146,7 +157,3 @@ def _square(image: Image.Image) -> Step:
     left, top = (width - side) // 2, (height - side) // 2
     centre = image.crop((left, top, left + side, top + side))
     return centre, f"cropped to the central {side} × {side}"
-
-
-def _refusal(path: Path, why: str) -> UserError:
-    return UserError(f"{path} {why}.\n{_EXPECTED}")

@@ -1,5 +1,6 @@
 """Write the prepared arrays: splits, channel statistics and dataset card."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def prepare(raw: RawData, data: Data, seed: int) -> Prepared:
     )
     test = choose_test(raw.test.labels, test_size=data.test_size, seed=seed)
     chosen = {"train": (raw.train, train), "val": (raw.train, val), "test": (raw.test, test)}
-    mean, std = channel_statistics(raw.train.images[train])
+    mean, std = channel_statistics(raw.train.blocks(train))
     card: dict[str, Any] = {
         "source": data.source,
         "fingerprint": raw.fingerprint(),
@@ -39,7 +40,7 @@ def prepare(raw: RawData, data: Data, seed: int) -> Prepared:
             for name, (split, index) in chosen.items()
         },
         "shared": shared_images(
-            {name: split.images[index] for name, (split, index) in chosen.items()}
+            {name: split.blocks(index) for name, (split, index) in chosen.items()}
         ),
         "test_files": raw.test.files and [raw.test.files[i] for i in test],
         "test_masks": None if raw.test.masks is None else "test_masks.npy",
@@ -62,13 +63,18 @@ def public_card(prepared: Prepared) -> dict[str, Any]:
     return {"dataset": {**card, "fingerprint": prepared.short_fingerprint}}
 
 
-def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel of `[N, H, W, 3]`, in 0 to 1.
+def channel_statistics(blocks: Iterable[Images]) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel, in 0 to 1.
 
     Both are computed from integer counts, so that they do not depend on the order of the images.
+
+    Args:
+        blocks: Images `[N, H, W, 3]`, in parts.
     """
-    flat = images.reshape(-1, images.shape[-1])
-    counts = [np.bincount(flat[:, channel], minlength=256) for channel in range(flat.shape[1])]
+    counts = np.zeros((3, 256), np.int64)
+    for block in blocks:
+        for channel in range(3):
+            counts[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
     values = np.arange(256) / 255
     means = [float(count @ values / count.sum()) for count in counts]
     variances = [
@@ -80,6 +86,13 @@ def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
 
 
 def _write_split(folder: Path, name: str, split: RawSplit, index: Indices) -> None:
-    np.save(folder / f"{name}_images.npy", split.images[index])
+    images = np.lib.format.open_memmap(
+        folder / f"{name}_images.npy", "w+", np.uint8, (len(index), *split.images.shape[1:])
+    )
+    start = 0
+    for block in split.blocks(index):
+        images[start : start + len(block)] = block
+        start += len(block)
+    images.flush()
     np.save(folder / f"{name}_labels.npy", split.labels[index])
     np.save(folder / f"{name}_index.npy", split.original(index))

@@ -19,7 +19,7 @@ def read_source(data: Data, seed: int) -> RawData:
             from cifarpipe.data.folder import read_folder
 
             assert data.folder is not None  # checked by the schema
-            return read_folder(data.folder)
+            return read_folder(data.folder, data.image_size)
         case "synthetic":
             from cifarpipe.data.synthetic import make_synthetic
 
