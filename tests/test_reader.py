@@ -233,7 +233,7 @@ def test_stage_refuses_invalid_parameters_and_writes_nothing(file: Path) -> None
         "error: params.yaml has 2 errors:",
         "  - lr is 'abc': Input should be a valid number",
         "  - data.val_sise is not a known key; "
-        "known: source, folder, val_size, train_size, test_size",
+        "known: source, folder, val_size, train_size, test_size, image_size",
         HOW_TO_UNDO,
     ]
 
