@@ -77,7 +77,9 @@ lint: $(READY)
 types: $(READY)
 	mypy
 
-quick fast-tests: $(READY) ## Run the fast tests: no DVC, no browser
+quick: fast-tests ## Run the fast tests: no DVC, no browser
+
+fast-tests: $(READY)
 	pytest -q -n 2 --dist loadfile -m "not dvc and not browser and not slow"
 
 repro: $(READY) ## Run what has changed of the real pipeline (dvc repro)
