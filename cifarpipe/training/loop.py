@@ -19,12 +19,14 @@ from cifarpipe.networks.inference import compute_logits
 from cifarpipe.store.prepared import Prepared
 from cifarpipe.training.batches import AugmentedBatches
 from cifarpipe.training.execution import Execution
+from cifarpipe.training.memory import check_memory
 from cifarpipe.training.resume import ResumeStore
 from cifarpipe.training.schedules import schedule_factor
 from cifarpipe.training.state import Epoch, TrainingState
 from cifarpipe.training.step import explained_errors, make_step
 
-EVAL_BATCH = {"cpu": 500, "cuda": 2500}
+EVAL_BATCH = {"cpu": 500, "cuda": 2500}  # validated at a time; of larger images than these fewer:
+EVAL_SIZE = 32  # height and width
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,15 @@ def train(
         The final state: `kept_weights` (on the CPU), `kept_epoch`, `history()`.
 
     Raises:
-        UserError: The loss is not finite, or an augmentation does not fit the images.
+        UserError: The loss is not finite, an augmentation does not fit the images, or a step needs
+            more memory than there is.
     """
     device, world, recipe = execution.device, execution.world, run.recipe
     mean, std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
     batches = _make_batches(data, run, execution, mean, std)
     validation = Validation(data, execution, mean, std)
     model = execution.place(model)
+    check_memory(run.name, model, data.image_size, len(batches.shares[0]), execution)
     network = world.wrap_ddp(model)
     state = TrainingState(model, recipe)
     whole = len(batches.shares[0])
@@ -151,6 +155,8 @@ class Validation:
         self.ours = np.arange(world.rank, len(split), world.size)
         self.labels = torch.from_numpy(split.labels[self.ours]).to(execution.device)
         self.count = len(split)
+        larger = max(data.image_size / EVAL_SIZE, 1.0)
+        self.batch_size = max(int(EVAL_BATCH[execution.device.type] / larger**2), 1)
 
     def measure(self, model: nn.Module) -> tuple[float, float]:
         """Return mean cross-entropy (without smoothing) and accuracy; NaN without images."""
@@ -164,7 +170,7 @@ class Validation:
                 self.ours,
                 mean=self.mean,
                 std=self.std,
-                batch_size=EVAL_BATCH[self.execution.device.type],
+                batch_size=self.batch_size,
                 precision=self.execution.precision,
             )
             sums[0] = F.cross_entropy(logits.double(), self.labels, reduction="sum")

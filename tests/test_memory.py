@@ -1,0 +1,80 @@
+"""The memory that a training step needs, and that which is free."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cifarpipe.config.errors import UserError
+from cifarpipe.training import memory
+from cifarpipe.training.execution import Execution
+from cifarpipe.training.memory import GIB, check_memory, free_bytes, step_bytes
+
+CPU = torch.device("cpu")
+FP32 = Execution(CPU, "fp32")
+SIZE, HIDDEN, CLASSES = 8, 50, 10
+
+
+def small_network() -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(3 * SIZE**2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES)
+    )
+
+
+def test_bytes_of_a_small_network_by_hand() -> None:
+    """The backward pass needs the images and the output of ReLU; every weight has a gradient."""
+    weights = 3 * SIZE**2 * HIDDEN + HIDDEN + HIDDEN * CLASSES + CLASSES
+    kept = 3 * SIZE**2 + HIDDEN
+    assert step_bytes(small_network(), SIZE, 7, FP32) == 4 * (weights + 7 * kept)
+
+
+def test_estimate_leaves_the_network_as_it_was() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    generator = torch.get_rng_state()
+    step_bytes(model, SIZE, 2, FP32)
+    assert model.training
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_step_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda _: GIB // 2)
+    check_memory("net", small_network(), SIZE, 10_000, FP32)
+    with pytest.raises(UserError) as refused:
+        check_memory("net", small_network(), SIZE, 1_000_000, FP32)
+    first, advice = str(refused.value).splitlines()
+    assert first == "net: a training step needs at least 0.9 GiB of memory, and 0.5 GiB are free."
+    assert "Reduce `batch_size` (now 1000000) of its entry" in advice
+
+
+def test_unknown_free_memory_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda _: None)
+    check_memory("net", small_network(), SIZE, 10**12, FP32)
+
+
+@pytest.mark.parametrize(
+    ("limit", "free"),
+    [("max", 8_000_000 * 1024), (str(3 * 10**9), 2 * 10**9 + 10**8), (None, 8_000_000 * 1024)],
+)
+def test_free_memory_is_the_smaller_of_system_and_container(
+    limit: str | None, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9000000 kB\nMemAvailable:    8000000 kB\n")
+    if limit:
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text(f"{10**9}\n")
+        (tmp_path / "memory.stat").write_text(f"anon 900000000\ninactive_file {10**8}\n")
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert free_bytes(CPU) == free
+
+
+def test_free_memory_is_unknown_without_linux_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert free_bytes(CPU) is None
