@@ -180,10 +180,8 @@ def clone_of(study: Path, folder: Path) -> Path:
 
 
 def link_environment(folder: Path) -> None:
-    """Let make find our environment; .gitignore lists a folder, not a link."""
+    """Let make find our environment."""
     (folder / ".venv").symlink_to(ROOT / ".venv")
-    with (folder / ".git/info/exclude").open("a") as excluded:
-        excluded.write(".venv\n")
 
 
 def replace_in(file: Path, old: str, new: str) -> None:
