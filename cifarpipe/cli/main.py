@@ -43,6 +43,26 @@ def explain(
 
 
 @app.command()
+def predict(
+    paths: Annotated[
+        list[str], typer.Argument(help="Image files, folders of them, or patterns in quotes.")
+    ],
+    model: Annotated[str, typer.Option(help="Name of a trained entry of `models`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="CSV to write; by default predictions_MODEL.csv, here.")
+    ] = None,
+) -> None:
+    """Classify image files with a trained model: a CSV with all probabilities.
+
+    The exit code is 1 if a file can't be read; the others are classified all the same.
+    """
+    from cifarpipe.cli.predict import predict_files
+
+    if not predict_files(paths, model, out):
+        raise typer.Exit(1)
+
+
+@app.command()
 def sweep(
     model: Annotated[
         list[str] | None, typer.Option(help="Only this model; may be given several times.")

@@ -3,9 +3,6 @@
 import tempfile
 import unicodedata
 import warnings
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.data.picture import PictureError, open_picture
+from cifarpipe.data.decoding import MAX_BYTES, decode_all
 from cifarpipe.data.raw import Images, Labels, RawData, RawSplit
 from cifarpipe.data.watch import is_ignored
 from cifarpipe.store.paths import RAW_ROOT_VARIABLE, raw_root
@@ -22,9 +19,7 @@ from cifarpipe.store.prepared import PREPARED
 MAX_ERRORS = 10  # listed in a message
 # A small file can unpack to gigabytes: larger images than these are not decoded.
 MAX_PIXELS = 1024 * 1024
-MAX_BYTES = 32 * MAX_PIXELS  # of a file; some decoders read all of it
 MAX_DIGITS = 18  # of a file's number: it fits in 64 bits
-CHUNK = 16  # files that a process decodes at a time
 # What Pillow's decoders raise on a damaged file; those of AVIF and DDS raise RuntimeError.
 _UNREADABLE = (
     OSError, ValueError, SyntaxError, RuntimeError,
@@ -195,27 +190,12 @@ def _resize_all(files: list[Path], size: int, root: Path, errors: list[str]) -> 
     PREPARED.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=PREPARED.parent) as storage:
         images = np.memmap(storage, np.uint8, "w+", shape=(len(files), size, size, 3))
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        found = pool.map(partial(_resize, size=size), files, chunksize=CHUNK)
-        progress = tqdm(found, "reading images", len(files), unit=" images", disable=None)
-        for number, pixels in enumerate(progress):
-            if isinstance(pixels, str):
-                errors.append(f"{files[number].relative_to(root).as_posix()}: {pixels}")
-            else:
-                images[number] = pixels
+    for number, pixels in enumerate(decode_all(files, size)):
+        if isinstance(pixels, str):
+            errors.append(f"{files[number].relative_to(root).as_posix()}: {pixels}")
+        else:
+            images[number] = pixels
     return images
-
-
-def _resize(file: Path, size: int) -> Images | str:
-    """Return `[size, size, 3]`, or why the file can't be used."""
-    try:
-        if (length := file.stat().st_size) > MAX_BYTES:
-            return f"{length:,} bytes, more than {MAX_BYTES:,}"
-        return open_picture(file).resized(size).pixels
-    except PictureError as error:
-        return error.reason
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def _visible(folder: Path) -> list[Path]:
