@@ -52,7 +52,7 @@ def test_step_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_unknown_free_memory_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda _: None)
-    check_memory("net", small_network(), SIZE, 10**12, FP32)
+    check_memory("net", small_network(), SIZE, 10**12, FP32)  # raises nothing
 
 
 @pytest.mark.parametrize(

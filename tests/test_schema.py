@@ -53,6 +53,14 @@ def test_architecture_excludes_recipe_keys(file: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("size", [7, 0, 64.5, True, "64"])
+def test_image_size_is_a_whole_number_from_8(file: Path, size: object) -> None:
+    folder = {"data__source": "folder", "data__folder": "photos"}
+    assert accepted(file, **folder, data__image_size=8).data.image_size == 8
+    (error,) = refusal(file, **folder, data__image_size=size)
+    assert error.startswith("data.image_size is ")
+
+
 def test_unknown_model_is_refused_with_known_names() -> None:
     params = load_params(ROOT / "params.yaml")
     for look_up in (params.model, params.cam_method):
@@ -389,6 +397,11 @@ def test_missing_discriminator_is_reported(file: Path) -> None:
             "models.resnet18_ln_plateau: `plateau: {factor: …, patience: …}` belongs to",
         ),
         ("data__folder", "photos", "data: `folder` is the path of the images if `source` is"),
+        (
+            "data__image_size",
+            64,
+            "data: `image_size` is for `source: folder`; images of cifar10 have 32 × 32 pixels",
+        ),
         ("data__source", "folder", "data: `folder` is the path of the images if `source` is"),
         (
             "data__source",

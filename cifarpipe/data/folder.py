@@ -114,7 +114,7 @@ def _find_classes(root: Path) -> list[str]:
 
 
 def _find_files(root: Path, classes: list[str], errors: list[str]) -> list[Path]:
-    """Return the files of one half, class by class."""
+    """Return the files of one half, class by class; unusable names become errors."""
     found = []
     for name in classes:
         inside = [path for path in _visible(root / name) if not path.is_dir()]
@@ -184,7 +184,10 @@ def _read_picture(path: Path) -> np.ndarray:
 
 
 def _resize_all(files: list[Path], size: int, root: Path, errors: list[str]) -> Images | None:
-    """Return images `[N, size, size, 3]`, memory-mapped; None if one can't be used."""
+    """Return images `[N, size, size, 3]`, memory-mapped; None if there are no files.
+
+    The pixels of an image that can't be used are undefined; `errors` gets a line for it.
+    """
     if not files:
         return None
     PREPARED.parent.mkdir(parents=True, exist_ok=True)
