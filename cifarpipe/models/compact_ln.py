@@ -108,8 +108,8 @@ class CompactLN(nn.Module):
         """The layer whose activation map is taken: the GELU in the first stage's last block.
 
         A GELU's output is near zero where a feature is absent, as class activation maps assume;
-        that of a whole block is not, and its maps point away from the object
-        (docs/explanations.md).
+        that of a norm or of a whole block is not, and maps of these rank pixels no better than
+        random ones (docs/explanations.md).
         """
         blocks = [layer for layer in self.layers if isinstance(layer, Block)]
         activation: nn.Module = blocks[self.depths[0] - 1].mlp[1]

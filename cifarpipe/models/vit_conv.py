@@ -173,8 +173,8 @@ class ViTConv(nn.Module):
     def cam_layer(self) -> nn.Module:
         """The layer whose activation map is taken: the stem's last ReLU.
 
-        Later, tokens hold what attention has gathered from elsewhere, and maps of theirs point away
-        from the object (docs/explanations.md).
+        Later, tokens hold what attention has gathered from other positions, so that their place
+        says less about where the evidence is (docs/explanations.md).
         """
         return self.stem[5]
 
