@@ -166,18 +166,19 @@ def train_steps(entry: ModelEntry, execution: Execution, *, steps: int) -> Calla
         execution: How to compute.
         steps: Of one call.
     """
-    model = execution.place(new_network(entry)).train()
-    state = TrainingState(model, entry)
-    step = make_step("bench", state, model, entry, execution, size=BATCH)
-    batch = Batch(*random_batch(execution.device), Share(0, BATCH, 1 / BATCH))
-    losses = torch.zeros(steps, device=execution.device)
-    hits = torch.zeros((), device=execution.device)
+    with execution.own_stream():
+        model = execution.place(new_network(entry)).train()
+        state = TrainingState(model, entry)
+        step = make_step("bench", state, model, entry, execution, size=BATCH)
+        batch = Batch(*random_batch(execution.device), Share(0, BATCH, 1 / BATCH))
+        losses = torch.zeros(steps, device=execution.device)
+        hits = torch.zeros((), device=execution.device)
 
+    @execution.own_stream()
     def work() -> None:
-        nonlocal hits
         for number in range(steps):
             losses[number], correct = step(batch, LEARNING_RATE)
-            hits += correct
+            hits.add_(correct)
             if execution.device.type == "cpu":
                 check_finite("bench", losses[number : number + 1], 1, number, LEARNING_RATE)
 

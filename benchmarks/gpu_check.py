@@ -130,6 +130,11 @@ Trace = tuple[torch.Tensor, torch.Tensor]
 
 def some_steps(entry: ModelEntry, execution: Execution) -> Trace:
     """Train a new network for `STEPS` steps."""
+    with execution.own_stream():
+        return _some_steps(entry, execution)
+
+
+def _some_steps(entry: ModelEntry, execution: Execution) -> Trace:
     torch.compiler.reset()
     model = execution.place(new_network(entry)).train()
     state = TrainingState(model, entry)

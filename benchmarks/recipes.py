@@ -39,6 +39,7 @@ from cifarpipe.config.recipes import Recipe
 from cifarpipe.store.outputs import write_csv
 
 YAML_READER = YAML(typ="safe")
+INITIALISATION = ("init", "zero_init_residual")  # keys of an entry: of the recipe, for a trial
 
 
 def main() -> None:
@@ -233,8 +234,9 @@ def default_params() -> dict[str, Any]:
 
 
 def architecture(entry: dict[str, Any]) -> dict[str, Any]:
-    """Return the keys of an entry that define its network."""
-    return {key: value for key, value in entry.items() if key not in Recipe.model_fields}
+    """Return the keys of an entry that define its network, without its initial weights."""
+    others = (*Recipe.model_fields, *INITIALISATION)
+    return {key: value for key, value in entry.items() if key not in others}
 
 
 def recipe_hash(name: str, params: dict[str, Any]) -> str:

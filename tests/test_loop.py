@@ -17,14 +17,16 @@ from cifarpipe.config.recipes import SGD, Augment, Mix, Plateau, Recipe
 from cifarpipe.config.schema import Params
 from cifarpipe.models.build import build_model
 from cifarpipe.store.prepared import Split
+from cifarpipe.training import loop
 from cifarpipe.training import resume as resume_module
 from cifarpipe.training.distributed import World
 from cifarpipe.training.execution import Execution
 from cifarpipe.training.loop import Run, Validation, seed_dropout, train
 from cifarpipe.training.resume import ResumeStore
 from cifarpipe.training.state import Epoch, TrainingState
+from tests.support.histories import accumulator
 from tests.support.terminal import Terminal, replace_stderr
-from tests.support.training_data import SmallNet, TrainingData, coloured_data, coloured_split
+from tests.support.training_data import SIDE, SmallNet, TrainingData, coloured_data, coloured_split
 
 CPU = torch.device("cpu")
 PLAIN_SGD = SGD(name="sgd", momentum=0.0, nesterov=False, weight_decay=0.0, decay_on="all")
@@ -93,6 +95,33 @@ def evaluate(weights: dict[str, torch.Tensor], split: Split) -> tuple[float, flo
     return F.cross_entropy(logits, labels).item(), (
         logits.argmax(1) == labels
     ).double().mean().item()
+
+
+@pytest.mark.parametrize("name", ["vit", "vit_conv", "convmixer", "compact_ln", "resnet18_ln"])
+def test_nothing_keeps_a_history_of_the_network_before_the_first_step(
+    name: str, demo_params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Autograd nodes of an earlier forward pass would prevent the capture of a CUDA graph."""
+    entry = demo_params.models[name]
+    model = build_model(entry.architecture, num_classes=3, image_size=SIDE)
+    parameters = list(model.parameters())
+    passes = []
+
+    def mark(*_: object) -> None:
+        passes.append(model)
+        for parameter in parameters:
+            accumulator(parameter).metadata["earlier"] = True
+
+    def make_step(*_: object, **__: object) -> object:
+        assert not any("earlier" in accumulator(each).metadata for each in parameters)
+        raise Killed
+
+    model.register_forward_hook(mark)
+    monkeypatch.setattr(loop, "make_step", make_step)
+    run = Run(name, entry, peak_lr=0.01, seed=0, keep="best")
+    with pytest.raises(Killed):
+        train(model, coloured_data(), run, Execution(CPU, "bf16"))
+    assert passes  # at least one forward pass, which estimates the memory of a step
 
 
 def test_network_learns_separable_classes(recipe: Recipe) -> None:

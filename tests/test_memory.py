@@ -10,6 +10,7 @@ from cifarpipe.config.errors import UserError
 from cifarpipe.training import memory
 from cifarpipe.training.execution import Execution
 from cifarpipe.training.memory import GIB, check_memory, free_bytes, step_bytes
+from tests.support.histories import accumulator
 
 CPU = torch.device("cpu")
 FP32 = Execution(CPU, "fp32")
@@ -38,6 +39,24 @@ def test_estimate_leaves_the_network_as_it_was() -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_estimate_frees_all_that_it_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its memory stays taken, and no CUDA graph of the network can be captured."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softmax(1), nn.Conv2d(4, 4, 3, bias=False))
+    inside = nn.Sequential.forward
+
+    def forward(model: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
+        output = inside(model, images)
+        for parameter in model.parameters():
+            accumulator(parameter).metadata["of the estimate"] = True
+        return output
+
+    monkeypatch.setattr(nn.Sequential, "forward", forward)
+    step_bytes(model, SIZE, 2, FP32)
+    monkeypatch.undo()
+    for parameter in model.parameters():
+        assert "of the estimate" not in accumulator(parameter).metadata
 
 
 def test_step_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

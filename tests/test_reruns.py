@@ -223,10 +223,10 @@ def candidates(value: Any) -> Iterator[Any]:
             yield dict(list(value.items())[1:])
 
 
-# Keys of which no other value is valid unless another key changes, too.
+# Keys of which no other value is valid unless another key changes, too, or at all.
 WITH_OTHERS = {
     "source": "synthetic", "folder": "elsewhere", "arch": "resnet18_ln", "name": "sgd",
-    "tta": "none", "schedule": "onecycle",
+    "tta": "none", "schedule": "onecycle", "init": "none",
 }  # fmt: skip
 
 

@@ -178,7 +178,8 @@ def is_required(path: str) -> bool:
     """Return False for optional keys, whole models and baselines, and keys with own tests below."""
     parents, _, key = path.rpartition("__")
     same_of_vit = path if not path.startswith("models__") else f"models__vit__{_of_model(path)}"
-    free = parents in {"models", "report__baselines"} or key in {"arch", "name", "plateau"}
+    own_tests = {"arch", "name", "plateau", "zero_init_residual"}
+    free = parents in {"models", "report__baselines"} or key in own_tests
     return not free and not {path, same_of_vit} & set(OPTIONAL)
 
 

@@ -20,6 +20,7 @@ from cifarpipe.training.step import (
     make_step,
     unchanged,
 )
+from tests.support.histories import accumulator
 from tests.support.training_data import SIDE, SmallNet
 
 CPU = torch.device("cpu")
@@ -97,6 +98,26 @@ def test_check_changes_no_result(state: TrainingState, recipe: Recipe) -> None:
     assert torch.equal(after, weights(other))
     for ours, theirs in zip(state.tensors(), other.tensors(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_no_history_is_kept_while_the_fast_step_is_made(
+    state: TrainingState, recipe: Recipe
+) -> None:
+    """A CUDA graph can't be captured while autograd nodes of another stream are alive."""
+    parameter = next(state.model.parameters())
+    eager = eager_step(state, recipe)
+    kept = []
+
+    def make_fast(*_: object) -> Step:
+        accumulator(parameter).metadata["seen"] = True
+        kept.append("seen" in accumulator(parameter).metadata)
+        return eager
+
+    execution = Execution(CPU, "fp32")
+    step = CheckedStep("vit", state, eager, make_fast, size=SIZE, execution=execution)
+    for _ in range(2):
+        step(batch(), 0.01)
+    assert kept == [False]
 
 
 def without_update(state: TrainingState) -> Step:

@@ -2,7 +2,10 @@
 
 import shutil
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -68,12 +71,35 @@ class Execution:
         adapt_layers(model, self.device, self.precision, compiled=self.compiled)
         return model.to(self.device).to(memory_format=self.memory_format)
 
+    @contextmanager
+    def own_stream(self) -> Iterator[None]:
+        """Queue the block's work on a stream of its own if steps are replayed as graphs.
+
+        The default stream can't be captured. Nor can a step if autograd nodes of its parameters
+        from another stream are alive, so all of a training, from placing its network on, belongs
+        into such a block.
+        """
+        if not self.graphed:
+            yield
+            return
+        stream, outside = training_stream(self.device), torch.cuda.current_stream()
+        stream.wait_stream(outside)
+        with torch.cuda.stream(stream):
+            yield
+        outside.wait_stream(stream)
+
     def compiles_network(self, model: nn.Module) -> bool:
         """Return whether the network is compiled as a whole.
 
         Of a network with depthwise convolutions, only their gradients gain from it on a CPU.
         """
         return self.compiled and not any(isinstance(m, DepthwiseConv2d) for m in model.modules())
+
+
+@cache
+def training_stream(device: torch.device) -> torch.cuda.Stream:
+    """Return the stream of a GPU on which this process trains."""
+    return torch.cuda.Stream(device)
 
 
 def plan_execution(

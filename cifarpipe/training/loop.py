@@ -80,6 +80,18 @@ def train(
         UserError: The loss is not finite, an augmentation does not fit the images, or a step needs
             more memory than there is.
     """
+    with execution.own_stream():
+        return _train(model, data, run, execution, resume, on_epoch_end)
+
+
+def _train(
+    model: nn.Module,
+    data: Prepared,
+    run: Run,
+    execution: Execution,
+    resume: ResumeStore | None,
+    on_epoch_end: Callable[[str, TrainingState], None] | None,
+) -> TrainingState:
     device, world, recipe = execution.device, execution.world, run.recipe
     mean, std = (torch.tensor(values, device=device) for values in (data.mean, data.std))
     batches = _make_batches(data, run, execution, mean, std)

@@ -60,13 +60,17 @@ def step_bytes(model: nn.Module, image_size: int, batch_size: int, execution: Ex
 def _kept_bytes(model: nn.Module, image_size: int, count: int, execution: Execution) -> int:
     """Return the bytes of all tensors kept by a forward pass, except the weights."""
     weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
-    kept: dict[int, Tensor] = {}
+    # Alive, so that their memory is not used again. Storages, not tensors, neither here nor in the
+    # history: one that holds its own tensors is never freed.
+    kept: dict[int, torch.UntypedStorage] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = tensor  # alive, so that its memory is not used again
-        return tensor
+            kept[storage.data_ptr()] = storage
+
+    def restore(_: None) -> Tensor:
+        raise AssertionError("there is no backward pass")
 
     images = torch.zeros(count, 3, image_size, image_size, device=execution.device)
     images = images.contiguous(memory_format=execution.memory_format)
@@ -74,13 +78,13 @@ def _kept_bytes(model: nn.Module, image_size: int, count: int, execution: Execut
     model.eval()  # batch norm leaves its running statistics alone
     try:
         with (
-            saved_tensors_hooks(keep, lambda tensor: tensor),
+            saved_tensors_hooks(keep, restore),
             autocast(execution.device, execution.precision),
         ):
             model(images)
     finally:
         model.train(was_training)
-    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -1,7 +1,7 @@
 """One training step: computed eagerly, compiled, or replayed as a CUDA graph."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import torch
@@ -81,7 +81,7 @@ class EagerStep:
 class GraphedStep:
     """A step that is captured once as a CUDA graph and replayed: one launch in place of hundreds.
 
-    Only for batches like the captured one.
+    Only for batches like the captured one. Made and called within `Execution.own_stream`.
     """
 
     def __init__(self, step: EagerStep, batch: Batch, lr: float) -> None:
@@ -89,15 +89,17 @@ class GraphedStep:
         self.optimizer = step.state.optimizer
         self.batch = Batch(batch.inputs.clone(), batch.targets.clone(), batch.share)
         set_learning_rate(self.optimizer, lr)
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                step.compute(self.batch)
-        torch.cuda.current_stream().wait_stream(aside)
+        for _ in range(WARM_UP):
+            step.compute(self.batch)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.results = step.compute(self.batch)
+        stream = torch.cuda.current_stream()
+        try:
+            with torch.cuda.stream(stream), torch.cuda.graph(self.graph, stream=stream):
+                self.results = step.compute(self.batch)
+        except RuntimeError as error:
+            abandon_capture(self.graph)
+            # Ending a failed capture fails too, with an error that says less.
+            raise error.__context__ or error from None
 
     def __call__(self, batch: Batch, lr: float) -> tuple[Tensor, Tensor]:
         """See `Step`."""
@@ -106,6 +108,18 @@ class GraphedStep:
         self.batch.targets.copy_(batch.targets)
         self.graph.replay()
         return self.results
+
+
+def abandon_capture(graph: torch.cuda.CUDAGraph) -> None:
+    """Undo what a failed capture leaves: PyTorch's allocator and generator think that it goes on.
+
+    Else memory that several streams use is never freed, and random numbers can't be drawn.
+    """
+    device = torch.cuda.current_device()
+    with suppress(RuntimeError):
+        torch._C._cuda_endAllocateToPool(device, graph.pool())
+    generator = torch.cuda.default_generators[device]
+    generator.graphsafe_set_state(torch.Generator(generator.device))
 
 
 class CheckedStep:
@@ -179,10 +193,13 @@ class CheckedStep:
 
     def _trial(self, step: Step, batch: Batch, lr: float) -> tuple[Tensor, Tensor]:
         """Return the losses of some steps, and the change of all parameters."""
-        parameters = list(self.state.model.parameters())
-        before = nn.utils.parameters_to_vector(parameters).detach().clone()
+        before = self._weights()
         losses = torch.stack([step(batch, lr)[0].clone() for _ in range(CHECKED)])
-        return losses, nn.utils.parameters_to_vector(parameters).detach() - before
+        return losses, self._weights() - before
+
+    @torch.no_grad()
+    def _weights(self) -> Tensor:
+        return torch.cat([each.flatten() for each in self.state.model.parameters()])
 
 
 def compare(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> str | None:
@@ -232,7 +249,8 @@ def make_step(
 def unchanged(state: TrainingState) -> Iterator[None]:
     """Restore, in place, everything that steps change, and the random generators."""
     tensors = state.tensors()
-    before = [tensor.clone() for tensor in tensors]
+    # Detached: a copy with a history would keep nodes of it that no captured step may meet.
+    before = [tensor.detach().clone() for tensor in tensors]
     devices = [tensors[0].device] if tensors[0].is_cuda else []
     try:
         with torch.random.fork_rng(devices):
