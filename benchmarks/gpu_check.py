@@ -50,7 +50,9 @@ from cifarpipe.training.state import TrainingState
 from cifarpipe.training.step import compare, make_step
 
 OK, WRONG, SKIPPED = "ok", "WRONG", "skipped"
-JOBS = 4  # checks at a time on a GPU, since most of their time is spent on the CPU
+JOBS = 8  # checks at a time on a GPU, since most of their time is spent on the CPU
+EPOCHS = 3
+IMAGES, TOY_IMAGES = 45_000, 500
 STEPS = 8
 SHORT_BATCH = 5  # the number of the step whose batch is not whole, as the last one of an epoch
 WAYS = {
@@ -71,11 +73,16 @@ def row(check: str, subject: str, verdict: str, detail: str = "") -> Row:
     return {"check": check, "of": subject, "result": verdict, "detail": detail}
 
 
+def models() -> dict[str, ModelEntry]:
+    """Return all models."""
+    return load_params(ROOT / ("params.demo.yaml" if TOY else "params.yaml")).models
+
+
 def entries(machine: Machine) -> dict[str, ModelEntry]:
     """Return all models, with equal batch sizes; of a toy's only the measured ones."""
-    models = load_params(ROOT / machine.size.params).models
-    names = machine.size.trained if TOY else models
-    return {name: models[name].model_copy(update={"batch_size": BATCH}) for name in names}
+    found = models()
+    names = machine.size.trained if TOY else found
+    return {name: found[name].model_copy(update={"batch_size": BATCH}) for name in names}
 
 
 def check_machine() -> list[Row]:
@@ -99,6 +106,56 @@ def check_machine() -> list[Row]:
         row("machine", "C compiler", OK if compiler else WRONG, str(compiler)),
         row("machine", "deterministic cuBLAS", OK if workspace else WRONG, str(workspace)),
     ]  # fmt: skip
+
+
+def check_training(name: str) -> list[Row]:
+    """Train a model by its recipe for some epochs; the step must be the planned one."""
+    machine = this_machine()
+    entry = models()[name].model_copy(update={"epochs": EPOCHS})
+    execution = replace(plan(machine, entry), required=True)
+    data = NoiseData(noise_split(TOY_IMAGES if TOY else IMAGES), noise_split(200 if TOY else 5000))
+    run = Run(name, entry, LEARNING_RATE, seed=0, keep="best")
+    try:
+        state = train(new_network(entry), data, run, execution)
+    except UserError as error:
+        return [row("training", name, WRONG, str(error).splitlines()[0])]
+    first, *others = (epoch.seconds for epoch in state.rows)
+    detail = f"{how_computed(execution)}: {first:.1f} s for the first epoch, then "
+    detail += f"{len(data.train) / min(others):,.0f} images/s with validation"
+    if machine.device.type == "cuda":
+        detail += f", {torch.cuda.max_memory_reserved() / 2**30:.1f} GiB"
+    return [row("training", name, OK, detail)]
+
+
+class Waiting(torch.nn.Module):
+    """A network whose steps can't be captured, since it waits for the GPU."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits."""
+        assert images.sum().item() == images.sum().item()  # not NaN
+        logits: torch.Tensor = self.network(images)
+        return logits
+
+
+def check_fallback() -> list[Row]:
+    """Train a network that can't be captured: eagerly, and with no harm to what follows."""
+    machine = this_machine()
+    if machine.device.type == "cpu":
+        return [row("fallback", "a network that waits", SKIPPED, "graphs need a GPU")]
+    entry = models()["vit"].model_copy(update={"epochs": EPOCHS})
+    execution = replace(plan(machine, entry), compiled=False, graphed=True)
+    data = NoiseData(noise_split(TOY_IMAGES), noise_split(200))
+    state = train(
+        Waiting(new_network(entry)), data, Run("vit", entry, LEARNING_RATE, 0, "best"), execution
+    )
+    torch.randn(1, device=machine.device)
+    gibibytes = torch.cuda.max_memory_reserved() / 2**30
+    verdict = OK if len(state.rows) == EPOCHS and gibibytes < 4 else WRONG
+    return [row("fallback", "a network that waits", verdict, f"{gibibytes:.1f} GiB")]
 
 
 def check_steps(name: str) -> list[Row]:
@@ -235,37 +292,37 @@ def digest(way: str, name: str) -> list[str]:
 def check_kills() -> list[Row]:
     """Kill the training of two small models; compare their results with uninterrupted ones."""
     epochs = 40 if TOY else 200
-    models = {name: {**options, "epochs": epochs} for name, options in kills.MODELS.items()}
-    models["vit"]["optimizer"] = MUON
+    small = {name: {**options, "epochs": epochs} for name, options in kills.MODELS.items()}
+    small["vit"]["optimizer"] = MUON
     moments = [
         kills.after_epochs(epochs // 4, models=1),
         kills.after_epochs(epochs // 2, models=2),
     ]
-    runs = kills.compare_runs(moments, models)
+    runs = kills.compare_runs(moments, small)
     verdict = OK if runs.equal and runs.resumed >= len(moments) else WRONG
     different = [name for name in runs.expected if runs.expected[name] != runs.found[name]]
     detail = f"{len(moments)} kills, {runs.resumed} resumed, {runs.left_over} states left over"
     if different:
         detail += f"; different: {', '.join(different)}"
-    return [row("resumed after a kill", ", ".join(models), verdict, detail)]
+    return [row("resumed after a kill", ", ".join(small), verdict, detail)]
 
 
 def check_sharing() -> list[Row]:
     """Run two small studies at the same time, all stages; compare all their outputs."""
-    models = {
+    small = {
         **{name: {**options, "epochs": 2} for name, options in kills.MODELS.items()},
         "resnet18_ln": {"epochs": 2},
     }
-    models["vit"]["optimizer"] = MUON
+    small["vit"]["optimizer"] = MUON
     if TOY:
-        models = {"vit": models["vit"]}
+        small = {"vit": small["vit"]}
     changes = {"data": kills.DATA, "gradcam": {"removal_images": 20}, "misclassified": {"count": 4}}
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folders = [Path(temporary) / name for name in ("first", "second")]
         processes = []
         for folder in folders:
-            copy_study(folder, changes, models)
+            copy_study(folder, changes, small)
             with (folder / "log.txt").open("wb") as log:
                 processes.append(
                     subprocess.Popen(
@@ -295,6 +352,8 @@ def check_sharing() -> list[Row]:
 
 FUNCTIONS: dict[str, Callable[..., list[Any]]] = {
     "machine": check_machine,
+    "training": check_training,
+    "fallback": check_fallback,
     "sharing": check_sharing,
     "kills": check_kills,
     "steps": check_steps,
@@ -304,16 +363,17 @@ FUNCTIONS: dict[str, Callable[..., list[Any]]] = {
 
 
 def all_tasks() -> list[Task]:
-    """Return all checks: first those that take longest."""
-    size = "params.demo.yaml" if TOY else "params.yaml"
-    models = load_params(ROOT / size).models
-    names = [name for name in models if not TOY or name in ("vit", "convmixer")]
+    """Return all checks, the most valuable first."""
+    found = models()
+    names = [name for name in found if not TOY or name in ("vit", "convmixer")]
     networks: dict[str, str] = {}  # models with the same network and optimizer make the same steps
     for name in names:
-        entry = models[name]
+        entry = found[name]
         networks.setdefault(f"{entry.architecture} {entry.optimizer} {entry.clip_norm}", name)
     return [
         Task("machine", 120),
+        *(Task(f"training {name}", 200) for name in networks.values()),
+        Task("fallback", 120),
         Task("sharing", 480),
         Task("kills", 400),
         *(Task(f"steps {name}", 400) for name in networks.values()),

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Half an hour on a GPU machine without network, in three calls of less than ten minutes:
+# A quarter or half an hour on a GPU machine without network:
 #
 #   benchmarks/gpu_session.sh check DIR [SECONDS]   is training correct there?  (gpu_check.py)
-#   benchmarks/gpu_session.sh speed DIR [SECONDS]   how fast, computed how?     (gpu_speed.py)
 #   benchmarks/gpu_session.sh study DIR [SECONDS]   the whole default study     (gpu_study.py)
+#   benchmarks/gpu_session.sh speed DIR [SECONDS]   how fast, computed how?     (gpu_speed.py)
 #
 # A call stops after SECONDS (540) with exit code 75 if it is not finished; the same call, on the
-# same machine, goes on. DIR gets its results, at most 8 files of 15 MB. It needs a python3 that has
-# PyTorch and, in the root of the checkout,
+# same machine, goes on. Each begins with what is most valuable: `check` of 90 seconds says whether
+# the default models train there as planned. DIR gets its results, at most 6 files of 15 MB. It
+# needs a python3 that has PyTorch and, in the root of the checkout,
 #   .whl/*.whl   wheels of the packages that this python3 lacks;
 #   .images/     for `study`: cifar-10-python.tar.gz, or an archive of image files, IMAGES.tar or
 #                IMAGES.tar.xz (train/<class>/*, test/<class>/*). A script unpack*.py in it is run
@@ -15,11 +16,11 @@
 #                a call of its own, IMAGES.tar.part1of3 and so on, made by
 #                split -n 3 --numeric-suffixes=1 -a 1 --additional-suffix=of3 IMAGES.tar IMAGES.tar.part
 #                If a part is missing, another whole archive is used.
-# TOY=1 runs all of it at toy size, also on a CPU. PARAMS names another file than params.yaml.
+# TOY=1 runs all of it at toy size, also on a CPU. gpu_study.py describes PARAMS and WEIGHTS.
 set -euo pipefail
-usage="usage: benchmarks/gpu_session.sh check|speed|study DIR [SECONDS]"
+usage="usage: benchmarks/gpu_session.sh check|study|speed DIR [SECONDS]"
 what=${1:?$usage} out=${2:?$usage} seconds=${3:-540}
-case $what in check | speed | study) ;; *) echo "$usage" >&2; exit 2 ;; esac
+case $what in check | study | speed) ;; *) echo "$usage" >&2; exit 2 ;; esac
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 until=$((EPOCHSECONDS + seconds))

@@ -1,10 +1,14 @@
 """Run a whole study within a time limit: `python -m benchmarks.gpu_study DIR`.
 
-It runs `dvc repro` in a copy of the pipeline, with the images in `$CIFARPIPE_DATA`. If the time
-runs out first, the exit code is 75, and the next call on the same machine resumes. DIR gets
-run.log, timing.csv (the seconds of each stage and epoch) and, in parts of 15 MB, an archive of the
-reports, logs, locks, parameters and predictions (`cat study.tar.gz.* | tar xz`). The environment
-variable PARAMS names another file than params.yaml.
+It runs `dvc repro` in a copy of the pipeline, with the images in `$CIFARPIPE_DATA`. `JOBS` models
+share the GPU, so that it has work while one of them starts or compiles. If the time runs out first,
+the exit code is 75, and the next call on the same machine resumes. DIR gets timing.csv (the seconds
+of each stage and epoch) and, in parts of 15 MB, an archive of the reports, logs, locks, parameters,
+predictions and weights (`cat study.tar.gz.* | tar xz`). Environment variables:
+
+- PARAMS: another file than params.yaml.
+- WEIGHTS: models, separated by spaces. The archive then has only their weights. By default it has
+  the weights of at most `SMALL` bytes: all that comes back in one call must not exceed 64 MiB.
 """
 
 import io
@@ -15,8 +19,11 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+
+import pandas as pd
 
 from benchmarks.kills import DATA, MODELS
 from benchmarks.machine import TOY
@@ -24,17 +31,23 @@ from benchmarks.study import ROOT, environment, refresh_pipeline, write_params
 from benchmarks.tasks import HOME, UNFINISHED, command_line
 from benchmarks.timing import stage_table
 from cifarpipe.config.command import USER_ERROR
+from cifarpipe.config.reader import load_params
 from cifarpipe.store.outputs import write_csv
 from cifarpipe.store.paths import raw_root
+from cifarpipe.training.gpus import SHARE
 
 STUDY = HOME / "study"
+LOGS = STUDY / "run_logs"  # of the commands
 ARCHIVED = (
     "reports", "logs", "params.yaml", "dvc.lock", "data/dvc.lock", "data/source.json",
     "artifacts/*/predictions.csv",
 )  # fmt: skip
+JOBS = 3
+SMALL = 20_000_000
 PART = 15_000_000  # bytes of a part of the archive
-PARTS = 6  # at most, with two other files
+PARTS = 4  # at most
 TO_STOP = 20.0  # seconds for the stages to stop, and then for the archive
+STAGES = ("train", "evaluate", "misclassified", "gradcam", "figures")  # of a model
 
 
 def data_source() -> dict[str, str | None] | None:
@@ -61,16 +74,44 @@ def prepare_study(data: dict[str, str | None]) -> None:
         write_params(STUDY, source, {"data": data})
 
 
-def reproduce(log: Path, seconds: float) -> int | None:
-    """Run `dvc repro`, and stop it after some seconds.
+def reproduce(until: float) -> int | None:
+    """Run all stages: those of a model one after the other, `JOBS` models at a time.
 
     Args:
-        log: Every line is printed and added to it, after the second in which it came.
-        seconds: At most.
+        until: Unix time at which to stop.
+
+    Returns:
+        The highest exit code; None if they were stopped.
+    """
+    models = load_params(STUDY / "params.yaml").models
+    code = run_until(["dvc", "repro", "prepare"], "prepare", until)
+    if code != 0:
+        return code
+    commands = {
+        name: ["dvc", "--wait-for-lock", "repro", "--single-item", *(f"{s}@{name}" for s in STAGES)]
+        for name in models
+    }
+    with ThreadPoolExecutor(JOBS) as pool:
+        codes = list(pool.map(lambda name: run_until(commands[name], name, until), commands))
+    if None in codes:
+        return None
+    failed = max(code or 0 for code in codes)
+    return failed or run_until(["dvc", "repro"], "report", until)
+
+
+def run_until(command: list[str], name: str, until: float) -> int | None:
+    """Run a command in the study.
+
+    Args:
+        command: The command.
+        name: Of its log, in `LOGS`. Every line is printed, and added to the log after its second.
+        until: Unix time at which to stop it.
 
     Returns:
         The exit code; None if it was stopped.
     """
+    log = LOGS / f"{name}.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
 
     def note(lines: Iterable[str]) -> None:
         with log.open("a", encoding="utf-8") as file:
@@ -79,23 +120,23 @@ def reproduce(log: Path, seconds: float) -> int | None:
                 file.write(f"{time.time():.0f} {line}")
                 file.flush()
 
-    variables = environment(PYTHONUNBUFFERED="1")
+    variables = environment(**{"PYTHONUNBUFFERED": "1", SHARE: "1"})
     process = subprocess.Popen(
-        ["dvc", "repro"], cwd=STUDY, env=variables, start_new_session=True, text=True,
+        command, cwd=STUDY, env=variables, start_new_session=True, text=True,
         errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     reader = threading.Thread(target=note, args=[process.stdout], daemon=True)
     reader.start()
     stopped = False
     try:
-        process.wait(timeout=max(1.0, seconds))
+        process.wait(timeout=max(1.0, until - time.time()))
     except subprocess.TimeoutExpired:
         stopped = True
     finally:
         end_group(process)
     reader.join(timeout=5)
     if stopped:
-        note([f"ERROR: stopped after {seconds:.0f} s\n"])  # ends a stage in `benchmarks.timing`
+        note([f"ERROR: {name}: stopped\n"])  # ends a stage in `benchmarks.timing`
         return None
     return process.returncode
 
@@ -109,17 +150,23 @@ def end_group(process: subprocess.Popen[str]) -> None:
             process.wait(timeout=TO_STOP / 2)
 
 
-def write_results(folder: Path, log: Path) -> None:
-    """Write log, times, and the archive in parts."""
-    (folder / log.name).write_bytes(log.read_bytes())
-    write_csv(folder / "timing.csv", stage_table(log, STUDY / "logs"))
+def write_results(folder: Path) -> None:
+    """Write the times, and the archive in parts."""
+    tables = [stage_table(log, STUDY / "logs") for log in sorted(LOGS.glob("*.txt"))]
+    write_csv(folder / "timing.csv", pd.concat(tables, ignore_index=True))
+    weights = list(STUDY.glob("artifacts/*/model.safetensors"))
+    if "WEIGHTS" in os.environ:
+        wanted = os.environ["WEIGHTS"].split()
+        paths = [path for path in weights if path.parent.name in wanted]
+    else:
+        paths = [path for pattern in ARCHIVED for path in sorted(STUDY.glob(pattern))]
+        paths += [LOGS, *(path for path in weights if path.stat().st_size <= SMALL)]
     for old in folder.glob("study.tar.gz.*"):
         old.unlink()
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
-        for pattern in ARCHIVED:
-            for path in sorted(STUDY.glob(pattern)):
-                archive.add(path, str(path.relative_to(STUDY)))
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+        for path in paths:
+            archive.add(path, str(path.relative_to(STUDY)))
     content = buffer.getvalue()
     parts = [content[start : start + PART] for start in range(0, len(content), PART)]
     for number, part in enumerate(parts):
@@ -135,9 +182,8 @@ def main(folder: Path, until: float) -> int:
         print(f"error: no images in {raw_root()}; see benchmarks/gpu_session.sh")
         return USER_ERROR
     prepare_study(data)
-    log = STUDY / "run.log"
-    code = reproduce(log, until - TO_STOP - time.time())
-    write_results(folder, log)
+    code = reproduce(until - TO_STOP)
+    write_results(folder)
     print((folder / "timing.csv").read_text(encoding="utf-8"))
     if code is None:
         print("stopped; the same command resumes")
