@@ -501,7 +501,7 @@ def sections(machine: Machine) -> dict[str, Callable[[], str]]:
         "Compiling": lambda: compiling(machine),
         "Whole epoch": lambda: whole_epoch(machine),
         "Evaluation": lambda: evaluation(machine),
-        "Growth": lambda: growth(machine),
+        "More images": lambda: growth(machine),
         "Start-up": start_up,
     }
 

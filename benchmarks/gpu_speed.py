@@ -54,7 +54,7 @@ WAYS = {
 BASELINES = {"ordinary loop, AdamW": False, "ordinary loop, PyTorch's Muon": True}
 LIMIT = "physical limit"
 # Sections of `benchmarks.bench` that are measured afterwards, the most valuable first.
-SECTIONS = ("Augmentation", "Optimizer", "Evaluation", "Start-up", "Train step in fp32", "Growth")
+SECTIONS = ("Augmentation", "Optimizer", "Evaluation", "Start-up", "Train step in fp32", "More images")
 TOY_SECTIONS = ("Optimizer", "Evaluation")
 
 
