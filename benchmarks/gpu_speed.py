@@ -54,7 +54,9 @@ WAYS = {
 BASELINES = {"ordinary loop, AdamW": False, "ordinary loop, PyTorch's Muon": True}
 LIMIT = "physical limit"
 # Sections of `benchmarks.bench` that are measured afterwards, the most valuable first.
-SECTIONS = ("Augmentation", "Optimizer", "Evaluation", "Start-up", "Train step in fp32", "More images")
+SECTIONS = (
+    "Augmentation", "Optimizer", "Evaluation", "Start-up", "Train step in fp32", "More images",
+)  # fmt: skip
 TOY_SECTIONS = ("Optimizer", "Evaluation")
 
 

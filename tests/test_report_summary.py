@@ -1,4 +1,4 @@
-"""The summary in Markdown, and the curves of earlier runs."""
+"""The summary in Markdown, and the curves of baseline runs."""
 
 import re
 from dataclasses import replace
@@ -76,7 +76,7 @@ def test_markdown_ends_with_provenance(report: Report) -> None:
     assert "(selected on validation)" in text
 
 
-# Earlier runs.
+# Baseline runs.
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_baselines_have_our_columns_and_epochs(study: Params, report: Report) ->
 
 def test_page_mentions_baselines_only_if_drawn(report: Report, study: Params) -> None:
     report.params = study
-    note = "Dashed: earlier runs (baselines)"
+    note = "Dashed: baseline runs"
     assert note not in report.html()
     report.dataset = make_dataset(CIFAR10_CLASSES)
     report.results = [make_results(report.folder, "vit", n=100, classes=CIFAR10_CLASSES)]

@@ -35,7 +35,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def baseline_curves(study: Study) -> dict[str, pd.DataFrame]:
-    """Return the curves of earlier runs, with our column names, if the classes are CIFAR-10's.
+    """Return the curves of baseline runs, with our column names, if the classes are CIFAR-10's.
 
     They were measured on the test images after every epoch, and are drawn over our validation
     curves.
