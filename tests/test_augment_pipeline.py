@@ -25,6 +25,7 @@ CASES = [
     AUGMENT,
 ]
 # Keys that may be given and change nothing.
+IN_PIXELS = [key for key, value in AUGMENT.items() if type(value) is int]
 NO_CHANGE = [
     {},
     {"crop": 0, "rotate": 0.0, "cutout": 0},
@@ -232,6 +233,13 @@ def test_transforms_larger_than_images_are_refused(key: str, largest: int) -> No
     with refused as error:
         make({key: largest + 1})
     assert f"0 to {largest}" in str(error.value)
+
+
+@pytest.mark.parametrize("key", IN_PIXELS)
+def test_every_size_in_pixels_is_limited_and_off_at_zero(key: str) -> None:
+    with pytest.raises(UserError, match=rf"augment.{key} is 33, .* 32 × 32 pixels"):
+        make({key: 33})
+    assert [type(each).__name__ for each in make({key: 0}).transforms] == ["ToUnit", "Standardize"]
 
 
 def test_crop_of_odd_images_is_limited() -> None:
