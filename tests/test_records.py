@@ -175,6 +175,14 @@ def test_saved_model_has_kept_weights_and_origin(run: Run, data: Prepared) -> No
     origin.require(run.recipe.architecture, data)
 
 
+def test_origin_tells_how_steps_were_really_computed(run: Run, data: Prepared) -> None:
+    state = make_state(run, [0.5])
+    state.fell_back = True
+    save_trained(state, run, data, replace(CPU, compiled=True, graphed=True))
+    _, origin = load_model(artifact("small", "model.safetensors"), CPU.device)
+    assert origin.execution == CPU.describe()
+
+
 def test_model_without_validation_has_no_accuracy(run: Run, data: Prepared) -> None:
     data = prepare(make_raw(), settings(val_size=0), 0)
     last = replace(run, keep="last")

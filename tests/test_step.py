@@ -82,6 +82,7 @@ def test_agreeing_step_is_used_for_whole_batches(state: TrainingState, recipe: R
     step(batch(), 0.01)
     step(batch(SIZE - 1), 0.01)
     assert (eager.calls, fast.calls) == (1 + 3 + 1, 3 + 1 + 1)
+    assert not state.fell_back
 
 
 def test_check_changes_no_result(state: TrainingState, recipe: Recipe) -> None:
@@ -160,6 +161,7 @@ def test_faulty_step_is_replaced_by_eager_one(
         step(batch(), 0.01)
     said = capsys.readouterr().out
     assert eager.calls == 3 + 3
+    assert state.fell_back
     assert said.startswith("vit: training without torch.compile and CUDA graphs: ")
     assert said.count("\n") == 1
     assert ("no driver" in said) == (fault in ("failing", "spoiled"))

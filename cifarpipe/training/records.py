@@ -56,6 +56,7 @@ def write_progress(model: str, state: TrainingState) -> None:
 def save_trained(state: TrainingState, run: Run, data: Prepared, execution: Execution) -> None:
     """Write the kept weights and their origin as the model's artifact."""
     architecture = run.recipe.architecture
+    eager = {"compiled": False, "graphed": False} if state.fell_back else {}
     origin = Origin(
         name=run.name,
         architecture=architecture,
@@ -71,6 +72,6 @@ def save_trained(state: TrainingState, run: Run, data: Prepared, execution: Exec
         kept_epoch=state.kept_epoch,
         val_accuracy=state.kept.val_acc if len(data.val) else None,
         train_loss=state.rows[-1].train_loss,
-        execution=execution.describe(),
+        execution=execution.describe() | eager,
     )
     save_model(artifact(run.name, "model.safetensors"), state.kept_weights, origin)

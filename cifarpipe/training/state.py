@@ -55,6 +55,8 @@ class TrainingState:
         self.kept_epoch = 0
         self.started = False
         """Whether a step was made, which creates the optimizer's state."""
+        self.fell_back = False
+        """Whether steps are eager although they should be compiled or replayed as a graph."""
 
     @property
     def candidate(self) -> nn.Module:

@@ -187,6 +187,7 @@ class CheckedStep:
                 f"{self.name}: the compiled step can't be used: {reason}.\n"
                 f"Set `train.compile` to auto or never."
             )
+        self.state.fell_back = True
         if self.execution.world.is_main:
             tqdm.write(f"{self.name}: training without torch.compile and CUDA graphs: {reason}")
         return self.eager
