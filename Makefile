@@ -8,12 +8,9 @@ VENV := .venv
 # A copy of the pipeline with params.demo.yaml as its params.yaml. Results of an earlier demo stay there, so
 # that the next one runs only what has changed.
 DEMO := .demo
-DEMO_MODELS = $(shell sed -n '/^models:/,/^[a-z]/s/^  \([a-z][a-z0-9_-]*\):.*/\1/p' params.demo.yaml)
-# Small stages spend much of their time starting Python on one core, so two models run in parallel.
-JOBS := 2
-THREADS := $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n > $(JOBS) ? n / $(JOBS) : 1)))
-# They finish in any order; sorted, dvc.lock is byte-identical if the results are.
-SORT_YAML := import sys, yaml; yaml.safe_dump(yaml.safe_load(sys.stdin), sys.stdout, width=1000)
+# Models that run at a time. Small stages spend much of their time starting Python on one core, so the
+# demo runs two.
+JOBS =
 # Stages run `python` and tests run `dvc` of the environment.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 READY := $(VENV)/.ready
@@ -45,15 +42,8 @@ demo: $(READY) ## Run the whole pipeline at laptop size in .demo/ and print the 
 	@cp params.demo.yaml $(DEMO)/params.yaml
 	@printf '[core]\n    no_scm = true\n[plots]\n    html_template = plots_page_offline.html\n' \
 		>$(DEMO)/.dvc/config.local  # git ignores the copy
-	cd $(DEMO) && dvc repro prepare
-	@$(MAKE) --no-print-directory -j $(JOBS) --output-sync=line $(DEMO_MODELS:%=demo-%)
-	cd $(DEMO) && dvc repro
-	@cd $(DEMO) && python -c '$(SORT_YAML)' <dvc.lock >dvc.lock.sorted && mv dvc.lock.sorted dvc.lock
+	cd $(DEMO) && cifarpipe repro --jobs $(or $(JOBS),2)
 	@echo; echo "The demo's report: $(CURDIR)/$(DEMO)/reports/index.html"
-
-demo-%:
-	cd $(DEMO) && OMP_NUM_THREADS=$(THREADS) dvc --wait-for-lock repro --single-item \
-		train@$* evaluate@$* misclassified@$* gradcam@$* figures@$*
 
 test: check ## Lint, types and all tests but the slow ones
 	pytest -q -n 3 --dist loadfile -m "dvc or browser" $$(grep -lE 'mark[.](dvc|browser)' tests/test_*.py)
@@ -82,8 +72,8 @@ quick: fast-tests ## Run the fast tests: no DVC, no browser
 fast-tests: $(READY)
 	pytest -q -n 2 --dist loadfile -m "not dvc and not browser and not slow"
 
-repro: $(READY) ## Run what has changed of the real pipeline (dvc repro)
-	dvc repro
+repro: $(READY) ## Run what has changed of the real pipeline (dvc repro); JOBS=4 runs four models at a time
+	cifarpipe repro --jobs $(or $(JOBS),1)
 
 # Columns of `dvc exp show` to leave out: dependencies, and all metrics but the accuracies.
 PARAMETER := (data|train|models|evaluate|misclassified|gradcam|report)[.]

@@ -37,6 +37,7 @@ from benchmarks.study import ROOT, copy_study, environment
 from benchmarks.tasks import UNFINISHED, Outcome, Row, Task, TaskRunner, command_line
 from cifarpipe.config.architectures import ModelEntry
 from cifarpipe.config.errors import UserError
+from cifarpipe.config.machine import cores
 from cifarpipe.config.reader import load_params
 from cifarpipe.networks.precision import computes_bf16
 from cifarpipe.store.outputs import write_csv, write_text
@@ -44,7 +45,6 @@ from cifarpipe.training.batches import Batch
 from cifarpipe.training.distributed import Share
 from cifarpipe.training.execution import Execution
 from cifarpipe.training.gpus import SHARE
-from cifarpipe.training.launch import cores
 from cifarpipe.training.loop import Run, train
 from cifarpipe.training.state import TrainingState
 from cifarpipe.training.step import compare, make_step

@@ -15,29 +15,26 @@ import io
 import os
 import signal
 import subprocess
+import sys
 import tarfile
 import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-
-import pandas as pd
 
 from benchmarks.kills import DATA, MODELS
 from benchmarks.machine import TOY
 from benchmarks.study import ROOT, environment, refresh_pipeline, write_params
 from benchmarks.tasks import HOME, UNFINISHED, command_line
-from benchmarks.timing import stage_table
+from benchmarks.timing import STOPPED, stage_table
 from cifarpipe.config.command import USER_ERROR
-from cifarpipe.config.reader import load_params
 from cifarpipe.store.outputs import write_csv
 from cifarpipe.store.paths import raw_root
 from cifarpipe.training.gpus import SHARE
 
 STUDY = HOME / "study"
-LOGS = STUDY / "run_logs"  # of the commands
+LOG = STUDY / "run.log"
 ARCHIVED = (
     "reports", "logs", "params.yaml", "dvc.lock", "data/dvc.lock", "data/source.json",
     "artifacts/*/predictions.csv",
@@ -47,7 +44,6 @@ SMALL = 20_000_000
 PART = 15_000_000  # bytes of a part of the archive
 PARTS = 4  # at most
 TO_STOP = 20.0  # seconds for the stages to stop, and then for the archive
-STAGES = ("train", "evaluate", "misclassified", "gradcam", "figures")  # of a model
 
 
 def data_source() -> dict[str, str | None] | None:
@@ -75,52 +71,26 @@ def prepare_study(data: dict[str, str | None]) -> None:
 
 
 def reproduce(until: float) -> int | None:
-    """Run all stages: those of a model one after the other, `JOBS` models at a time.
+    """Run all stages, `JOBS` models at a time.
+
+    Every line of output is printed, and added to the log after the second in which it came.
 
     Args:
         until: Unix time at which to stop.
 
     Returns:
-        The highest exit code; None if they were stopped.
-    """
-    models = load_params(STUDY / "params.yaml").models
-    code = run_until(["dvc", "repro", "prepare"], "prepare", until)
-    if code != 0:
-        return code
-    commands = {
-        name: ["dvc", "--wait-for-lock", "repro", "--single-item", *(f"{s}@{name}" for s in STAGES)]
-        for name in models
-    }
-    with ThreadPoolExecutor(JOBS) as pool:
-        codes = list(pool.map(lambda name: run_until(commands[name], name, until), commands))
-    if None in codes:
-        return None
-    failed = max(code or 0 for code in codes)
-    return failed or run_until(["dvc", "repro"], "report", until)
-
-
-def run_until(command: list[str], name: str, until: float) -> int | None:
-    """Run a command in the study.
-
-    Args:
-        command: The command.
-        name: Of its log, in `LOGS`. Every line is printed, and added to the log after its second.
-        until: Unix time at which to stop it.
-
-    Returns:
         The exit code; None if it was stopped.
     """
-    log = LOGS / f"{name}.txt"
-    log.parent.mkdir(parents=True, exist_ok=True)
 
     def note(lines: Iterable[str]) -> None:
-        with log.open("a", encoding="utf-8") as file:
+        with LOG.open("a", encoding="utf-8") as file:
             for line in lines:
                 print(line, end="", flush=True)
                 file.write(f"{time.time():.0f} {line}")
                 file.flush()
 
     variables = environment(**{"PYTHONUNBUFFERED": "1", SHARE: "1"})
+    command = [sys.executable, "-m", "cifarpipe", "repro", "--jobs", str(JOBS)]
     process = subprocess.Popen(
         command, cwd=STUDY, env=variables, start_new_session=True, text=True,
         errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -136,7 +106,7 @@ def run_until(command: list[str], name: str, until: float) -> int | None:
         end_group(process)
     reader.join(timeout=5)
     if stopped:
-        note([f"ERROR: {name}: stopped\n"])  # ends a stage in `benchmarks.timing`
+        note([f"{STOPPED}\n"])
         return None
     return process.returncode
 
@@ -152,15 +122,14 @@ def end_group(process: subprocess.Popen[str]) -> None:
 
 def write_results(folder: Path) -> None:
     """Write the times, and the archive in parts."""
-    tables = [stage_table(log, STUDY / "logs") for log in sorted(LOGS.glob("*.txt"))]
-    write_csv(folder / "timing.csv", pd.concat(tables, ignore_index=True))
+    write_csv(folder / "timing.csv", stage_table(LOG, STUDY / "logs"))
     weights = list(STUDY.glob("artifacts/*/model.safetensors"))
     if "WEIGHTS" in os.environ:
         wanted = os.environ["WEIGHTS"].split()
         paths = [path for path in weights if path.parent.name in wanted]
     else:
         paths = [path for pattern in ARCHIVED for path in sorted(STUDY.glob(pattern))]
-        paths += [LOGS, *(path for path in weights if path.stat().st_size <= SMALL)]
+        paths += [LOG, *(path for path in weights if path.stat().st_size <= SMALL)]
     for old in folder.glob("study.tar.gz.*"):
         old.unlink()
     buffer = io.BytesIO()

@@ -12,8 +12,8 @@ import torch
 
 from benchmarks import ordinary
 from benchmarks.study import run
+from cifarpipe.config.machine import cores
 from cifarpipe.networks.devices import pick_device
-from cifarpipe.training.launch import cores
 
 # resnet18_ln_plateau has the network of resnet18_ln.
 MODELS = ("vit", "vit_t2t", "vit_conv", "convmixer", "compact_ln", "resnet18_ln")

@@ -22,8 +22,8 @@ from typing import Any
 
 from benchmarks.machine import TOY
 from benchmarks.study import ROOT, environment
+from cifarpipe.config.machine import cores
 from cifarpipe.store.outputs import write_json
-from cifarpipe.training.launch import cores
 from cifarpipe.training.resume import fingerprint
 
 UNFINISHED = 75  # exit code: the same command goes on

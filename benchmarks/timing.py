@@ -1,8 +1,8 @@
 """List how long each stage of a run took, from its log: `python -m benchmarks.timing RUN.LOG LOGS`.
 
-RUN.LOG has the output of `dvc repro`, each line after the second in which it was printed. LOGS is
-the study's logs/, with the seconds of each epoch. The times of a stage that was stopped and resumed
-are added.
+RUN.LOG has the output of `dvc repro` or `cifarpipe repro`, each line after the second in which it
+was printed. LOGS is the study's logs/, with the seconds of each epoch. The times of a stage that
+was stopped and resumed are added.
 """
 
 import re
@@ -11,25 +11,34 @@ from pathlib import Path
 
 import pandas as pd
 
+BESIDE = re.compile(r"([a-z][a-z0-9_-]*) \| (.*)$", re.DOTALL)
 STARTS = re.compile(r"Running stage '(.+)':$")
+STOPPED = "ERROR: stopped"  # a line of whoever writes the log: all stages end
 ENDS = re.compile(r"Updating lock file|Stage '|ERROR|Use `dvc push`|Data and pipelines")
 
 
 def stage_seconds(lines: list[str]) -> dict[str, int]:
     """Return how long each stage ran, by its name, in the order in which the stages began."""
     seconds: dict[str, int] = {}
-    stage, last = "", 0
+    running: dict[str, str] = {}  # the stage of each model that runs beside others, and of no model
+    last: dict[str, int] = {}
     for line in lines:
-        now, _, text = line.partition(" ")
-        if stage and not text.startswith("Stage '"):
-            # A line "Stage '…' didn't change" is of the next call of `dvc repro`: this one was
-            # stopped, and no stage ran in between.
-            seconds[stage] = seconds.get(stage, 0) + int(now) - last
-        last = int(now)
+        word, _, text = line.partition(" ")
+        now = int(word)
+        beside = BESIDE.match(text)
+        source, text = beside.groups() if beside else ("", text)
+        ending = list(running) if text.startswith(STOPPED) else [source]
+        for each in ending:
+            if each in running and not text.startswith("Stage '"):
+                # A line "Stage '…' didn't change" is of the next call of `dvc repro`: this one was
+                # stopped, and no stage ran in between.
+                stage = running[each]
+                seconds[stage] = seconds.get(stage, 0) + now - last[each]
+            last[each] = now
+            if ENDS.match(text):
+                running.pop(each, None)
         if start := STARTS.match(text):
-            stage = start[1]
-        elif ENDS.match(text):
-            stage = ""
+            running[source] = start[1]
     return seconds
 
 

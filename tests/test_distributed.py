@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+from cifarpipe.config.machine import cores
 from cifarpipe.training.distributed import World
-from cifarpipe.training.launch import cores, launch
+from cifarpipe.training.launch import launch
 from tests.support.distributed_training import MODELS, train_small
 
 SIZES = [1, 2, 3, 4, 8]

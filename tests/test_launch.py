@@ -13,10 +13,11 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher import api
 
 from cifarpipe.config.errors import UserError
+from cifarpipe.config.machine import cores
 from cifarpipe.networks import devices
 from cifarpipe.training import launch as module
 from cifarpipe.training.distributed import World
-from cifarpipe.training.launch import check_devices, cores, joined, launch, run_on_devices
+from cifarpipe.training.launch import check_devices, joined, launch, run_on_devices
 from cifarpipe.training.resume import locked
 
 CPU = torch.device("cpu")

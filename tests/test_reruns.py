@@ -2,14 +2,11 @@
 
 import contextlib
 import json
-import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,40 +16,7 @@ from pydantic import ValidationError
 from cifarpipe.cli.experiments import flatten
 from cifarpipe.config.schema import Params
 from tests.support.dag import PARAMS, ROOT
-
-STUB = '''
-"""Writes every output of a stage: a hash of its dependencies and of the parameters it lists."""
-import hashlib, pathlib, sys, yaml
-
-stage, model = sys.argv[1], (sys.argv[2:] or [""])[0]
-if stage == "check":
-    pathlib.Path("data/source.json").write_text("{}")
-    raise SystemExit
-with open("runs.log", "a") as log:
-    log.write(f"{stage}@{model}\\n" if model else f"{stage}\\n")
-params = yaml.load(open("params.yaml"), yaml.CSafeLoader)
-raw = yaml.load(open("dvc.yaml"), yaml.CSafeLoader)["stages"][stage]
-text = repr(raw.get("do", raw)).replace("${key}", model)
-if model:
-    text = text.replace("${item.arch}", params["models"][model]["arch"])
-definition = eval(text)
-digest = hashlib.sha256(f"{stage} {model}".encode())
-for name in definition["params"]:
-    value = params
-    for part in name.split("."):
-        value = value[part]
-    digest.update(repr(value).encode())
-for dep in map(pathlib.Path, definition["deps"]):
-    for file in sorted(dep.rglob("*")) if dep.is_dir() else [dep]:
-        digest.update(file.read_bytes() if file.is_file() else b"")
-for kind in ("outs", "metrics", "plots"):
-    for out in definition.get(kind, []):
-        path = pathlib.Path(out if isinstance(out, str) else next(iter(out)))
-        if path.name == "prepared":
-            path = path / "file"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(digest.hexdigest())
-'''
+from tests.support.stubs import STUBBED, copy_with_stubs
 
 # One process for all changes: importing DVC takes longer than most of its runs.
 DRIVER = '''
@@ -133,7 +97,6 @@ with Repo(".") as repo:
 print(json.dumps([runs, changes, values]), file=sys.stderr)
 '''
 
-STUBBED = ("vit", "vit_t2t", "convmixer")  # two of one architecture, one of another
 VITS = ("vit", "vit_t2t")
 # What depends on each stage of a model, itself included.
 FOLLOWING = {
@@ -310,25 +273,6 @@ def driven(tmp_path_factory: pytest.TempPathFactory) -> Driven:
         {name: set(stages) for name, stages in zip(CHANGES, changes, strict=True)},
         {key: set(stages) for (key, _), stages in zip(VALUES, values, strict=True)},
     )
-
-
-def copy_with_stubs(folder: Path) -> None:
-    for name in ("cifarpipe", "stages", "data/baselines", ".dvc/plots"):
-        shutil.copytree(ROOT / name, folder / name)
-    for name in ("dvc.yaml", "data/dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
-    (folder / "stub.py").write_text(STUB)
-    for name in ("dvc.yaml", "data/dvc.yaml"):
-        text = (folder / name).read_text(encoding="utf-8")
-        text = text.replace("python -m stages.", f"{sys.executable} stub.py ")
-        (folder / name).write_text(text, encoding="utf-8")
-    params = (folder / "params.yaml").read_text(encoding="utf-8")
-    head, models, others = re.split(r"^(?:models|evaluate):\n", params, flags=re.MULTILINE)
-    entries = re.split(r"^(?=  \w)", models, flags=re.MULTILINE)
-    kept = "".join(entry for entry in entries if entry.split(":")[0].strip() in STUBBED)
-    params = f"{head}models:\n{kept}evaluate:\n{others}"
-    (folder / "params.yaml").write_text(params, encoding="utf-8")
 
 
 @pytest.mark.dvc

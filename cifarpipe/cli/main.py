@@ -63,6 +63,16 @@ def predict(
 
 
 @app.command()
+def repro(
+    jobs: Annotated[int, typer.Option(min=1, help="Models at a time.")] = 1,
+) -> None:
+    """Run what has changed, as `dvc repro` does, but several models side by side."""
+    from cifarpipe.cli.repro import reproduce
+
+    raise typer.Exit(reproduce(jobs))
+
+
+@app.command()
 def sweep(
     model: Annotated[
         list[str] | None, typer.Option(help="Only this model; may be given several times.")

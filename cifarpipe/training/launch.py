@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from cifarpipe.config.command import USER_ERROR
 from cifarpipe.config.errors import UserError
+from cifarpipe.config.machine import cores
 from cifarpipe.networks.devices import pick_device
 from cifarpipe.training.distributed import World
 from cifarpipe.training.gpus import claimed_gpus
@@ -65,11 +66,6 @@ def check_devices(count: int) -> None:
             f"{'GPU' if gpus else 'CPU core'}{'s' if available > 1 else ''}.\n"
             f"Allowed: 1 to {available}."
         )
-
-
-def cores() -> int:
-    """Return how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def is_launched() -> bool:
