@@ -67,7 +67,8 @@ lint: $(READY)
 types: $(READY)
 	mypy
 
-quick: fast-tests ## Run the fast tests: no DVC, no browser
+quick: $(READY) ## Run the tests that take a minute together, while you edit
+	pytest -q -n 2 --dist loadfile -m "not dvc and not browser and not slow and not thorough"
 
 fast-tests: $(READY)
 	pytest -q -n 2 --dist loadfile -m "not dvc and not browser and not slow"

@@ -36,6 +36,7 @@ def torchvision_name(name: str) -> str:
     return {"autocontrast": "AutoContrast"}.get(name, name.title().replace("_", ""))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("m", [0, 1, 9, 15, 16, 18, 24, 30])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_each_operation_equals_torchvision(name: str, m: int, image_batch: Tensor) -> None:

@@ -67,6 +67,7 @@ def dependency(file: str) -> str:
     return file if path.parent.name in {"models", "stages"} else "/".join(path.parts[:2])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("stage", "model"), EVERY_STAGE)
 def test_stage_lists_the_packages_it_imports(stage: str, model: str | None) -> None:
     deps = definition(stage, model)["deps"]
@@ -75,6 +76,7 @@ def test_stage_lists_the_packages_it_imports(stage: str, model: str | None) -> N
     assert listed == set(map(dependency, files))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", MODELS)
 def test_train_imports_every_file_it_lists(model: str) -> None:
     """An edit of a file that training does not use would retrain every model."""

@@ -23,6 +23,7 @@ print(counts[-1] - counts[-6])
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_is_reused_without_page_faults() -> None:
     cleared = {}

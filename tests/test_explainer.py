@@ -87,6 +87,7 @@ def assert_maps_close(first: Explanations, second: Explanations) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.thorough
 def test_each_row_has_maps_of_its_image(setting: Setting) -> None:
     rows = setting.table.sample(frac=0.7, random_state=1)
     assert not rows["index"].is_monotonic_increasing
@@ -116,6 +117,7 @@ def test_correct_predictions_have_one_map(setting: Setting) -> None:
     assert differs[~same].all()
 
 
+@pytest.mark.thorough
 def test_order_and_batch_size_change_nothing(setting: Setting) -> None:
     whole = run(setting, setting.table, N)
     for batch_size in (1, 5, 500):
@@ -210,6 +212,7 @@ def test_predictions_are_checked_without_hooks(convmixer: Setting) -> None:
     assert not layer._forward_hooks
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["gradient_attention", "attention_rollout", "layercam"])
 def test_vit_is_explained_by_other_methods(demo_params: Params, method: str) -> None:
     setting = make_setting("vit", demo_params)

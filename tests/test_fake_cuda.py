@@ -27,6 +27,8 @@ from cifarpipe.training.state import TrainingState
 from cifarpipe.training.step import EagerStep
 from tests.support.fake_cuda import backward, fake_cuda, grad
 
+pytestmark = pytest.mark.thorough
+
 PARAMS = load_params("params.yaml")
 MODELS = pytest.mark.parametrize("name", PARAMS.models)
 SIZE = 6

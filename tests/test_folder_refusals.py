@@ -97,6 +97,7 @@ def files_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.thorough
 @damaged
 def test_stage_refuses_invalid_folder_and_writes_nothing(
     pictures: Path,

@@ -71,6 +71,7 @@ def test_first_free_resource_is_locked_and_released(tmp_path: Path) -> None:
             assert (first, second) == ([0], [1])
 
 
+@pytest.mark.thorough
 def test_third_process_waits_for_two_resources(tmp_path: Path) -> None:
     one, two = hold(tmp_path, 1, "a", "b"), hold(tmp_path, 1, "a", "b")
     assert {one.read_line(), two.read_line()} == {"0", "1"}
@@ -90,6 +91,7 @@ def test_killed_process_releases_its_lock(tmp_path: Path) -> None:
         assert numbers == [0]
 
 
+@pytest.mark.thorough
 def test_several_resources_are_locked_together(tmp_path: Path) -> None:
     one = hold(tmp_path, 1, "a", "b")
     assert one.read_line() == "0"

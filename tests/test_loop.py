@@ -130,6 +130,7 @@ def test_network_learns_separable_classes(recipe: Recipe) -> None:
     assert history.train_loss.iloc[-1] < history.train_loss.iloc[0] / 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["vit", "convmixer", "resnet18_ln"])
 def test_every_architecture_overfits_one_batch(name: str, demo_params: Params) -> None:
     changes = {"epochs": 60, "batch_size": 16, "schedule": "cosine", "augment": None}

@@ -33,6 +33,7 @@ def test_default_models_have_their_parameter_counts(name: str, count: int) -> No
     assert sum(parameter.numel() for parameter in build(name).parameters()) == count
 
 
+@pytest.mark.thorough
 @EVERY_MODEL
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     model = build(name)
@@ -88,6 +89,7 @@ def test_map_layers_of_other_networks_are_late() -> None:
     assert without_token.cam_layer is without_token.norm
 
 
+@pytest.mark.thorough
 @EVERY_MODEL
 def test_map_cells_match_image_positions(name: str) -> None:
     """Change one patch: the map must change around the cell that sees it.
@@ -115,6 +117,7 @@ def test_map_cells_match_image_positions(name: str) -> None:
         assert centre.item() == pytest.approx((pixel + 0.5) / 4, abs=0.75)
 
 
+@pytest.mark.thorough
 @EVERY_MODEL
 def test_gradient_at_map_layer_is_nonzero(name: str) -> None:
     """It is zero in layers after the last attention of a vision transformer with class token."""

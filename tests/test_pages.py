@@ -236,6 +236,7 @@ def test_maps_without_evidence_are_counted(report: Report, page: Page) -> None:
     assert "Maps without evidence" not in report.html()
 
 
+@pytest.mark.thorough
 def test_large_page_contains_fewer_images(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "This page contains 80 of the 80 test images." in report.html()
     module = "cifarpipe.report.pages.MAX_BYTES"
@@ -250,6 +251,7 @@ def test_large_page_contains_fewer_images(report: Report, monkeypatch: pytest.Mo
     assert "This page contains 0 of the 80 test images: " in report.html()
 
 
+@pytest.mark.thorough
 def test_ten_models_on_noise_fit(report: Report) -> None:
     """Noise compresses worst; the test split has the size of CIFAR-10's."""
     n = 10_000
@@ -334,6 +336,7 @@ def test_matrix_of_many_classes_is_left_out(report: Report) -> None:
     assert len(Page(html).table("Metrics of each class")) == 32
 
 
+@pytest.mark.thorough
 def test_many_models_and_classes_fit_without_matrices(report: Report) -> None:
     classes = [f"class {i}" for i in range(30)]
     report.dataset = make_dataset(classes, test=1500)

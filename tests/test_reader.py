@@ -174,6 +174,7 @@ def one_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("params") / "params.yaml"
 
 
+@pytest.mark.thorough
 @given(data=st.data())
 @settings(deadline=None, max_examples=30)
 def test_any_change_is_accepted_or_explained(one_file: Path, data: st.DataObject) -> None:
@@ -194,6 +195,7 @@ def test_any_change_is_accepted_or_explained(one_file: Path, data: st.DataObject
     check_accepted_or_explained(one_file)
 
 
+@pytest.mark.thorough
 @given(
     start=st.integers(0, len(TEXT) - 1),
     length=st.integers(0, 40),

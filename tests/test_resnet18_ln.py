@@ -85,6 +85,7 @@ def test_resnet_equals_torchvision() -> None:
     torch.testing.assert_close(model(images), twin(images))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("change", CHANGES)
 @torch.no_grad()
 def test_every_part_of_resnet_matters(change: str) -> None:

@@ -126,6 +126,7 @@ def test_reader_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_second_process_is_refused_naming_the_first(resume: ResumeStore) -> None:
     holder = subprocess.Popen(
         [

@@ -190,6 +190,7 @@ def _of_model(path: str) -> str:
 REQUIRED = [path for path in all_keys(FULL) if is_required(path)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", REQUIRED)
 def test_missing_required_key_is_reported(file: Path, path: str) -> None:
     assert refusal(file, FULL, **{path: DELETED}) == [f"{path.replace('__', '.')} is missing"]
@@ -202,6 +203,7 @@ def value_at(params: Params, path: str) -> Any:
     return value
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", OPTIONAL)
 def test_absent_optional_key_is_off(file: Path, path: str) -> None:
     assert value_at(accepted(file, FULL), path) is not None
@@ -214,6 +216,7 @@ def test_absent_optional_key_is_off(file: Path, path: str) -> None:
     assert key not in section
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("path", [*OPTIONAL, "models__resnet18_ln_plateau__plateau"])
 def test_null_optional_key_is_refused(file: Path, path: str) -> None:
     key = path.replace("__", ".")
@@ -260,6 +263,7 @@ def test_missing_discriminator_is_reported(file: Path) -> None:
     assert error.endswith(": name is missing")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
