@@ -55,7 +55,7 @@ def test_failed_model_does_not_stop_the_others(tmp_path: Path) -> None:
     stub.write_text(FAILING.format(model=failing) + stub.read_text())
     done = run(folder, "cifarpipe", "repro", "--jobs", "2")
     assert done.returncode == 1
-    assert f"error: failed: {failing}. The report is not written" in done.stderr
+    assert f"error: failed: {failing}. The report was not written" in done.stderr
     assert f"{failing} | no memory" in done.stdout.splitlines()
     finished = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
     assert {f"figures@{model}" for model in MODELS[1:]} <= set(finished)

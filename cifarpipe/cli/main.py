@@ -66,7 +66,7 @@ def predict(
 def repro(
     jobs: Annotated[int, typer.Option(min=1, help="Models at a time.")] = 1,
 ) -> None:
-    """Run what has changed, as `dvc repro` does, but several models side by side."""
+    """Run what has changed, as `dvc repro` does, with several models side by side."""
     from cifarpipe.cli.repro import reproduce
 
     raise typer.Exit(reproduce(jobs))

@@ -19,7 +19,7 @@ THREADS = "OMP_NUM_THREADS"
 
 
 def reproduce(jobs: int) -> int:
-    """Run what has changed, the stages of `jobs` models at a time.
+    """Run what has changed, the stages of `jobs` models at a time; one at a time is `dvc repro`.
 
     Each line that a model's stages print starts with its name. A model that fails does not stop the
     others; the report is written if none has failed. The results are those of `dvc repro` with the
@@ -30,8 +30,10 @@ def reproduce(jobs: int) -> int:
             of several GPUs each training locks one of its own.
 
     Returns:
-        The exit code of DVC; 1 if a model has failed.
+        The exit code of DVC; 1 if one of several models has failed.
     """
+    if jobs == 1:
+        return _run(["dvc", "repro"])
     models = list(load_params().models)
     shared, per_model = stages()
     if code := _run(["dvc", "repro", *shared]):
@@ -56,8 +58,8 @@ def reproduce(jobs: int) -> int:
     sort_lock([*shared, *(f"{stage}@{name}" for stage in per_model for name in models)])
     if failed:
         print(
-            f"error: failed: {', '.join(failed)}. The report is not written; all other results "
-            f"are complete.",
+            f"error: failed: {', '.join(failed)}. The report was not written; the results of all "
+            f"other models are complete. Correct the error above, and repeat the command.",
             file=sys.stderr,
         )
     return code

@@ -51,6 +51,12 @@ def step_bytes(model: nn.Module, image_size: int, batch_size: int, execution: Ex
 
     They are what the forward pass keeps for the backward pass, and the weights' gradients. The
     optimizer's state, temporary tensors and the memory that is in use already come on top.
+
+    Args:
+        model: As it is trained, on its device.
+        image_size: Height and width of the images.
+        batch_size: Images of a step.
+        execution: Device and precision.
     """
     one, two = (_kept_bytes(model, image_size, count, execution) for count in (1, 2))
     gradients = sum(each.nbytes for each in model.parameters())
