@@ -1,12 +1,13 @@
 """Run a whole study within a time limit: `python -m benchmarks.gpu_study DIR`.
 
-It runs `dvc repro` in a copy of the pipeline, with the images in `$CIFARPIPE_DATA`. `JOBS` models
+It runs `dvc repro` in a copy of the pipeline, with the images in `$CIFARPIPE_DATA`. Some models
 share the GPU, so that it has work while one of them starts or compiles. If the time runs out first,
 the exit code is 75, and the next call on the same machine resumes. DIR gets timing.csv (the seconds
 of each stage and epoch) and, in parts of 15 MB, an archive of the reports, logs, locks, parameters,
 predictions and weights (`cat study.tar.gz.* | tar xz`). Environment variables:
 
 - PARAMS: another file than params.yaml.
+- JOBS: how many models at a time; by default 5.
 - WEIGHTS: models, separated by spaces. The archive then has only their weights. By default it has
   the weights of at most `SMALL` bytes: all that comes back in one call must not exceed 64 MiB.
 """
@@ -39,8 +40,8 @@ ARCHIVED = (
     "reports", "logs", "params.yaml", "dvc.lock", "data/dvc.lock", "data/source.json",
     "artifacts/*/predictions.csv",
 )  # fmt: skip
-JOBS = 3
-SMALL = 20_000_000
+JOBS = int(os.environ.get("JOBS", "5"))
+SMALL = 10_000_000
 PART = 15_000_000  # bytes of a part of the archive
 PARTS = 4  # at most
 TO_STOP = 20.0  # seconds for the stages to stop, and then for the archive
@@ -133,7 +134,8 @@ def write_results(folder: Path) -> None:
     for old in folder.glob("study.tar.gz.*"):
         old.unlink()
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+    # Outputs may be links to DVC's cache; the archive gets the files themselves.
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1, dereference=True) as archive:
         for path in paths:
             archive.add(path, str(path.relative_to(STUDY)))
     content = buffer.getvalue()
