@@ -166,6 +166,7 @@ class TaskRunner:
         variables = environment(
             TMPDIR=str(temporary),
             PYTHONUNBUFFERED="1",
+            OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(threads)),
             TORCHINDUCTOR_COMPILE_THREADS=str(threads),
         )
         with log.open("wb") as output:
