@@ -1,5 +1,6 @@
-"""The command `cifarpipe explain`: what it prints, writes and refuses."""
+"""The command `cifarpipe`: what `explain` prints, writes and refuses; completion."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cifarpipe.cli.main import main
+from cifarpipe.cli.main import complete_model, main
 from cifarpipe.config.schema import Params
 from cifarpipe.models.build import build_model
 from cifarpipe.networks.checkpoint import load_model, save_model
@@ -199,6 +200,63 @@ def test_mistake_gives_one_message_and_exit_code_2(
     assert err.count("error: ") == 1
     assert message in err
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_several_pictures_are_explained_as_each_alone(folder: Path, run) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("other.png")
+    alone = [run("explain", name, "--model", "vit") for name in ("photo.png", "other.png")]
+    code, out, err = run("explain", "photo.png", "other.png", "--model", "vit", "--out", "maps")
+    assert (code, err) == (0, "")
+    for name, (_, single, _) in zip(("photo", "other"), alone, strict=True):
+        assert single.replace(f": {name}_vit.png", f": maps/{name}_vit.png") in out
+        written = Path(f"maps/{name}_vit.png").read_bytes()
+        assert written == Path(f"{name}_vit.png").read_bytes()
+
+
+def test_damaged_picture_does_not_stop_the_others(folder: Path, run) -> None:
+    Path("text.png").write_text(TEXT)
+    code, out, err = run("explain", "text.png", "photo.png", "--model", "vit")
+    assert code == 1
+    assert err.startswith("not explained: text.png is not an image")
+    assert "photo_vit.png" in out
+    assert files(folder) == GIVEN | {"text.png", "photo_vit.png"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photo.png", "absent.png"], "absent.png does not exist"),
+        (["photo.png", "b/photo.png"], "Two images are named photo: "),
+        (["photo.png", "b/other.png", "--out", "a.png"], "allowed for several images: a folder."),
+        (["photo.png", "photo_vit.png/x.png"], "photo_vit.png/x.png does not exist"),
+    ],
+)
+def test_mistake_with_several_pictures_writes_nothing(
+    folder: Path, run, arguments: list[str], message: str
+) -> None:
+    Path("b").mkdir()
+    for name in ("photo", "other"):
+        shutil.copy("photo.png", f"b/{name}.png")
+    code, _, err = run("explain", *arguments, "--model", "vit")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert files(folder) == GIVEN | {"b"}
+
+
+def test_shell_completes_names_of_models(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert complete_model("vit") == ["vit", "vit_conv"]
+    assert {"vit", "convmixer"} <= set(complete_model(""))
+    monkeypatch.chdir("/")
+    assert complete_model("") == []
+    done = subprocess.run(
+        [Path(sys.executable).parent / "cifarpipe"],
+        cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "_CIFARPIPE_COMPLETE": "complete_bash", "COMP_CWORD": "3",
+             "COMP_WORDS": "cifarpipe predict --model conv"},
+    )  # fmt: skip
+    assert done.stdout.split() == ["convmixer"]
 
 
 def test_failed_drawing_leaves_no_file(folder: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,3 +146,10 @@ def test_files_stay_short() -> None:
     }
     limits = {"dvc.yaml": 200, "params.yaml": 60 + 20 * len(PARAMS.models)}
     assert {path: n for path, n in lines.items() if n > limits.get(path, 60)} == {}
+
+
+def test_every_model_is_an_artifact() -> None:
+    assert list(DAG["artifacts"]) == MODELS
+    for name, artifact in DAG["artifacts"].items():
+        assert artifact["path"] in definition("train", name)["outs"]
+        assert artifact["type"] == "model"

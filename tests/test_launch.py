@@ -33,7 +33,7 @@ def without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def group_of_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Set the variables that torchrun sets, for a single process."""
-    variables = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    variables = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     start = dist.init_process_group

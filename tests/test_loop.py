@@ -4,6 +4,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -271,6 +272,9 @@ class Unconnected(World):
 
     def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         return values
+
+    def from_main(self, value: Any) -> Any:
+        return value
 
 
 def test_several_processes_stop_at_epoch_end(recipe: Recipe) -> None:

@@ -1,5 +1,6 @@
-"""`cifarpipe explain`: classify an image file, and show where the network finds evidence."""
+"""`cifarpipe explain`: classify image files, and show where the network finds evidence."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,34 +32,38 @@ class ExplainedImage:
     """`[mapped, h, w]` raw maps of the first classes, comparable with each other."""
 
 
-def explain_file(path: Path, model: str, *, method: str | None, out: Path | None, top: int) -> None:
-    """Print the predictions for an image file, and draw their maps.
+def explain_files(
+    paths: Sequence[Path], model: str, *, method: str | None, out: Path | None, top: int
+) -> bool:
+    """Print the predictions for image files, and draw their maps.
 
     Args:
-        path: The image file.
+        paths: The image files.
         model: Name of a trained entry of `models`.
         method: How to compute the maps; None takes `gradcam.method`.
-        out: The PNG to write; None: named after image and model.
+        out: The PNG to write, or for several images the folder of their PNGs; None: named after
+            image and model, here.
         top: Number of predictions to print.
 
+    Returns:
+        Whether all images could be used. Of several, one that is damaged does not stop the others.
+
     Raises:
-        UserError: The image, the model, the method or `out` can't be used.
+        UserError: A file is missing, the only image is damaged, or the model, the method or `out`
+            can't be used.
     """
     from cifarpipe.config.reader import load_params
-    from cifarpipe.data.picture import open_picture
+    from cifarpipe.data.picture import PictureError, check_file
 
     params = load_params()
     params.model(model)
-    out = out or Path(f"{path.stem}_{model}.png")
-    check_out(out, path)
-    opened = open_picture(path)  # before torch is imported, which takes seconds
+    outputs = output_files(paths, model, out)
+    for path in paths:  # before torch is imported, which takes seconds
+        check_file(path)
 
     from cifarpipe.explanations.explainer import Explainer
-    from cifarpipe.figures.explanations import draw_predictions
-    from cifarpipe.figures.layout import save_figure
     from cifarpipe.networks.checkpoint import load_model
     from cifarpipe.networks.devices import pick_device
-    from cifarpipe.results.maps import CLASS_AGNOSTIC
     from cifarpipe.store.paths import artifact
 
     network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
@@ -69,9 +74,48 @@ def explain_file(path: Path, model: str, *, method: str | None, out: Path | None
             f"--method is {method!r}; allowed for {model}, a {arch}: {', '.join(allowed)}.\n"
             f"Use one of these, or leave it out to use that of params.yaml."
         )
-    picture = opened.resized(origin.image_size)
     explainer = Explainer(network, origin, method, params.gradcam.batch_size)
-    found = explain_image(explainer, picture.pixels, 1 if method in CLASS_AGNOSTIC else MAPPED)
+    damaged = []
+    for path, output in outputs.items():
+        try:
+            explain_file(path, explainer, output, top=top, opacity=params.gradcam.opacity)
+        except PictureError as error:
+            if len(paths) == 1:
+                raise
+            damaged.append(f"not explained: {path} {error.reason}")
+        else:
+            print(f"\nMaps of {model} by {method}: {output}")
+            if len(paths) > 1:
+                print()
+    for line in damaged:
+        print(line, file=sys.stderr)
+    return not damaged
+
+
+def explain_file(
+    path: Path, explainer: "Explainer", out: Path, *, top: int, opacity: float
+) -> None:
+    """Print the predictions for one image file, and draw their maps.
+
+    Args:
+        path: The image file.
+        explainer: Holds the network and the method.
+        out: The PNG to write.
+        top: Number of predictions to print.
+        opacity: Of the maps over the image.
+
+    Raises:
+        PictureError: The image can't be used.
+        UserError: `out` can't be written.
+    """
+    from cifarpipe.data.picture import open_picture
+    from cifarpipe.figures.explanations import draw_predictions
+    from cifarpipe.figures.layout import save_figure
+    from cifarpipe.results.maps import CLASS_AGNOSTIC
+
+    picture = open_picture(path).resized(explainer.origin.image_size)
+    mapped = 1 if explainer.method in CLASS_AGNOSTIC else MAPPED
+    found = explain_image(explainer, picture.pixels, mapped)
     print(f"{path}: {picture.found};\n{', '.join(picture.steps) or 'used as it is'}.\n")
     print(prediction_table(found.classes, found.probabilities.tolist(), top))
     figure = draw_predictions(
@@ -80,15 +124,45 @@ def explain_file(path: Path, model: str, *, method: str | None, out: Path | None
         found.classes,
         found.probabilities,
         found.maps,
-        opacity=params.gradcam.opacity,
-        title=f"Predictions of {model}, explained by {method}",
+        opacity=opacity,
+        title=f"Predictions of {explainer.origin.name}, explained by {explainer.method}",
     )
     try:
         save_figure(figure, out)
     except UserError as error:
         reason, _, _ = str(error).partition("\n")
         raise UserError(f"{reason}\nGive another --out.") from None
-    print(f"\nMaps of {model} by {method}: {out}")
+
+
+def output_files(paths: Sequence[Path], model: str, out: Path | None) -> dict[Path, Path]:
+    """Return the PNG to write for each image.
+
+    Args:
+        paths: The image files.
+        model: Its name ends the default names.
+        out: The option: a PNG for one image, a folder for several.
+
+    Raises:
+        UserError: `out` can't be used, or two images would get the same PNG.
+    """
+    if len(paths) == 1:
+        (path,) = paths
+        out = out or Path(f"{path.stem}_{model}.png")
+        check_out(out, path)
+        return {path: out}
+    if out and (out.suffix.lower() == ".png" or out.is_file()):
+        raise UserError(f"--out is {out}; allowed for several images: a folder.")
+    found: dict[Path, Path] = {}
+    for path in dict.fromkeys(paths):
+        output = (out or Path()) / f"{path.stem}_{model}.png"
+        if output in found.values():
+            raise UserError(
+                f"Two images are named {path.stem}: their maps would both be {output}.\n"
+                f"Explain them one by one, with --out."
+            )
+        check_out(output, path)
+        found[path] = output
+    return found
 
 
 def explain_image(

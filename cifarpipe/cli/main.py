@@ -9,7 +9,25 @@ import typer
 
 from cifarpipe.config.command import new_app, run_app
 
-app = new_app()
+app = new_app(completion=True)
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Return the models of params.yaml whose names begin with what is typed so far."""
+    from cifarpipe.config.errors import UserError
+    from cifarpipe.config.reader import load_params
+
+    try:
+        names = list(load_params().models)
+    except UserError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Model = Annotated[
+    str,
+    typer.Option(help="Name of a trained entry of `models`.", autocompletion=complete_model),
+]
 
 
 def main() -> None:
@@ -26,20 +44,42 @@ def root() -> None:
 
 @app.command()
 def explain(
-    picture: Annotated[Path, typer.Argument(help="An image file in any format that Pillow reads.")],
-    model: Annotated[str, typer.Option(help="Name of a trained entry of `models`.")],
+    pictures: Annotated[
+        list[Path], typer.Argument(help="Image files in any format that Pillow reads.")
+    ],
+    model: Model,
     method: Annotated[
         str | None, typer.Option(help="How to compute the maps; by default `gradcam.method`.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="PNG to write; by default PICTURE_MODEL.png, here.")
+        Path | None,
+        typer.Option(
+            help="PNG to write, or folder for several pictures; by default PICTURE_MODEL.png, here."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of predictions to print.")] = 5,
 ) -> None:
-    """Classify an image with a trained model, and draw where it finds evidence."""
-    from cifarpipe.cli.explain import explain_file
+    """Classify images with a trained model, and draw where it finds evidence.
 
-    explain_file(picture, model, method=method, out=out, top=top)
+    The exit code is 1 if one of several pictures is damaged; the others are explained all the same.
+    """
+    from cifarpipe.cli.explain import explain_files
+
+    if not explain_files(pictures, model, method=method, out=out, top=top):
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    model: Model,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write; by default MODEL.onnx, here.")
+    ] = None,
+) -> None:
+    """Write a trained model as ONNX, from pixels to probabilities, and check that file."""
+    from cifarpipe.cli.export import export_model
+
+    export_model(model, out)
 
 
 @app.command()
@@ -47,7 +87,7 @@ def predict(
     paths: Annotated[
         list[str], typer.Argument(help="Image files, folders of them, or patterns in quotes.")
     ],
-    model: Annotated[str, typer.Option(help="Name of a trained entry of `models`.")],
+    model: Model,
     out: Annotated[
         Path | None, typer.Option(help="CSV to write; by default predictions_MODEL.csv, here.")
     ] = None,
@@ -75,7 +115,10 @@ def repro(
 @app.command()
 def sweep(
     model: Annotated[
-        list[str] | None, typer.Option(help="Only this model; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            help="Only this model; may be given several times.", autocompletion=complete_model
+        ),
     ] = None,
     rev: Annotated[
         list[str] | None,

@@ -10,9 +10,13 @@ from cifarpipe.config.errors import UserError
 USER_ERROR = 2  # exit code; also that of an invalid command line
 
 
-def new_app() -> typer.Typer:
-    """Return an app without commands; unexpected errors keep Python's plain traceback."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+def new_app(*, completion: bool = False) -> typer.Typer:
+    """Return an app without commands; unexpected errors keep Python's plain traceback.
+
+    Args:
+        completion: Whether it has options that make the shell complete its command line.
+    """
+    return typer.Typer(add_completion=completion, pretty_exceptions_enable=False)
 
 
 def run(main: Callable[..., None]) -> None:

@@ -69,7 +69,7 @@ def open_picture(path: Path) -> OpenedPicture:
         PictureError: The file is not an image, damaged, too large to be decoded safely, or holds
             values of unknown range.
     """
-    _check_file(path)
+    check_file(path)
     image, found, steps = _decode(path)
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image, path)
@@ -80,7 +80,8 @@ def open_picture(path: Path) -> OpenedPicture:
     return OpenedPicture(image, found, steps)
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Check that a path is a file with content; else raise `PictureError`."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -163,7 +163,7 @@ class ViT(nn.Module):
         """Images `[B, 3, H, W]` → tokens `[B, N, dim]`, the patch tokens last."""
         tokens = rearrange(self.patch_embedding(images), "b c h w -> b (h w) c")
         if self.class_token is not None:
-            tokens = torch.cat([self.class_token.expand(len(images), -1, -1), tokens], dim=1)
+            tokens = torch.cat([self.class_token.expand(images.shape[0], -1, -1), tokens], dim=1)
         return self.blocks(self.dropout(tokens + self.positions))
 
     def forward_head(self, tokens: Tensor) -> Tensor:

@@ -2,12 +2,15 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cifarpipe.training.sync_batch_norm import synchronize_batch_norms
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,10 @@ class World:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def from_main(self, value: T) -> T:
+        """Return the main process's value in every process; the others' are ignored."""
+        values = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(values)
+        return values[0]

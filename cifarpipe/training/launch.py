@@ -24,12 +24,12 @@ Work = Callable[[World, torch.device], None]
 def run_on_devices(work: Work, count: int, *, name: str, module: str, states: Path) -> None:
     """Run `work` on `count` devices: in this process, or once in each of `count` processes.
 
-    Waits until so many GPUs are free of other trainings. Called again in a process that it has
-    started, it runs `work` there.
+    Waits until so many GPUs are free of other trainings. In a process that torchrun has started, by
+    it or by a user on one or more machines, it runs `work` there.
 
     Args:
         work: Trains and writes; gets this process's rank and device.
-        count: GPUs, or processes on the CPU if there is no GPU.
+        count: GPUs, or processes on the CPU if there is no GPU; a user's torchrun has its own.
         name: Of the model.
         module: The stage, started as `python -m module name` in each process.
         states: Folder of the model's resume states; no two trainings may use it at a time.
@@ -38,11 +38,11 @@ def run_on_devices(work: Work, count: int, *, name: str, module: str, states: Pa
         UserError: There are fewer devices, or the model is being trained already.
         SystemExit: A process failed; with its exit code.
     """
-    check_devices(count)
     if is_launched():
         with joined() as (world, device):
             work(world, device)
         return
+    check_devices(count)
     with claimed_gpus(count, name) as gpus:
         if count == 1:
             work(World(), pick_device(gpus[0]))
@@ -82,7 +82,7 @@ def joined() -> Iterator[tuple[World, torch.device]]:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = pick_device(int(os.environ["LOCAL_RANK"]))
     if device.type == "cpu":
-        torch.set_num_threads(max(1, cores() // size))
+        torch.set_num_threads(max(1, cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     world = World(rank, size)
     try:

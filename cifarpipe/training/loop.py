@@ -102,7 +102,9 @@ def _train(
     state = TrainingState(model, recipe)
     whole = len(batches.shares[0])
     train_step = make_step(run.name, state, network, recipe, execution, size=whole)
-    if resume and (saved := resume.load()):
+    # From the main process: other machines may not have the file.
+    saved = world.from_main(resume.load() if resume and world.is_main else None)
+    if resume and saved:
         state.load_state_dict(saved)
         if world.is_main:
             tqdm.write(f"{run.name}: resuming after epoch {len(state.rows)}, from {resume.folder}")

@@ -1,0 +1,148 @@
+"""`cifarpipe export`: the ONNX file computes what the network does, or is not written."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from cifarpipe.cli import export
+from cifarpipe.cli.main import main
+from cifarpipe.config.architectures import ModelEntry
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.reader import load_params
+from cifarpipe.config.schema import Params
+from cifarpipe.data.preparation import prepare
+from cifarpipe.data.raw import RawData, RawSplit
+from cifarpipe.models.build import build_model
+from cifarpipe.networks.checkpoint import load_model, save_model
+from tests.support.origins import make_origin
+
+ROOT = Path(__file__).parents[1]
+CLASSES = ["cat", 'a, "b"', "007"]
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+ARCHITECTURES = ("vit", "vit_conv", "convmixer", "compact_ln", "resnet18_ln")
+
+
+def raw_split(count: int, seed: int) -> RawSplit:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    return RawSplit(images, np.arange(count) % len(CLASSES))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to a study with prepared images, and return it."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.demo.yaml").read_text(encoding="utf-8"))
+    monkeypatch.chdir(tmp_path)
+    params = load_params()
+    data = params.data.model_copy(update={"val_size": 6, "train_size": None, "test_size": None})
+    prepare(RawData(CLASSES, raw_split(30, 0), raw_split(9, 1)), data, seed=0)
+    return tmp_path
+
+
+def save_untrained(entry: ModelEntry, name: str = "vit", size: int = 32) -> None:
+    torch.manual_seed(0)
+    network = build_model(entry.architecture, num_classes=len(CLASSES), image_size=size)
+    with torch.no_grad():  # an untrained network may say the same of all images
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    origin = make_origin(name, CLASSES, architecture=entry.architecture, mean=MEAN, std=STD)
+    path = Path(f"artifacts/{name}/model.safetensors")
+    save_model(path, network.state_dict(), replace(origin, image_size=size))
+
+
+def expected_probabilities(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Normalise as a user would, and let the network compute the rest."""
+    network, _ = load_model(Path("artifacts/vit/model.safetensors"), torch.device("cpu"))
+    inputs = torch.tensor((images / 255 - MEAN) / STD, dtype=torch.float32).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        logits = network(inputs).double().numpy()
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_file_computes_what_the_network_does(
+    folder: Path, arch: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = load_params(ROOT / "params.yaml").models
+    entry = next(each for each in models.values() if each.arch == arch)
+    save_untrained(entry)
+    export.export_model("vit", None)
+    assert {path.name for path in folder.iterdir()} >= {"vit.onnx"}
+    assert "onnxruntime's probabilities differ from the network's by at most" in (
+        capsys.readouterr().out
+    )
+    session = onnxruntime.InferenceSession("vit.onnx", providers=["CPUExecutionProvider"])
+    for count in (1, 4):
+        images = np.random.default_rng(count).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        (found,) = session.run(None, {"images": images})
+        expected = expected_probabilities(images)
+        assert expected.std(axis=1).min() > 1e-3  # else nothing is compared
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_metadata_names_classes_and_origin(folder: Path, demo_params: Params) -> None:
+    save_untrained(demo_params.models["vit"])
+    export.export_model("vit", Path("new/net.ONNX"))
+    session = onnxruntime.InferenceSession("new/net.ONNX", providers=["CPUExecutionProvider"])
+    details = session.get_modelmeta().custom_metadata_map
+    assert json.loads(details["classes"]) == CLASSES
+    origin = json.loads(details["origin"])
+    assert origin["name"] == "vit"
+    assert origin["mean"] == list(MEAN)
+    assert [each.name for each in session.get_inputs()] == ["images"]
+    assert session.get_inputs()[0].shape[1:] == [32, 32, 3]
+    assert [each.name for each in session.get_outputs()] == ["probabilities"]
+    assert [path.name for path in Path("new").iterdir()] == ["net.ONNX"]
+
+
+def test_file_that_differs_is_not_written(
+    folder: Path, demo_params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_untrained(demo_params.models["vit"])
+    right = export.run_onnx
+    monkeypatch.setattr(export, "run_onnx", lambda *arguments: right(*arguments) + 2e-4)
+    with pytest.raises(UserError, match=r"differ .* up to 0\.0002; allowed: 0\.0001\.\nNothing"):
+        export.export_model("vit", None)
+    assert not list(folder.glob("*onnx*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "nosuch"], "unknown model 'nosuch'"),
+        (["--model", "vit"], "artifacts/vit/model.safetensors does not exist. Run `dvc repro`"),
+        (["--model", "vit", "--out", "vit.pt"], "--out is vit.pt; allowed: a name that ends in"),
+    ],
+)
+def test_mistake_gives_one_message_and_exit_code_2(
+    folder: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["cifarpipe", "export", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_images_of_another_size_are_refused(folder: Path, demo_params: Params) -> None:
+    save_untrained(demo_params.models["vit"], size=64)
+    with pytest.raises(UserError, match="images of 64 pixels; the prepared ones have 32"):
+        export.export_model("vit", None)
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(UserError, match=r"needs onnxscript, .*\n.*pip install -e '\.\[onnx\]'"):
+        export.require_packages()
