@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from hashlib import md5
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, stdev
@@ -359,6 +360,19 @@ def explained(folder: Path, done: Done) -> None:
     (folder / "photo_vit.png").unlink()
 
 
+def tagged(folder: Path, done: Done) -> None:
+    assert done.returncode == 0, done.stderr
+    assert "vit@v1.0.0" in succeed(folder, "git", "tag")
+
+
+def downloaded(folder: Path, done: Done) -> None:
+    assert done.returncode == 0, done.stderr
+    file = folder / "vit.safetensors"
+    digest = md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+    assert digest in succeed(folder, "git", "show", "vit@v1.0.0:dvc.lock")
+    file.unlink()
+
+
 def goes_on_without_training(folder: Path, done: Done) -> None:
     assert done.returncode == 0, done.stderr
     found = stages_that_ran(done.stdout)
@@ -430,6 +444,11 @@ SHARING: dict[str, Check] = {
     "dvc exp run -S evaluate.calibration_bins=10": goes_on_without_training,
     "dvc exp pull origin half": pulled,
     "dvc exp apply half": applied,
+    "git tag -a vit@v1.0.0 -m 'The first release of vit'": tagged,
+    "git push -q origin main vit@v1.0.0": pushed("refs/tags/vit@v1.0.0"),
+    "dvc artifacts get https://git.example.org/cifar.git vit --remote-config url=/shared/cifar "
+    "--out vit.safetensors": downloaded,
+    "dvc artifacts get . vit --rev v1.0.0 --force --out vit.safetensors": downloaded,
     ".venv/bin/uv pip install dvc-s3": reads_only(),
     "dvc remote add -d --local bucket s3://bucket/cifar": reads_only(),
     "dvc remote modify --local bucket endpointurl http://127.0.0.1:5599": reads_only(),
