@@ -446,9 +446,9 @@ SHARING: dict[str, Check] = {
     "dvc exp apply half": applied,
     "git tag -a vit@v1.0.0 -m 'The first release of vit'": tagged,
     "git push -q origin main vit@v1.0.0": pushed("refs/tags/vit@v1.0.0"),
-    "dvc artifacts get https://git.example.org/cifar.git vit --remote-config url=/shared/cifar "
-    "--out vit.safetensors": downloaded,
-    "dvc artifacts get . vit --rev v1.0.0 --force --out vit.safetensors": downloaded,
+    "dvc artifacts get https://git.example.org/cifar.git vit --remote any "
+    "--remote-config url=/shared/cifar -o vit.safetensors": downloaded,
+    "dvc artifacts get . vit --rev v1.0.0 -o vit.safetensors": downloaded,
     ".venv/bin/uv pip install dvc-s3": reads_only(),
     "dvc remote add -d --local bucket s3://bucket/cifar": reads_only(),
     "dvc remote modify --local bucket endpointurl http://127.0.0.1:5599": reads_only(),
