@@ -23,18 +23,12 @@ import torch
 import yaml
 
 from benchmarks import kills
-from benchmarks.bench import (
-    BATCH,
-    LEARNING_RATE,
-    how_computed,
-    new_network,
-    page_head,
-    plan,
-)
+from benchmarks.bench import page_head
 from benchmarks.machine import TOY, Machine, table, this_machine
 from benchmarks.noise import CLASSES, SIZE, NoiseData, noise_split
 from benchmarks.study import ROOT, copy_study, environment
 from benchmarks.tasks import UNFINISHED, Outcome, Row, Task, TaskRunner, command_line
+from benchmarks.workloads import BATCH, LEARNING_RATE, how_computed, new_network, plan
 from cifarpipe.config.architectures import ModelEntry
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.machine import cores

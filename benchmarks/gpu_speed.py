@@ -16,20 +16,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from benchmarks.bench import (
-    BATCH,
-    EPOCH_HEAD,
-    default_models,
-    epoch_row,
-    measured_peaks,
-    ordinary_steps,
-    page_head,
-    page_text,
-    physical_limit,
-    sections,
-    train_steps,
-)
+from benchmarks.bench import page_head, page_text, sections
 from benchmarks.machine import GPU_SIZE, TOY, TOY_SIZE, bandwidth, table, this_machine
+from benchmarks.steps import measured_peaks, physical_limit
 from benchmarks.tasks import (
     HOME,
     UNFINISHED,
@@ -38,6 +27,14 @@ from benchmarks.tasks import (
     Task,
     TaskRunner,
     command_line,
+)
+from benchmarks.workloads import (
+    BATCH,
+    EPOCH_HEAD,
+    default_models,
+    epoch_row,
+    ordinary_steps,
+    train_steps,
 )
 from cifarpipe.config.errors import UserError
 from cifarpipe.networks.precision import pick_precision
