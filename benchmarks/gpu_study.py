@@ -30,9 +30,9 @@ from benchmarks.study import ROOT, environment, refresh_pipeline, write_params
 from benchmarks.tasks import HOME, UNFINISHED, command_line
 from benchmarks.timing import STOPPED, stage_table
 from cifarpipe.config.command import USER_ERROR
+from cifarpipe.config.machine import SHARE_GPUS
 from cifarpipe.store.outputs import write_csv
 from cifarpipe.store.paths import raw_root
-from cifarpipe.training.gpus import SHARE
 
 STUDY = HOME / "study"
 LOG = STUDY / "run.log"
@@ -90,7 +90,7 @@ def reproduce(until: float) -> int | None:
                 file.write(f"{time.time():.0f} {line}")
                 file.flush()
 
-    variables = environment(**{"PYTHONUNBUFFERED": "1", SHARE: "1"})
+    variables = environment(**{"PYTHONUNBUFFERED": "1", SHARE_GPUS: "1"})
     command = [sys.executable, "-m", "cifarpipe", "repro", "--jobs", str(JOBS)]
     process = subprocess.Popen(
         command, cwd=STUDY, env=variables, start_new_session=True, text=True,

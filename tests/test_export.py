@@ -69,11 +69,10 @@ def expected_probabilities(images: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_file_computes_what_the_network_does(
-    folder: Path, arch: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, arch: str, demo_params: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    models = load_params(ROOT / "params.yaml").models
-    entry = next(each for each in models.values() if each.arch == arch)
-    save_untrained(entry)
+    entries = demo_params.models.values()
+    save_untrained(next(each for each in entries if each.arch == arch))
     export.export_model("vit", None)
     assert {path.name for path in folder.iterdir()} >= {"vit.onnx"}
     assert "onnxruntime's probabilities differ from the network's by at most" in (

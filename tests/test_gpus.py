@@ -130,10 +130,10 @@ def test_gpus_are_shared_only_on_request(
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     other = hold(tmp_path, 1, "gpu-0")
     assert other.read_line() == "0"
-    monkeypatch.setenv(gpus.SHARE, "1")
+    monkeypatch.setenv(gpus.SHARE_GPUS, "1")
     with claimed_gpus(1, "vit") as numbers:
         assert numbers == [0]
-    monkeypatch.delenv(gpus.SHARE)
+    monkeypatch.delenv(gpus.SHARE_GPUS)
 
     def free_gpu(_seconds: float) -> None:
         other.release()

@@ -113,6 +113,32 @@ def repro(
 
 
 @app.command()
+def slurm(
+    settings: Annotated[
+        Path | None,
+        typer.Option(help="A file with a line per experiment: -S KEY=VALUE, once or more."),
+    ] = None,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Take the experiments of `dvc exp run --queue`.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Begins experiments' names; by default SETTINGS' name.")
+    ] = None,
+    origin: Annotated[
+        str | None,
+        typer.Option(help="Git repository to use if the nodes do not see this folder."),
+    ] = None,
+    options: Annotated[
+        list[str] | None, typer.Argument(help="Options of `sbatch`, after --.")
+    ] = None,
+) -> None:
+    """Run experiments as an array of jobs on a Slurm cluster."""
+    from cifarpipe.cli.slurm import submit
+
+    submit(settings, queue=queue, name=name, origin=origin, options=options or [])
+
+
+@app.command()
 def sweep(
     model: Annotated[
         list[str] | None,

@@ -2,6 +2,8 @@
 
 import os
 
+SHARE_GPUS = "CIFARPIPE_SHARE_GPU"  # variable; set to anything, trainings share GPUs
+
 
 def cores() -> int:
     """Return how many CPU cores this process may use; all of them where the system can't tell."""

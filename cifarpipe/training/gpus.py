@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-SHARE = "CIFARPIPE_SHARE_GPU"  # set to anything: no training waits for another one
+from cifarpipe.config.machine import SHARE_GPUS
+
 POLL = 1.0  # seconds between checks whether a GPU is free
 
 
@@ -26,7 +27,7 @@ def claimed_gpus(count: int, name: str) -> Iterator[list[int]]:
         Their numbers in this process; without GPUs, or if they are shared, the first ones.
     """
     total = torch.cuda.device_count()
-    if not total or os.environ.get(SHARE):
+    if not total or os.environ.get(SHARE_GPUS):
         yield list(range(count))
         return
     names = [gpu_name(number) for number in range(total)]
@@ -34,7 +35,7 @@ def claimed_gpus(count: int, name: str) -> Iterator[list[int]]:
     def on_wait() -> None:
         print(
             f"{name} waits until {count} of {total} GPUs {'is' if count == 1 else 'are'} free of "
-            f"other trainings ({SHARE}=1 shares them).",
+            f"other trainings ({SHARE_GPUS}=1 shares them).",
             flush=True,
         )
 

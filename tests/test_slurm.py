@@ -1,0 +1,261 @@
+"""`cifarpipe slurm`: experiments as jobs, on a stand-in for Slurm and on a real one."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from cifarpipe.cli.slurm import read_settings, task_command
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.machine import cores
+from tests.support.study import (
+    clone_of,
+    copy_of,
+    experiments,
+    run,
+    shared_study,
+    succeed,
+)
+
+# In place of sbatch: runs the jobs one after the other, and keeps their exit codes.
+SBATCH = """#!{python}
+import os, re, subprocess, sys
+*options, wrap = sys.argv[1:]
+text = " ".join(options)
+last = int(re.search(r"--array=0-(\\d+)", text)[1])
+pattern = re.search(r"--output=(\\S+)", text)[1]
+codes = []
+for index in range(last + 1):
+    with open(pattern.replace("%a", str(index)), "w") as log:
+        job = {{"SLURM_ARRAY_TASK_ID": str(index), "SLURM_CPUS_PER_TASK": "1"}}
+        codes.append(subprocess.run(wrap, shell=True, env=os.environ | job, stdout=log,
+                                    stderr=log).returncode)
+open("{home}/sbatch.log", "w").write(f"{{text}}\\n{{codes}}\\n")
+print("17;cluster")
+"""
+
+
+@pytest.fixture
+def study(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    return copy_of(shared_study(tmp_path_factory), tmp_path / "study")
+
+
+@pytest.fixture
+def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a stand-in on the path; return the file where it leaves its options and exit codes."""
+    folder, scratch = tmp_path / "bin", tmp_path / "scratch"
+    for each in (folder, scratch):
+        each.mkdir()
+    program = folder / "sbatch"
+    program.write_text(SBATCH.format(python=sys.executable, home=tmp_path))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_TMPDIR", str(scratch))
+    return tmp_path / "sbatch.log"
+
+
+def logs(study: Path) -> list[str]:
+    return [path.read_text() for path in sorted((study / ".dvc/tmp/slurm").glob("*/*.log"))]
+
+
+@pytest.mark.dvc
+def test_settings_become_experiments(study: Path, sbatch: Path) -> None:
+    settings = study / "bins.txt"
+    settings.write_text(
+        "# One that is refused, one that can be run\n"
+        "-S lr=-1\n\n"
+        "-S evaluate.calibration_bins=8 -S misclassified.count=3  # fewer\n"
+    )
+    done = run(study, "cifarpipe", "slurm", "--settings", "bins.txt", "--", "--time=2:00:00")
+    assert done.returncode == 0, done.stderr
+    assert "Job 17: 2 experiments, bins-1, bins-2.\n" in done.stdout
+    options, codes = sbatch.read_text().splitlines()
+    assert "--array=0-1" in options
+    assert "--time=2:00:00" in options
+    assert [code == "0" for code in codes.strip("[]").split(", ")] == [False, True]
+    assert "failed to run: python -m stages.check, exited with 2" in logs(study)[0]
+    found = experiments(study)
+    assert set(found) == {"bins-2"}
+    params = succeed(study, "git", "show", f"{found['bins-2']}:params.yaml")
+    assert "calibration_bins: 8" in params
+    assert "count: 3" in params
+    # Nothing was trained again, nothing is left, and the files are in the study's own cache.
+    assert "Running stage 'train" not in "".join(logs(study))
+    assert not list((study.parent / "scratch").iterdir())
+    assert succeed(study, "git", "status", "--porcelain", "--untracked-files=no") == ""
+    succeed(study, "dvc", "exp", "apply", "bins-2")
+    assert "up to date" in succeed(study, "dvc", "status", "evaluate@vit")
+    # The names are taken now.
+    succeed(study, "git", "checkout", "-q", ".")
+    done = run(study, "cifarpipe", "slurm", "--settings", "bins.txt")
+    assert done.returncode == 2
+    assert "There are experiments named bins-2 already." in done.stderr
+
+
+@pytest.mark.slow
+def test_queued_experiments_become_jobs(study: Path, sbatch: Path) -> None:
+    succeed(study, "dvc", "exp", "run", "--queue", "--name", "few",
+            "-S", "evaluate.calibration_bins=6")  # fmt: skip
+    done = run(study, "cifarpipe", "slurm", "--queue")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert sbatch.read_text().splitlines()[1] == "[0]", logs(study)
+    params = succeed(study, "git", "show", f"{experiments(study)['few']}:params.yaml")
+    assert "calibration_bins: 6" in params
+    assert "few" not in succeed(study, "dvc", "queue", "status")
+    done = run(study, "cifarpipe", "slurm", "--queue")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: The queue has no experiment")
+
+
+@pytest.mark.slow
+def test_nodes_without_our_folder_use_git_and_the_remote(
+    study: Path, sbatch: Path, tmp_path: Path
+) -> None:
+    succeed(tmp_path, "git", "init", "-q", "--bare", "-b", "main", "cifar.git")
+    succeed(study, "git", "remote", "add", "origin", str(tmp_path / "cifar.git"))
+    succeed(study, "dvc", "remote", "add", "-d", "storage", str(tmp_path / "storage"))
+    succeed(study, "git", "commit", "-qam", "A remote")
+    succeed(study, "git", "push", "-q", "origin", "main")
+    succeed(study, "dvc", "push", "-q")
+    (study / "bins.txt").write_text("-S evaluate.calibration_bins=9\n")
+    command = ["cifarpipe", "slurm", "--settings", "bins.txt", "--name", "far", "--origin"]
+    succeed(study, *command, str(tmp_path / "cifar.git"))
+    assert sbatch.read_text().splitlines()[1] == "[0]", logs(study)
+    assert "Running stage 'train" not in "".join(logs(study))
+    assert "far-1" not in experiments(study)
+    other = clone_of(tmp_path / "cifar.git", tmp_path / "other")
+    succeed(other, "dvc", "exp", "pull", "origin", "far-1")
+    assert "far-1" in experiments(other)
+
+
+def test_settings_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    succeed(tmp_path, "git", "init", "-q")
+    (tmp_path / "code.py").touch()
+    succeed(tmp_path, "git", "add", "-A")
+    identity = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.invalid")
+    succeed(tmp_path, "git", *identity, "commit", "-qm", "First")
+    file = tmp_path / "settings.txt"
+    for text, message in (
+        ("-S lr=1\nlr=2\n", r"line 2: 'lr=2'; allowed: -S KEY=VALUE"),
+        ("-S\n", r"line 1: '-S'; allowed"),
+        ("-S lr=1 --force\n", r"line 1: .*; allowed"),
+        ("# nothing\n\n", r"has no line with settings"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_settings(file, "a")
+    file.write_text("-S lr=1\n-S 'models.vit.augment={crop: 4}'\n")
+    one, two = read_settings(file, "a")
+    assert (one.name, one.overrides) == ("a-1", ["lr=1"])
+    assert (two.name, two.overrides) == ("a-2", ["models.vit.augment={crop: 4}"])
+    (tmp_path / "code.py").write_text("changed")
+    with pytest.raises(UserError, match=r"not committed:\n.*code\.py"):
+        read_settings(file, "a")
+
+
+def test_command_of_a_job_is_quoted() -> None:
+    command = task_command(Path("/a folder/it's")).replace(sys.executable, "echo -n")
+    done = subprocess.run(
+        ["bash", "-c", command.replace("exec ", "")], capture_output=True, text=True, check=True,
+        env={"SLURM_ARRAY_TASK_ID": "3"},
+    )  # fmt: skip
+    assert done.stdout == "-m cifarpipe.cli.slurm /a folder/it's 3"
+
+
+# A real Slurm.
+
+NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "sinfo", "squeue")
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={home}/munge.socket
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+StateSaveLocation={home}
+SlurmdSpoolDir={home}/node
+SlurmctldPidFile={home}/slurmctld.pid
+SlurmdPidFile={home}/slurmd.pid
+SlurmctldLogFile={home}/slurmctld.log
+SlurmdLogFile={home}/slurmd.log
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Start Slurm with this machine as controller and node."""
+    with TemporaryDirectory(prefix="slurm") as short:  # paths of sockets must be short
+        home = Path(short)
+        home.chmod(0o755)
+        ports = []
+        for _ in range(2):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                ports.append(free.getsockname()[1])
+        file = home / "slurm.conf"
+        values = {"host": socket.gethostname(), "home": home, "ports": ports, "cores": cores()}
+        file.write_text(CONFIGURATION.format(**values))
+        monkeypatch.setenv("SLURM_CONF", str(file))
+        key = home / "munge.key"
+        key.write_bytes(os.urandom(1024))
+        key.chmod(0o600)
+        parts = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munge.pid",
+                 "log-file": "munge.log", "seed-file": "munge.seed"}  # fmt: skip
+        options = [f"--{option}={home / name}" for option, name in parts.items()]
+        daemons = [
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for command in (
+                ["munged", "--force", "--foreground", *options],
+                ["slurmctld", "-D", "-f", str(file)],
+                ["slurmd", "-D", "-f", str(file)],
+            )
+        ]
+        wait_until(lambda: "idle" in run(home, "sinfo").stdout)
+        yield
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            daemon.wait(timeout=30)
+
+
+def wait_until(reached: Callable[[], bool], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(shutil.which, NEEDED)),
+    reason="needs root, and the packages slurm-wlm and munge",
+)
+@pytest.mark.usefixtures("cluster")
+def test_real_slurm_runs_an_array(study: Path) -> None:
+    """Two at a time on one node, as the page on clusters says; one is refused."""
+    (study / "rates.txt").write_text("-S lr=0.005\n-S lr=-1\n-S lr=0.02\n")
+    done = run(study, "cifarpipe", "slurm", "--settings", "rates.txt", "--", "--cpus-per-task=1")
+    assert done.returncode == 0, done.stderr
+    wait_until(lambda: not run(study, "squeue", "--noheader").stdout.strip())
+    assert set(experiments(study)) == {"rates-1", "rates-3"}, "\n".join(logs(study))
+    assert "stages.check, exited with 2" in logs(study)[1]
+    table = succeed(study, "cifarpipe", "sweep", "--model", "vit")
+    assert all(f"| {rate} |" in table for rate in ("0.005", "0.01", "0.02"))
+    succeed(study, "dvc", "exp", "run", "--queue", "--name", "half", "-S", "lr=0.002")
+    succeed(study, "cifarpipe", "slurm", "--queue")
+    wait_until(lambda: not run(study, "squeue", "--noheader").stdout.strip())
+    assert "half" in experiments(study)
