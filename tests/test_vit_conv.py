@@ -107,6 +107,7 @@ def make() -> tuple[ViTConv, Tensor]:
     """Return a network in which every part matters, and images."""
     model = ViTConv(image_size=16, num_classes=7, **SIZES)
     randomise_weights(model)
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for block in model.blocks:
             block.attention.to_qkv.weight *= 1.5
@@ -114,9 +115,9 @@ def make() -> tuple[ViTConv, Tensor]:
             block.mlp[2].weight *= 400  # since the GELU of −3.5 is small
         for layer in model.stem:
             if isinstance(layer, nn.BatchNorm2d):  # as after training, not 0 and 1
-                nn.init.uniform_(layer.running_mean, -0.5, 0.5)
-                nn.init.uniform_(layer.running_var, 0.5, 1.5)
-    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+                layer.running_mean.uniform_(-0.5, 0.5, generator=generator)
+                layer.running_var.uniform_(0.5, 1.5, generator=generator)
+    images = torch.randn(4, 3, 16, 16, generator=generator)
     return model.double().eval(), images.double()
 
 
