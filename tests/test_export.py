@@ -1,6 +1,7 @@
 """`cifarpipe export`: the ONNX file computes what the network does, or is not written."""
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,16 @@ from tests.support.origins import make_origin
 ROOT = Path(__file__).parents[1]
 CLASSES = ["cat", 'a, "b"', "007"]
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+ALONE = """
+import sys
+import numpy as np
+import onnxruntime
+session = onnxruntime.InferenceSession("vit.onnx", providers=["CPUExecutionProvider"])
+images = np.load("images.npy")
+parts = [images[:1], *np.array_split(images[1:], 3)]
+np.save("probabilities.npy", np.concatenate([session.run(None, {"images": x})[0] for x in parts]))
+assert not {"torch", "cifarpipe"} & set(sys.modules)
+"""
 ARCHITECTURES = ("vit", "vit_conv", "convmixer", "compact_ln", "resnet18_ln")
 
 
@@ -67,24 +78,39 @@ def expected_probabilities(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
+def run_alone(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return what a program computes that has the file, NumPy and onnxruntime, and no more."""
+    np.save("images.npy", images)
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return np.load("probabilities.npy")
+
+
+def check_file(entry: ModelEntry, count: int) -> None:
+    save_untrained(entry)
+    export.export_model("vit", None)
+    images = np.random.default_rng(3).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+    expected = expected_probabilities(images)
+    assert expected.std(axis=1).min() > 1e-3  # else nothing is compared
+    np.testing.assert_allclose(run_alone(images), expected, atol=1e-4)
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_file_computes_what_the_network_does(
     folder: Path, arch: str, demo_params: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    entries = demo_params.models.values()
-    save_untrained(next(each for each in entries if each.arch == arch))
-    export.export_model("vit", None)
-    assert {path.name for path in folder.iterdir()} >= {"vit.onnx"}
+    check_file(next(each for each in demo_params.models.values() if each.arch == arch), 20)
+    assert (folder / "vit.onnx").is_file()
     assert "onnxruntime's probabilities differ from the network's by at most" in (
         capsys.readouterr().out
     )
-    session = onnxruntime.InferenceSession("vit.onnx", providers=["CPUExecutionProvider"])
-    for count in (1, 4):
-        images = np.random.default_rng(count).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-        (found,) = session.run(None, {"images": images})
-        expected = expected_probabilities(images)
-        assert expected.std(axis=1).min() > 1e-3  # else nothing is compared
-        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(load_params(ROOT / "params.yaml").models))
+@pytest.mark.usefixtures("folder")
+def test_file_of_every_default_model(name: str) -> None:
+    check_file(load_params(ROOT / "params.yaml").models[name], 1000)
 
 
 def test_metadata_names_classes_and_origin(folder: Path, demo_params: Params) -> None:

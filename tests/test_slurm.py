@@ -92,6 +92,11 @@ def test_settings_become_experiments(study: Path, sbatch: Path) -> None:
     assert succeed(study, "git", "status", "--porcelain", "--untracked-files=no") == ""
     succeed(study, "dvc", "exp", "apply", "bins-2")
     assert "up to date" in succeed(study, "dvc", "status", "evaluate@vit")
+    done = run(study, "cifarpipe", "slurm")
+    assert done.returncode == 1
+    failed, finished = done.stdout.splitlines()
+    assert failed.startswith("17_0  bins-1: failed, see ")
+    assert finished == "17_1  bins-2: finished"
     # The names are taken now.
     succeed(study, "git", "checkout", "-q", ".")
     done = run(study, "cifarpipe", "slurm", "--settings", "bins.txt")
@@ -246,15 +251,26 @@ def wait_until(reached: Callable[[], bool], seconds: float = 300) -> None:
 )
 @pytest.mark.usefixtures("cluster")
 def test_real_slurm_runs_an_array(study: Path) -> None:
-    """Two at a time on one node, as the page on clusters says; one is refused."""
-    (study / "rates.txt").write_text("-S lr=0.005\n-S lr=-1\n-S lr=0.02\n")
+    """Six experiments, two at a time: one is refused, one killed. As docs/cluster.md says."""
+    rates = ("0.005", "-1", "0.02", "0.004", "0.006", "0.007")
+    (study / "rates.txt").write_text("".join(f"-S lr={rate}\n" for rate in rates))
     done = run(study, "cifarpipe", "slurm", "--settings", "rates.txt", "--", "--cpus-per-task=1")
     assert done.returncode == 0, done.stderr
+    assert "pending" in run(study, "cifarpipe", "slurm").stdout
+    clones = "pgrep -f 'cifarpipe.cli.slurm .* 3$'"
+    wait_until(lambda: run(study, "bash", "-c", clones).returncode == 0)
+    time.sleep(5)
+    succeed(study, "bash", "-c", "pkill -KILL -f 'cifarpipe.cli.slurm .* 3$'")
     wait_until(lambda: not run(study, "squeue", "--noheader").stdout.strip())
-    assert set(experiments(study)) == {"rates-1", "rates-3"}, "\n".join(logs(study))
+    found = set(experiments(study))
+    assert found == {f"rates-{number}" for number in (1, 3, 5, 6)}, "\n".join(logs(study))
     assert "stages.check, exited with 2" in logs(study)[1]
+    done = run(study, "cifarpipe", "slurm")
+    assert done.returncode == 1
+    states = [line.split(": ")[1].split(",")[0] for line in done.stdout.splitlines()]
+    assert states == ["finished", "failed", "finished", "killed", "finished", "finished"]
     table = succeed(study, "cifarpipe", "sweep", "--model", "vit")
-    assert all(f"| {rate} |" in table for rate in ("0.005", "0.01", "0.02"))
+    assert all(f"| {rate} |" in table for rate in ("0.005", "0.01", "0.02", "0.007"))
     succeed(study, "dvc", "exp", "run", "--queue", "--name", "half", "-S", "lr=0.002")
     succeed(study, "cifarpipe", "slurm", "--queue")
     wait_until(lambda: not run(study, "squeue", "--noheader").stdout.strip())

@@ -132,9 +132,14 @@ def slurm(
         list[str] | None, typer.Argument(help="Options of `sbatch`, after --.")
     ] = None,
 ) -> None:
-    """Run experiments as an array of jobs on a Slurm cluster."""
-    from cifarpipe.cli.slurm import submit
+    """Run experiments as jobs on a Slurm cluster; without --settings or --queue: show their state.
 
+    The exit code is 1 if one of those shown has failed.
+    """
+    from cifarpipe.cli.slurm import show_jobs, submit
+
+    if settings is None and not queue:
+        raise typer.Exit(0 if show_jobs() else 1)
     submit(settings, queue=queue, name=name, origin=origin, options=options or [])
 
 

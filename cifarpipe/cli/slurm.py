@@ -12,16 +12,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.machine import SHARE_GPUS
+from cifarpipe.store.outputs import write_json, write_text
 from cifarpipe.store.paths import raw_root
 
 JOBS = Path(".dvc/tmp/slurm")  # has a folder for each array
-PLAN = "plan.json"
+PLAN, JOB = "plan.json", "job"  # in it; each job leaves its output and its exit code, too
 LOCAL = Path(".dvc/config.local")
 
 
@@ -68,8 +69,8 @@ def submit(
     Raises:
         UserError: There is no experiment, one can't be run elsewhere, or Slurm refuses the jobs.
     """
-    if (settings is None) == (not queue):
-        raise UserError("Give either --settings FILE or --queue.")
+    if settings is not None and queue:
+        raise UserError("Give either --settings FILE or --queue, not both.")
     if not shutil.which("sbatch"):
         raise UserError("`sbatch` is not installed here: run this on a login node of a cluster.")
     if settings is not None:
@@ -86,7 +87,7 @@ def submit(
     )
     JOBS.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="", dir=JOBS)).resolve()
-    (folder / PLAN).write_text(json.dumps(asdict(plan), indent=1), encoding="utf-8")
+    write_json(folder / PLAN, asdict(plan))
     command = [
         "sbatch", "--parsable", f"--array=0-{len(experiments) - 1}", "--job-name=cifarpipe",
         f"--output={folder}/%a.log", *options, "--wrap", task_command(folder),
@@ -98,12 +99,67 @@ def submit(
     if queue:
         output("dvc", "queue", "remove", *(each.name for each in experiments))
     count, job = len(experiments), done.stdout.strip().split(";")[0]
+    write_text(folder / JOB, job)
     print(
         f"Job {job}: {count} experiment{'s' * (count > 1)}, "
         f"{', '.join(each.name for each in experiments)}.\n"
-        f"`squeue --me` shows those that wait or run; what they print is in {folder}.\n"
+        f"`cifarpipe slurm` shows what became of them; what they print is in {folder}.\n"
         f"Finished ones are in `dvc exp show` and `cifarpipe sweep`."
     )
+
+
+def show_jobs() -> bool:
+    """Print the state of every experiment that was submitted here; return whether none failed.
+
+    Raises:
+        UserError: Nothing was submitted.
+    """
+    folders = sorted(JOBS.glob(f"*/{JOB}"), key=lambda path: path.stat().st_mtime)
+    if not folders:
+        raise UserError("No experiment was submitted here: give --settings FILE or --queue.")
+    fine = True
+    for file in folders:
+        job, plan = file.read_text(encoding="utf-8"), read_plan(file.parent)
+        active = active_jobs(job)
+        for index, experiment in enumerate(plan.experiments):
+            state = state_of(file.parent, index, active)
+            fine = fine and not state.startswith(("failed", "killed"))
+            print(f"{job}_{index}  {experiment.name}: {state}")
+    return fine
+
+
+def state_of(folder: Path, index: int, active: Mapping[int, str]) -> str:
+    """Return in words what became of a job.
+
+    Args:
+        folder: Of its array.
+        index: Its place in the array.
+        active: The states of those that Slurm still knows, by their place.
+    """
+    code = folder / f"{index}.code"
+    if code.is_file():
+        number = code.read_text(encoding="utf-8")
+        return "finished" if number == "0" else f"failed, see {folder / f'{index}.log'}"
+    return active.get(index, f"killed, see {folder / f'{index}.log'}")
+
+
+def active_jobs(job: str) -> dict[int, str]:
+    """Return the states of the jobs of an array that wait or run, by their place in it."""
+    done = subprocess.run(
+        ["squeue", "--noheader", "--array", f"--jobs={job}", "--format=%K %T"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    rows = [line.split() for line in done.stdout.splitlines()]  # none if Slurm forgot the array
+    return {int(index): state.lower() for index, state in rows if state != "COMPLETING"}
+
+
+def read_plan(folder: Path) -> Plan:
+    """Return the plan of an array."""
+    content = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    experiments = [Experiment(**each) for each in content.pop("experiments")]
+    return Plan(**content, experiments=experiments)
 
 
 def task_command(folder: Path) -> str:
@@ -193,10 +249,8 @@ def run_task(folder: Path, index: int) -> int:
     Returns:
         The exit code of the first command that failed, or 0.
     """
-    content = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-    experiments = [Experiment(**each) for each in content.pop("experiments")]
-    plan = Plan(**content, experiments=experiments)
-    experiment = experiments[index]
+    plan = read_plan(folder)
+    experiment = plan.experiments[index]
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(
         prefix="cifarpipe-", dir=os.environ.get("SLURM_TMPDIR"), ignore_cleanup_errors=True
@@ -251,5 +305,14 @@ def output(*command: str) -> str:
     return done.stdout.strip()
 
 
+def main(folder: Path, index: int) -> int:
+    """Run one experiment, and leave its exit code in the array's folder."""
+    code_file = folder / f"{index}.code"
+    code_file.unlink(missing_ok=True)
+    code = run_task(folder, index)
+    write_text(code_file, str(code))
+    return code
+
+
 if __name__ == "__main__":
-    raise SystemExit(run_task(Path(sys.argv[1]), int(sys.argv[2])))
+    raise SystemExit(main(Path(sys.argv[1]), int(sys.argv[2])))
