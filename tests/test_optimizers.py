@@ -10,11 +10,14 @@ from cifarpipe.config import recipes
 from cifarpipe.config.reader import load_params
 from cifarpipe.config.schema import ModelEntry, Params
 from cifarpipe.models.build import build_model
+from cifarpipe.training import optimizers
 from cifarpipe.training.optimizers import (
     CombinedOptimizer,
     hidden_kernels,
     make_optimizer,
     parameter_groups,
+    set_learning_rate,
+    state_tensors,
 )
 
 EVERY_MODEL = pytest.mark.parametrize("name", load_params("params.demo.yaml").models)
@@ -139,6 +142,62 @@ def test_muon_and_adamw_share_all_parameters(demo_params: Params) -> None:
     held = [id(each) for group in optimizer.param_groups for each in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
     assert len(decayed["params"]) == 2  # the first and the last layer
+
+
+@pytest.mark.parametrize("keep_norm", [True, None])
+@pytest.mark.parametrize("bf16", [True, False])
+def test_muon_keeps_norms_on_request_and_uses_bf16_where_native(
+    keep_norm: bool | None, bf16: bool, demo_params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimizers, "computes_bf16", lambda _device: bf16)
+    entry = with_muon(demo_params)
+    options = entry.optimizer.model_copy(update={"keep_norm": keep_norm})
+    entry = entry.model_copy(update={"optimizer": options})
+    muon, _ = make_optimizer(build(entry), entry).optimizers
+    assert muon.keep_norm is bool(keep_norm)
+    assert muon.dtype == (torch.bfloat16 if bf16 else torch.float32)
+
+
+def test_only_optimizers_on_a_gpu_are_made_to_be_captured(
+    demo_params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimizers, "computes_bf16", lambda _device: False)
+    for name, expected in (("cuda", True), ("cpu", False)):
+        device = torch.device(name)
+        adamw = optimizers._make(nn.Linear(2, 2), with_adamw(demo_params), device)
+        _, beside_muon = optimizers._make(
+            build(with_muon(demo_params)), with_muon(demo_params), device
+        ).optimizers
+        assert adamw.defaults["capturable"] is expected
+        assert beside_muon.defaults["capturable"] is expected
+        assert adamw.defaults["fused"]
+        assert adamw.defaults["lr"] == 0
+
+
+def test_learning_rate_is_set_in_place_if_it_is_a_tensor(demo_params: Params) -> None:
+    optimizer = make_optimizer(nn.Linear(2, 2), with_adamw(demo_params))
+    set_learning_rate(optimizer, 0.25)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.25]
+    rate = torch.zeros(())
+    optimizer.param_groups[0]["lr"] = rate
+    set_learning_rate(optimizer, 0.5)
+    assert rate == 0.5
+    assert optimizer.param_groups[0]["lr"] is rate
+
+
+def test_state_has_the_tensors_of_all_optimizers(demo_params: Params) -> None:
+    entry = with_muon(demo_params)
+    model = build(entry)
+    optimizer = make_optimizer(model, entry)
+    model(torch.randn(2, 3, 32, 32)).square().mean().backward()
+    optimizer.step()
+    found = {id(each) for each in state_tensors(optimizer)}
+    muon, adamw = optimizer.optimizers
+    averages = [state["momentum_buffer"] for state in muon.state.values()]
+    moments = [state[key] for state in adamw.state.values() for key in ("exp_avg", "exp_avg_sq")]
+    assert averages
+    assert moments
+    assert {id(each) for each in (*averages, *moments)} <= found
 
 
 def test_combined_optimizer_is_restored_exactly(demo_params: Params) -> None:

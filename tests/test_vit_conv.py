@@ -141,6 +141,20 @@ def test_each_offset_has_its_own_number() -> None:
     assert offsets.diagonal().unique().tolist() == [12]  # no offset: the table's centre
 
 
+def test_new_biases_are_small_and_offsets_are_not_stored() -> None:
+    torch.manual_seed(0)
+    model = ViTConv(image_size=32, num_classes=10, **SIZES)
+    biases = torch.cat([block.attention.attend.bias.flatten() for block in model.blocks])
+    assert biases.std().item() == pytest.approx(0.02, rel=0.1)
+    assert not [key for key in model.state_dict() if "offsets" in key]
+
+
+@pytest.mark.parametrize("size", [30, 33, 34])
+def test_size_that_the_stem_cannot_halve_is_refused(size: int) -> None:
+    with pytest.raises(ValueError, match=f"halves the image size twice, and {size} is not"):
+        ViTConv(image_size=size, num_classes=10, **SIZES)
+
+
 def test_vit_conv_macs_by_hand() -> None:
     entry = load_params("params.yaml").models["vit_conv"]
     model = build_model(entry.architecture, num_classes=10, image_size=32)
