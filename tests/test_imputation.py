@@ -131,6 +131,16 @@ def test_image_without_kept_pixel_becomes_zero() -> None:
     assert noisy[1].std() == pytest.approx(0.01, rel=0.2)
 
 
+def test_image_of_which_nothing_is_removed_stays() -> None:
+    """Other images are as without it."""
+    images, masks = random_images(3, 8, 8), random_masks(3, 8)
+    masks[1] = False
+    found = impute(images, masks, seed=0, noise=0.0)
+    assert torch.equal(found[1], images[1])
+    assert torch.equal(found[::2], impute(images[::2], masks[::2], seed=0, noise=0.0))
+    assert not torch.equal(found[0], images[0])
+
+
 def test_order_of_images_changes_no_value() -> None:
     """Images with the same mask share one factorisation, at any position."""
     images, masks = random_images(6, 8, 8), random_masks(6, 8)

@@ -167,7 +167,12 @@ def test_step_equals_plain_pytorch_step(recipe: Recipe, smoothing: float | None)
         torch.testing.assert_close(state.kept_weights[name], weight)
 
 
-def test_same_seed_gives_identical_weights(recipe: Recipe) -> None:
+@pytest.mark.parametrize("augment", [None, {"crop": 3, "flip": "random", "cutout": 5}])
+def test_same_seed_gives_identical_weights(
+    recipe: Recipe, augment: dict[str, object] | None
+) -> None:
+    chosen = Augment.model_validate(augment) if augment else None
+    recipe = recipe.model_copy(update={"augment": chosen})
     first, second = trained(recipe), trained(recipe)
     for name, weight in first.kept_weights.items():
         assert torch.equal(weight, second.kept_weights[name])
@@ -185,6 +190,22 @@ def test_dropout_seed_differs_by_epoch_and_process() -> None:
         seed_dropout(*place)
         draws.add(float(torch.rand(())))
     assert len(draws) == 4
+
+
+def test_training_accuracy_is_that_of_all_batches(recipe: Recipe) -> None:
+    """Of a network that does not change, and without random parts."""
+    fixed = {"optimizer": PLAIN_SGD, "augment": None, "ema": None, "epochs": 1, "batch_size": 16}
+    data = coloured_data()
+    run = Run("small", recipe.model_copy(update=fixed), peak_lr=0.0, seed=0, keep="best")
+    torch.manual_seed(1)
+    model = SmallNet(dropout=0.0)
+    model.layers[1] = nn.Identity()  # batch norm depends on the other images
+    state = train(model, data, run, Execution(CPU, "fp32"))
+    inputs = (torch.from_numpy(data.train.images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        hits = model(inputs).argmax(1) == torch.from_numpy(data.train.labels)
+    assert 0 < hits.sum() < 50
+    assert state.rows[0].train_acc == pytest.approx(hits.double().mean().item())
 
 
 def test_history_counts_every_image(recipe: Recipe) -> None:
