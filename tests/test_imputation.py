@@ -131,6 +131,12 @@ def test_image_without_kept_pixel_becomes_zero() -> None:
     assert noisy[1].std() == pytest.approx(0.01, rel=0.2)
 
 
+def test_memory_layout_changes_no_value() -> None:
+    images, masks = random_images(3, 8, 8), random_masks(3, 8)
+    other = images.mT.contiguous().mT  # columns before rows
+    assert torch.equal(impute(other, masks, seed=0), impute(images, masks, seed=0))
+
+
 def test_image_of_which_nothing_is_removed_stays() -> None:
     """Other images are as without it."""
     images, masks = random_images(3, 8, 8), random_masks(3, 8)

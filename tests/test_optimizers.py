@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cifarpipe.config import recipes
 from cifarpipe.config.reader import load_params
@@ -16,6 +17,7 @@ from cifarpipe.training.optimizers import (
     hidden_kernels,
     make_optimizer,
     parameter_groups,
+    place_learning_rate,
     set_learning_rate,
     state_tensors,
 )
@@ -183,6 +185,22 @@ def test_learning_rate_is_set_in_place_if_it_is_a_tensor(demo_params: Params) ->
     set_learning_rate(optimizer, 0.5)
     assert rate == 0.5
     assert optimizer.param_groups[0]["lr"] is rate
+
+
+def test_learning_rate_becomes_a_tensor_on_a_gpu_only(demo_params: Params) -> None:
+    optimizer = make_optimizer(nn.Linear(2, 2), with_adamw(demo_params))
+    keys = set(optimizer.param_groups[0])
+    place_learning_rate(optimizer, torch.device("cpu"))
+    assert optimizer.param_groups[0]["lr"] == 0.0
+    assert not isinstance(optimizer.param_groups[0]["lr"], torch.Tensor)
+    with FakeTensorMode():
+        place_learning_rate(optimizer, torch.device("cuda"))
+    rate = optimizer.param_groups[0]["lr"]
+    assert (rate.device.type, rate.dtype, rate.shape) == ("cuda", torch.float32, ())
+    assert set(optimizer.param_groups[0]) == keys
+    assert len(optimizer.param_groups[0]) == len(
+        torch.optim.AdamW(nn.Linear(2, 2).parameters()).param_groups[0]
+    )
 
 
 def test_state_has_the_tensors_of_all_optimizers(demo_params: Params) -> None:

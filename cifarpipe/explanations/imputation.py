@@ -116,7 +116,5 @@ def _solution(known: Floats, mask: NDArray[np.bool_]) -> Floats:
         coupled = other >= 0
         bands[coupled, (other - own)[coupled]] = -weight
     sums = weighted_sum(known).reshape(-1, len(own))
-    solution = scipy.linalg.solveh_banded(
-        bands.T, sums.T, lower=True, overwrite_ab=True, overwrite_b=True, check_finite=False
-    )
+    solution = scipy.linalg.solveh_banded(bands.T, sums.T, lower=True)
     return np.asarray(solution).T.reshape(*known.shape[:2], len(own))
