@@ -123,3 +123,11 @@ def test_compact_network_macs_by_hand() -> None:
     first = 16**2 * 4 * (7**2 * 48 + 2 * 2 * 48**2)
     second = 8**2 * (4 * 48 * 80 + 3 * (7**2 * 80 + 2 * 2 * 80**2))
     assert layer_table(model, 32).macs.sum() == stem + first + second + 80 * 10
+
+
+@torch.no_grad()
+def test_number_of_stages_is_free() -> None:
+    for count in (1, 3):
+        sizes = SIZES | {"dims": (8, 12, 10)[:count], "depths": (1, 1, 1)[:count]}
+        model = CompactLN(num_classes=7, **sizes).eval()
+        assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)

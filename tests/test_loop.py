@@ -167,7 +167,9 @@ def test_step_equals_plain_pytorch_step(recipe: Recipe, smoothing: float | None)
         torch.testing.assert_close(state.kept_weights[name], weight)
 
 
-@pytest.mark.parametrize("augment", [None, {"crop": 3, "flip": "random", "cutout": 5}])
+@pytest.mark.parametrize(
+    "augment", [None, {"crop": 3, "flip": "random", "cutout": 5}, {"flip": "alternating"}]
+)
 def test_same_seed_gives_identical_weights(
     recipe: Recipe, augment: dict[str, object] | None
 ) -> None:

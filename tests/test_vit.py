@@ -1,5 +1,7 @@
 """The vision transformer compared with one written with `nn.Linear`, in double precision."""
 
+import itertools
+
 import einops
 import pytest
 import torch
@@ -257,11 +259,13 @@ def test_mimetic_positions_are_sinusoidal() -> None:
     model = ViT(image_size=16, num_classes=7, init="mimetic", **SIZES)
     class_token, patches = model.positions[0, :1], model.positions[0, 1:].view(4, 4, 24)
     assert not class_token.any()
-    row, column, number = 2, 3, 4  # the fifth of 24 / 4 frequencies
-    frequency = 10_000 ** (-number / 6)
-    expected = torch.tensor([row * frequency, column * frequency])
-    torch.testing.assert_close(patches[row, column, [number, 12 + number]], expected.sin())
-    torch.testing.assert_close(patches[row, column, [6 + number, 18 + number]], expected.cos())
+    for row, column, number in itertools.product(
+        range(4), range(4), range(6)
+    ):  # of 24 / 4 frequencies
+        frequency = 10_000 ** (-number / 6)
+        expected = torch.tensor([row * frequency, column * frequency])
+        torch.testing.assert_close(patches[row, column, [number, 12 + number]], expected.sin())
+        torch.testing.assert_close(patches[row, column, [6 + number, 18 + number]], expected.cos())
 
 
 def test_default_vit_has_its_published_size() -> None:
