@@ -173,8 +173,8 @@ REFUSED = [
         "--method is 'camgrad'; allowed for vit, a vit: gradcam, gradcam++, xgradcam, hirescam, "
         "layercam, eigencam, gradient_attention, attention_rollout.\n",
     ),
-    (["photo.png", "--model", "vit", "--out", "photo.png"], "photo.png is the image itself"),
-    (["photo.png", "--model", "vit", "--out", "linked.png"], "linked.png is the image itself"),
+    (["photo.png", "--model", "vit", "--out", "photo.png"], "photo.png is an image itself"),
+    (["photo.png", "--model", "vit", "--out", "linked.png"], "linked.png is an image itself"),
     (["photo.png", "--model", "vit", "--out", "out.jpg"], "allowed: a name that ends in .png"),
     (["photo.png", "--model", "vit", "--out", "taken.png"], "taken.png can't be written: "),
     (["photo.png", "--model", "vit", "--out", "text.png/a.png"], "text.png/a.png can't be written"),
@@ -227,8 +227,9 @@ def test_damaged_picture_does_not_stop_the_others(folder: Path, run) -> None:
     ("arguments", "message"),
     [
         (["photo.png", "absent.png"], "absent.png does not exist"),
-        (["photo.png", "b/photo.png"], "Two images are named photo: "),
-        (["photo.png", "b/other.png", "--out", "a.png"], "allowed for several images: a folder."),
+        (["photo.png", "b/photo.png"], "The maps of photo.png and b/photo.png would both be "),
+        (["photo.png", "b/photo_vit.png", "--out", "b"], "b/photo_vit.png is an image itself"),
+        (["photo.png", "b/other.png", "--out", "a.png"], "allowed for several images: a folder"),
         (["photo.png", "photo_vit.png/x.png"], "photo_vit.png/x.png does not exist"),
     ],
 )
@@ -236,7 +237,7 @@ def test_mistake_with_several_pictures_writes_nothing(
     folder: Path, run, arguments: list[str], message: str
 ) -> None:
     Path("b").mkdir()
-    for name in ("photo", "other"):
+    for name in ("photo", "other", "photo_vit"):
         shutil.copy("photo.png", f"b/{name}.png")
     code, _, err = run("explain", *arguments, "--model", "vit")
     assert code == 2

@@ -12,10 +12,13 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from cifarpipe.cli.slurm import read_settings, task_command
+from cifarpipe.cli.slurm.status import active_jobs, state_of
+from cifarpipe.cli.slurm.submit import read_settings, refuse_names, task_command
+from cifarpipe.cli.slurm.task import main
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.machine import cores
 from tests.support.study import (
+    ROOT,
     clone_of,
     copy_of,
     experiments,
@@ -70,7 +73,7 @@ def test_settings_become_experiments(study: Path, sbatch: Path) -> None:
     settings = study / "bins.txt"
     settings.write_text(
         "# One that is refused, one that can be run\n"
-        "-S lr=-1\n\n"
+        "-S data.folder=nowhere -S data.source=folder\n\n"
         "-S evaluate.calibration_bins=8 -S misclassified.count=3  # fewer\n"
     )
     done = run(study, "cifarpipe", "slurm", "--settings", "bins.txt", "--", "--time=2:00:00")
@@ -80,7 +83,7 @@ def test_settings_become_experiments(study: Path, sbatch: Path) -> None:
     assert "--array=0-1" in options
     assert "--time=2:00:00" in options
     assert [code == "0" for code in codes.strip("[]").split(", ")] == [False, True]
-    assert "failed to run: python -m stages.check, exited with 2" in logs(study)[0]
+    assert "failed to run: python -m stages." in logs(study)[0]
     found = experiments(study)
     assert set(found) == {"bins-2"}
     params = succeed(study, "git", "show", f"{found['bins-2']}:params.yaml")
@@ -101,7 +104,7 @@ def test_settings_become_experiments(study: Path, sbatch: Path) -> None:
     succeed(study, "git", "checkout", "-q", ".")
     done = run(study, "cifarpipe", "slurm", "--settings", "bins.txt")
     assert done.returncode == 2
-    assert "There are experiments named bins-2 already." in done.stderr
+    assert "There are experiments named bins-2 already, or" in done.stderr
 
 
 @pytest.mark.slow
@@ -125,12 +128,14 @@ def test_nodes_without_our_folder_use_git_and_the_remote(
 ) -> None:
     succeed(tmp_path, "git", "init", "-q", "--bare", "-b", "main", "cifar.git")
     succeed(study, "git", "remote", "add", "origin", str(tmp_path / "cifar.git"))
-    succeed(study, "dvc", "remote", "add", "-d", "storage", str(tmp_path / "storage"))
-    succeed(study, "git", "commit", "-qam", "A remote")
+    succeed(study, "dvc", "remote", "add", "-d", "--local", "storage", str(tmp_path / "storage"))
     succeed(study, "git", "push", "-q", "origin", "main")
     succeed(study, "dvc", "push", "-q")
     (study / "bins.txt").write_text("-S evaluate.calibration_bins=9\n")
     command = ["cifarpipe", "slurm", "--settings", "bins.txt", "--name", "far", "--origin"]
+    done = run(study, *command, str(tmp_path))
+    assert done.returncode == 2
+    assert "git ls-remote" in done.stderr
     succeed(study, *command, str(tmp_path / "cifar.git"))
     assert sbatch.read_text().splitlines()[1] == "[0]", logs(study)
     assert "Running stage 'train" not in "".join(logs(study))
@@ -141,29 +146,78 @@ def test_nodes_without_our_folder_use_git_and_the_remote(
 
 
 def test_settings_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
     succeed(tmp_path, "git", "init", "-q")
-    (tmp_path / "code.py").touch()
+    shutil.copy(ROOT / "params.demo.yaml", tmp_path / "params.yaml")
     succeed(tmp_path, "git", "add", "-A")
     identity = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.invalid")
     succeed(tmp_path, "git", *identity, "commit", "-qm", "First")
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "settings.txt"
     for text, message in (
         ("-S lr=1\nlr=2\n", r"line 2: 'lr=2'; allowed: -S KEY=VALUE"),
         ("-S\n", r"line 1: '-S'; allowed"),
         ("-S lr=1 --force\n", r"line 1: .*; allowed"),
+        ("-S lr\n", r"line 1: '-S lr'; allowed"),
+        ("-S lr='1\n", r"line 1: no closing quotation"),
+        ("-S lr=-1\n", r"line 1: (?s:.*)lr"),
+        ("-S lr=0.1,0.2\n", r"line 1: (?s:.*)lr"),
+        ("-S rate=1\n", r"line 1: (?s:.*)rate"),
+        ("-S lr.vit=1\n", r"line 1: 'lr.vit=1': params.yaml has no section lr"),
         ("# nothing\n\n", r"has no line with settings"),
     ):
         file.write_text(text)
         with pytest.raises(UserError, match=message):
             read_settings(file, "a")
-    file.write_text("-S lr=1\n-S 'models.vit.augment={crop: 4}'\n")
+    file.write_bytes(b"-S lr=\xff")
+    with pytest.raises(UserError, match="can't be read: it is not text in UTF-8"):
+        read_settings(file, "a")
+    with pytest.raises(UserError, match="can't be read: Is a directory"):
+        read_settings(tmp_path, "a")
+    file.write_text("\ufeff-S lr=1\n-S '+models.vit.augment={crop: 4}'\n")
     one, two = read_settings(file, "a")
     assert (one.name, one.overrides) == ("a-1", ["lr=1"])
-    assert (two.name, two.overrides) == ("a-2", ["models.vit.augment={crop: 4}"])
-    (tmp_path / "code.py").write_text("changed")
-    with pytest.raises(UserError, match=r"not committed:\n.*code\.py"):
+    assert (two.name, two.overrides) == ("a-2", ["+models.vit.augment={crop: 4}"])
+    with Path("params.yaml").open("a") as params:
+        params.write("# changed")
+    with pytest.raises(UserError, match=r"without these changes:\n.*params\.yaml\nCommit"):
         read_settings(file, "a")
+    for name in ("a/b", "my rates", "a..b", "", "-a"):
+        with pytest.raises(UserError, match="allowed: letters, digits, _ and -"):
+            refuse_names([name])
+
+
+def test_states_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue = tmp_path / "squeue"
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(shutil, "which", lambda name: str(tmp_path / name))
+
+    def answer(script: str) -> None:
+        squeue.write_text(f"#!/bin/sh\n{script}\n")
+        squeue.chmod(0o755)
+
+    answer("printf '0 RUNNING\\n1 COMPLETING\\nN/A PENDING\\n'")
+    active = active_jobs("7")
+    assert active == {0: "running", 1: "completing"}
+    for index, code in ((2, "0"), (3, "2")):
+        (tmp_path / f"{index}.code").write_text(code)
+    states = [state_of(tmp_path, index, active).split(",")[0] for index in range(5)]
+    assert states == ["running", "completing", "finished", "failed", "killed"]
+    answer("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert active_jobs("7") == {}
+    answer("echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(UserError, match=r"does not say .*: Unable to contact"):
+        active_jobs("7")
+    monkeypatch.setattr(shutil, "which", lambda _name: None)
+    with pytest.raises(UserError, match="`squeue` is not installed"):
+        active_jobs("7")
+
+
+def test_job_that_can_not_start_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(tmp_path, 0) == 1
+    assert "plan.json is damaged" in capsys.readouterr().out
+    assert (tmp_path / "0.code").read_text() == "1"
 
 
 def test_command_of_a_job_is_quoted() -> None:
@@ -172,7 +226,7 @@ def test_command_of_a_job_is_quoted() -> None:
         ["bash", "-c", command.replace("exec ", "")], capture_output=True, text=True, check=True,
         env={"SLURM_ARRAY_TASK_ID": "3"},
     )  # fmt: skip
-    assert done.stdout == "-m cifarpipe.cli.slurm /a folder/it's 3"
+    assert done.stdout == "-m cifarpipe.cli.slurm.task /a folder/it's 3"
 
 
 # A real Slurm.
@@ -252,19 +306,20 @@ def wait_until(reached: Callable[[], bool], seconds: float = 300) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_real_slurm_runs_an_array(study: Path) -> None:
     """Six experiments, two at a time: one is refused, one killed. As docs/cluster.md says."""
-    rates = ("0.005", "-1", "0.02", "0.004", "0.006", "0.007")
+    rates = ("0.005", "0.001 -S data.source=folder -S data.folder=none", "0.02", "0.004", "0.006",
+             "0.007")  # fmt: skip
     (study / "rates.txt").write_text("".join(f"-S lr={rate}\n" for rate in rates))
     done = run(study, "cifarpipe", "slurm", "--settings", "rates.txt", "--", "--cpus-per-task=1")
     assert done.returncode == 0, done.stderr
     assert "pending" in run(study, "cifarpipe", "slurm").stdout
-    clones = "pgrep -f 'cifarpipe.cli.slurm .* 3$'"
+    clones = "pgrep -f 'cifarpipe.cli.slurm.task .* 3$'"
     wait_until(lambda: run(study, "bash", "-c", clones).returncode == 0)
     time.sleep(5)
-    succeed(study, "bash", "-c", "pkill -KILL -f 'cifarpipe.cli.slurm .* 3$'")
+    succeed(study, "bash", "-c", "pkill -KILL -f 'cifarpipe.cli.slurm.task .* 3$'")
     wait_until(lambda: not run(study, "squeue", "--noheader").stdout.strip())
     found = set(experiments(study))
     assert found == {f"rates-{number}" for number in (1, 3, 5, 6)}, "\n".join(logs(study))
-    assert "stages.check, exited with 2" in logs(study)[1]
+    assert "failed to run: python -m stages." in logs(study)[1]
     done = run(study, "cifarpipe", "slurm")
     assert done.returncode == 1
     states = [line.split(": ")[1].split(",")[0] for line in done.stdout.splitlines()]

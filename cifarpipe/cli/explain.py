@@ -143,25 +143,25 @@ def output_files(paths: Sequence[Path], model: str, out: Path | None) -> dict[Pa
         out: The option: a PNG for one image, a folder for several.
 
     Raises:
-        UserError: `out` can't be used, or two images would get the same PNG.
+        UserError: `out` can't be used, or a PNG would be that of two images or an image itself.
     """
+    paths = list(dict.fromkeys(paths))
     if len(paths) == 1:
         (path,) = paths
-        out = out or Path(f"{path.stem}_{model}.png")
-        check_out(out, path)
-        return {path: out}
-    if out and (out.suffix.lower() == ".png" or out.is_file()):
-        raise UserError(f"--out is {out}; allowed for several images: a folder.")
-    found: dict[Path, Path] = {}
-    for path in dict.fromkeys(paths):
-        output = (out or Path()) / f"{path.stem}_{model}.png"
-        if output in found.values():
+        found = {path: out or Path(f"{path.stem}_{model}.png")}
+    else:
+        if out and (out.suffix or out.is_file()):
+            raise UserError(f"--out is {out}; allowed for several images: a folder, without a dot.")
+        found = {path: (out or Path()) / f"{path.stem}_{model}.png" for path in paths}
+    by_output: dict[Path, Path] = {}
+    for path, output in found.items():
+        if other := by_output.get(output):
             raise UserError(
-                f"Two images are named {path.stem}: their maps would both be {output}.\n"
+                f"The maps of {other} and {path} would both be {output}.\n"
                 f"Explain them one by one, with --out."
             )
-        check_out(output, path)
-        found[path] = output
+        by_output[output] = path
+        check_out(output, paths)
     return found
 
 
@@ -196,16 +196,23 @@ def methods_for(model: "Classifier") -> tuple[str, ...]:
     return CAM_METHODS + (ATTENTION_METHODS if isinstance(model, AttentionNetwork) else ())
 
 
-def check_out(out: Path, picture: Path) -> None:
-    """Check that `out` is a PNG other than the image itself; else raise `UserError`."""
+def check_out(out: Path, pictures: Sequence[Path]) -> None:
+    """Check that `out` is a PNG that can be written and none of the images.
+
+    Raises:
+        UserError: It is not.
+    """
     if out.suffix.lower() != ".png":
         raise UserError(f"--out is {out}; allowed: a name that ends in .png.")
-    try:
-        same = out.samefile(picture)
-    except OSError:  # one of them does not exist
-        return
-    if same:
-        raise UserError(f"{out} is the image itself.\nGive another --out.")
+    if out.is_dir():
+        raise UserError(f"{out} can't be written: it is a folder.\nGive another --out.")
+    for picture in pictures:
+        try:
+            same = out.samefile(picture)
+        except OSError:  # one of them does not exist
+            continue
+        if same:
+            raise UserError(f"{out} is an image itself.\nGive another --out.")
 
 
 def prediction_table(classes: Sequence[str], probabilities: Sequence[float], top: int) -> str:

@@ -40,8 +40,8 @@ def export_model(model: str, out: Path | None) -> None:
     params = load_params()
     params.model(model)
     out = out or Path(f"{model}.onnx")
-    if out.suffix.lower() != ".onnx":
-        raise UserError(f"--out is {out}; allowed: a name that ends in .onnx.")
+    if out.suffix.lower() != ".onnx" or out.is_dir():
+        raise UserError(f"--out is {out}; allowed: the name of a file that ends in .onnx.")
     require_packages()
 
     import numpy as np

@@ -122,7 +122,8 @@ def slurm(
         bool, typer.Option("--queue", help="Take the experiments of `dvc exp run --queue`.")
     ] = False,
     name: Annotated[
-        str | None, typer.Option(help="Begins experiments' names; by default SETTINGS' name.")
+        str | None,
+        typer.Option(help="Begins the experiments' names; by default the name of the file."),
     ] = None,
     origin: Annotated[
         str | None,
@@ -136,11 +137,18 @@ def slurm(
 
     The exit code is 1 if one of those shown has failed.
     """
-    from cifarpipe.cli.slurm import show_jobs, submit
+    from cifarpipe.cli.slurm.status import show_jobs
+    from cifarpipe.cli.slurm.submit import submit
+    from cifarpipe.config.errors import UserError
 
-    if settings is None and not queue:
-        raise typer.Exit(0 if show_jobs() else 1)
-    submit(settings, queue=queue, name=name, origin=origin, options=options or [])
+    if settings is not None and queue:
+        raise UserError("Give either --settings FILE or --queue, not both.")
+    if settings is not None or queue:
+        submit(settings, name=name, origin=origin, options=options or [])
+        return
+    if name is not None or origin is not None or options:
+        raise UserError("Give --settings FILE or --queue, too: which experiments are to run?")
+    raise typer.Exit(0 if show_jobs() else 1)
 
 
 @app.command()

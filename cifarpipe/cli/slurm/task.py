@@ -1,0 +1,91 @@
+"""One job of an array: `python -m cifarpipe.cli.slurm.task FOLDER INDEX`."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from cifarpipe.cli.slurm.plan import LOCAL, Experiment, Plan, read_plan
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.machine import SHARE_GPUS
+from cifarpipe.store.outputs import write_text
+
+
+def main(folder: Path, index: int) -> int:
+    """Run one experiment, and leave its exit code in the array's folder."""
+    code_file = folder / f"{index}.code"
+    code_file.unlink(missing_ok=True)
+    try:
+        code = run_task(folder, index)
+    except (UserError, OSError, IndexError) as error:
+        print(f"error: {error}", flush=True)
+        code = 1
+    write_text(code_file, str(code))
+    return code
+
+
+def run_task(folder: Path, index: int) -> int:
+    """Run one experiment in a clone of its own, and send it to the repository.
+
+    Args:
+        folder: Of the array.
+        index: The experiment's place in the plan.
+
+    Returns:
+        The exit code of the first command that failed, or 0.
+    """
+    plan = read_plan(folder)
+    experiment = plan.experiments[index]
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    with tempfile.TemporaryDirectory(
+        prefix="cifarpipe-", dir=os.environ.get("SLURM_TMPDIR"), ignore_cleanup_errors=True
+    ) as temporary:
+        clone = Path(temporary) / "clone"
+        clone.mkdir()
+        for command in commands(plan, experiment):
+            if command[0] == "dvc" and experiment.params is not None:
+                (clone / "params.yaml").write_text(experiment.params, encoding="utf-8")
+            print("$", shlex.join(command), flush=True)
+            code = subprocess.run(command, cwd=clone, env=environment(plan), check=False).returncode
+            if code:
+                return code
+            if command[1] == "checkout" and plan.settings:
+                (clone / LOCAL).write_text(plan.settings, encoding="utf-8")
+    return 0
+
+
+def commands(plan: Plan, experiment: Experiment) -> list[list[str]]:
+    """Return what a job runs in the folder of its clone, in order."""
+    name, email = plan.author
+    overrides = [word for value in experiment.overrides for word in ("-S", value)]
+    run = ["dvc", "exp", "run", "--name", experiment.name, *overrides]
+    push = ["dvc", "exp", "push", "origin", experiment.name]
+    found = [
+        ["git", "clone", "--quiet", "--no-checkout", plan.origin, "."],
+        ["git", "checkout", "--quiet", "--detach", experiment.revision],
+        ["git", "config", "user.name", name],
+        ["git", "config", "user.email", email],
+    ]
+    if plan.cache is not None:
+        return [*found, ["dvc", "cache", "dir", "--local", plan.cache], run, [*push, "--no-cache"]]
+    found += [
+        ["dvc", "remote", "modify", "--local", remote, "url", path]
+        for remote, path in plan.remotes.items()
+    ]
+    return [*found, [*run, "--pull"], push]
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """Return the environment of a job's commands."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    cores = os.environ.get("SLURM_CPUS_PER_TASK")
+    threads = {"OMP_NUM_THREADS": cores} if cores else {}
+    # Slurm gives each job GPUs of its own: nothing is to wait.
+    return os.environ | threads | {"PATH": path, "CIFARPIPE_DATA": plan.raw, SHARE_GPUS: "1"}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1]), int(sys.argv[2])))
