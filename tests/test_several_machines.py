@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.support.study import copy_project, environment, small_params, succeed
+from tests.support.study import copy_project, environment, replace_in, small_params, succeed
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc]
 EPOCHS = 12
@@ -88,6 +88,22 @@ def test_two_machines_train_one_model_and_resume(machines: list[Path]) -> None:
     assert (first / weights).read_bytes() == expected
     columns = ["epoch", "train_loss", "val_loss", "val_acc", "lr"]
     pd.testing.assert_frame_equal(pd.read_csv(first / history)[columns], epochs[columns])
+
+
+def test_two_machines_equal_one_with_two_processes(machines: list[Path]) -> None:
+    first, _ = machines
+    if not (first / "artifacts").exists():
+        finish(start(machines))
+    one = first.parent / "one"
+    shutil.copytree(first, one, symlinks=True)
+    shutil.rmtree(one / "artifacts")
+    replace_in(one / "params.yaml", "devices: 1", "devices: 2")
+    succeed(one, sys.executable, "-m", "stages.train", "convmixer")
+    columns = ["epoch", "train_loss", "train_acc", "val_loss", "val_acc", "lr"]
+    found, expected = (
+        pd.read_csv(folder / "logs/convmixer.csv")[columns] for folder in (first, one)
+    )
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-4)
 
 
 def test_dvc_records_a_training_from_outside(machines: list[Path]) -> None:

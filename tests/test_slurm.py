@@ -7,14 +7,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
+from cifarpipe.cli.slurm.plan import Experiment, Plan
 from cifarpipe.cli.slurm.status import active_jobs, state_of
 from cifarpipe.cli.slurm.submit import read_settings, refuse_names, task_command
-from cifarpipe.cli.slurm.task import main
+from cifarpipe.cli.slurm.task import commands, main
+from cifarpipe.cli.slurm.task import environment as job_environment
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.machine import cores
 from tests.support.study import (
@@ -68,7 +71,7 @@ def logs(study: Path) -> list[str]:
     return [path.read_text() for path in sorted((study / ".dvc/tmp/slurm").glob("*/*.log"))]
 
 
-@pytest.mark.dvc
+@pytest.mark.slow
 def test_settings_become_experiments(study: Path, sbatch: Path) -> None:
     settings = study / "bins.txt"
     settings.write_text(
@@ -218,6 +221,34 @@ def test_job_that_can_not_start_says_why(
     assert main(tmp_path, 0) == 1
     assert "plan.json is damaged" in capsys.readouterr().out
     assert (tmp_path / "0.code").read_text() == "1"
+
+
+def test_commands_of_a_job() -> None:
+    experiment = Experiment("a-1", "abc", ["lr=1", "seed=2"], None)
+    plan = Plan("/repo", "/repo/.dvc/cache", "", {}, "/raw", ["me", "me@here"], [experiment])
+    *_, cache, run, push = commands(plan, experiment)
+    assert cache == ["dvc", "cache", "dir", "--local", "/repo/.dvc/cache"]
+    assert run == ["dvc", "exp", "run", "--name", "a-1", "-S", "lr=1", "-S", "seed=2"]
+    assert push == ["dvc", "exp", "push", "origin", "a-1", "--no-cache"]
+    far = replace(plan, cache=None, remotes={"storage": "/store"})
+    clone, checkout, *_, remote, run, push = commands(far, experiment)
+    assert clone[-2:] == ["/repo", "."]
+    assert checkout[-1] == "abc"
+    assert remote[-4:] == ["--local", "storage", "url", "/store"]
+    assert run[-1] == "--pull"
+    assert push == ["dvc", "exp", "push", "origin", "a-1"]
+
+
+def test_cores_of_a_job_are_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan("/repo", None, "", {}, "/raw", ["me", "me@here"], [])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
+    found = job_environment(plan)
+    assert found["OMP_NUM_THREADS"] == "8"
+    assert found["CIFARPIPE_DATA"] == "/raw"
+    assert found["CIFARPIPE_SHARE_GPU"] == "1"
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK")
+    assert job_environment(plan)["OMP_NUM_THREADS"] == "1"
 
 
 def test_command_of_a_job_is_quoted() -> None:
