@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.study import copy_project, environment, replace_in, small_params, succeed
 
-pytestmark = [pytest.mark.slow, pytest.mark.dvc]
+pytestmark = pytest.mark.slow
 EPOCHS = 12
 
 
