@@ -2,24 +2,19 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
 from cifarpipe.cli.slurm.plan import Experiment, Plan
 from cifarpipe.cli.slurm.status import active_jobs, state_of
 from cifarpipe.cli.slurm.submit import read_settings, refuse_names, task_command
-from cifarpipe.cli.slurm.task import commands, main
+from cifarpipe.cli.slurm.task import dvc_commands, git_commands, main
 from cifarpipe.cli.slurm.task import environment as job_environment
 from cifarpipe.config.errors import UserError
-from cifarpipe.config.machine import cores
 from tests.support.study import (
     ROOT,
     clone_of,
@@ -226,12 +221,13 @@ def test_job_that_can_not_start_says_why(
 def test_commands_of_a_job() -> None:
     experiment = Experiment("a-1", "abc", ["lr=1", "seed=2"], None)
     plan = Plan("/repo", "/repo/.dvc/cache", "", {}, "/raw", ["me", "me@here"], [experiment])
-    *_, cache, run, push = commands(plan, experiment)
+    cache, run, push = dvc_commands(plan, experiment)
     assert cache == ["dvc", "cache", "dir", "--local", "/repo/.dvc/cache"]
     assert run == ["dvc", "exp", "run", "--name", "a-1", "-S", "lr=1", "-S", "seed=2"]
     assert push == ["dvc", "exp", "push", "origin", "a-1", "--no-cache"]
     far = replace(plan, cache=None, remotes={"storage": "/store"})
-    clone, checkout, *_, remote, run, push = commands(far, experiment)
+    clone, checkout, *_ = git_commands(far, experiment)
+    remote, run, push = dvc_commands(far, experiment)
     assert clone[-2:] == ["/repo", "."]
     assert checkout[-1] == "abc"
     assert remote[-4:] == ["--local", "storage", "url", "/store"]
@@ -258,106 +254,3 @@ def test_command_of_a_job_is_quoted() -> None:
         env={"SLURM_ARRAY_TASK_ID": "3"},
     )  # fmt: skip
     assert done.stdout == "-m cifarpipe.cli.slurm.task /a folder/it's 3"
-
-
-# A real Slurm.
-
-NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "sinfo", "squeue")
-CONFIGURATION = """
-ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
-SlurmUser=root
-AuthType=auth/munge
-AuthInfo=socket={home}/munge.socket
-ProctrackType=proctrack/pgid
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-StateSaveLocation={home}
-SlurmdSpoolDir={home}/node
-SlurmctldPidFile={home}/slurmctld.pid
-SlurmdPidFile={home}/slurmd.pid
-SlurmctldLogFile={home}/slurmctld.log
-SlurmdLogFile={home}/slurmd.log
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-"""
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Start Slurm with this machine as controller and node."""
-    with TemporaryDirectory(prefix="slurm") as short:  # paths of sockets must be short
-        home = Path(short)
-        home.chmod(0o755)
-        ports = []
-        for _ in range(2):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                ports.append(free.getsockname()[1])
-        file = home / "slurm.conf"
-        values = {"host": socket.gethostname(), "home": home, "ports": ports, "cores": cores()}
-        file.write_text(CONFIGURATION.format(**values))
-        monkeypatch.setenv("SLURM_CONF", str(file))
-        key = home / "munge.key"
-        key.write_bytes(os.urandom(1024))
-        key.chmod(0o600)
-        parts = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munge.pid",
-                 "log-file": "munge.log", "seed-file": "munge.seed"}  # fmt: skip
-        options = [f"--{option}={home / name}" for option, name in parts.items()]
-        daemons = [
-            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            for command in (
-                ["munged", "--force", "--foreground", *options],
-                ["slurmctld", "-D", "-f", str(file)],
-                ["slurmd", "-D", "-f", str(file)],
-            )
-        ]
-        wait_until(lambda: "idle" in run(home, "sinfo").stdout)
-        yield
-        for daemon in reversed(daemons):
-            daemon.terminate()
-            daemon.wait(timeout=30)
-
-
-def wait_until(reached: Callable[[], bool], seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < end
-        time.sleep(0.5)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not all(map(shutil.which, NEEDED)),
-    reason="needs root, and the packages slurm-wlm and munge",
-)
-@pytest.mark.usefixtures("cluster")
-def test_real_slurm_runs_an_array(study: Path) -> None:
-    """Six experiments, two at a time: one is refused, one killed. As docs/cluster.md says."""
-    rates = ("0.005", "0.001 -S data.source=folder -S data.folder=none", "0.02", "0.004", "0.006",
-             "0.007")  # fmt: skip
-    (study / "rates.txt").write_text("".join(f"-S lr={rate}\n" for rate in rates))
-    done = run(study, "cifarpipe", "slurm", "--settings", "rates.txt", "--", "--cpus-per-task=1")
-    assert done.returncode == 0, done.stderr
-    assert "pending" in run(study, "cifarpipe", "slurm").stdout
-    clones = "pgrep -f 'cifarpipe.cli.slurm.task .* 3$'"
-    wait_until(lambda: run(study, "bash", "-c", clones).returncode == 0)
-    time.sleep(5)
-    succeed(study, "bash", "-c", "pkill -KILL -f 'cifarpipe.cli.slurm.task .* 3$'")
-    wait_until(lambda: not run(study, "squeue", "--noheader").stdout.strip())
-    found = set(experiments(study))
-    assert found == {f"rates-{number}" for number in (1, 3, 5, 6)}, "\n".join(logs(study))
-    assert "failed to run: python -m stages." in logs(study)[1]
-    done = run(study, "cifarpipe", "slurm")
-    assert done.returncode == 1
-    states = [line.split(": ")[1].split(",")[0] for line in done.stdout.splitlines()]
-    assert states == ["finished", "failed", "finished", "killed", "finished", "finished"]
-    table = succeed(study, "cifarpipe", "sweep", "--model", "vit")
-    assert all(f"| {rate} |" in table for rate in ("0.005", "0.01", "0.02", "0.007"))
-    succeed(study, "dvc", "exp", "run", "--queue", "--name", "half", "-S", "lr=0.002")
-    succeed(study, "cifarpipe", "slurm", "--queue")
-    wait_until(lambda: not run(study, "squeue", "--noheader").stdout.strip())
-    assert "half" in experiments(study)

@@ -80,12 +80,12 @@ def explain_files(
         try:
             explain_file(path, explainer, output, top=top, opacity=params.gradcam.opacity)
         except PictureError as error:
-            if len(paths) == 1:
+            if len(outputs) == 1:
                 raise
             damaged.append(f"not explained: {path} {error.reason}")
         else:
             print(f"\nMaps of {model} by {method}: {output}")
-            if len(paths) > 1:
+            if len(outputs) > 1:
                 print()
     for line in damaged:
         print(line, file=sys.stderr)
@@ -151,7 +151,9 @@ def output_files(paths: Sequence[Path], model: str, out: Path | None) -> dict[Pa
         found = {path: out or Path(f"{path.stem}_{model}.png")}
     else:
         if out and (out.suffix or out.is_file()):
-            raise UserError(f"--out is {out}; allowed for several images: a folder, without a dot.")
+            raise UserError(
+                f"--out is {out}; allowed for several images: a folder whose name has no dot."
+            )
         found = {path: (out or Path()) / f"{path.stem}_{model}.png" for path in paths}
     by_output: dict[Path, Path] = {}
     for path, output in found.items():

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from cifarpipe.cli.slurm.plan import LOCAL, Experiment, Plan, read_plan
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.machine import SHARE_GPUS
+from cifarpipe.config.schema import PARAMS_FILE
 from cifarpipe.store.outputs import write_text
 
 
@@ -43,39 +45,50 @@ def run_task(folder: Path, index: int) -> int:
     with tempfile.TemporaryDirectory(
         prefix="cifarpipe-", dir=os.environ.get("SLURM_TMPDIR"), ignore_cleanup_errors=True
     ) as temporary:
-        clone = Path(temporary) / "clone"
-        clone.mkdir()
-        for command in commands(plan, experiment):
-            if command[0] == "dvc" and experiment.params is not None:
-                (clone / "params.yaml").write_text(experiment.params, encoding="utf-8")
-            print("$", shlex.join(command), flush=True)
-            code = subprocess.run(command, cwd=clone, env=environment(plan), check=False).returncode
-            if code:
-                return code
-            if command[1] == "checkout" and plan.settings:
-                (clone / LOCAL).write_text(plan.settings, encoding="utf-8")
+        clone = Path(temporary)
+        if code := run_all(git_commands(plan, experiment), clone, plan):
+            return code
+        if plan.settings:
+            (clone / LOCAL).write_text(plan.settings, encoding="utf-8")
+        if experiment.params is not None:
+            (clone / PARAMS_FILE).write_text(experiment.params, encoding="utf-8")
+        return run_all(dvc_commands(plan, experiment), clone, plan)
+
+
+def run_all(commands: Sequence[Sequence[str]], folder: Path, plan: Plan) -> int:
+    """Print and run commands until one fails; return its exit code, or 0."""
+    for command in commands:
+        print("$", shlex.join(command), flush=True)
+        done = subprocess.run(command, cwd=folder, env=environment(plan), check=False)
+        if done.returncode:
+            return done.returncode
     return 0
 
 
-def commands(plan: Plan, experiment: Experiment) -> list[list[str]]:
-    """Return what a job runs in the folder of its clone, in order."""
+def git_commands(plan: Plan, experiment: Experiment) -> list[list[str]]:
+    """Return what a job runs in an empty folder to make its clone there."""
     name, email = plan.author
-    overrides = [word for value in experiment.overrides for word in ("-S", value)]
-    run = ["dvc", "exp", "run", "--name", experiment.name, *overrides]
-    push = ["dvc", "exp", "push", "origin", experiment.name]
-    found = [
+    return [
         ["git", "clone", "--quiet", "--no-checkout", plan.origin, "."],
         ["git", "checkout", "--quiet", "--detach", experiment.revision],
         ["git", "config", "user.name", name],
         ["git", "config", "user.email", email],
     ]
+
+
+def dvc_commands(plan: Plan, experiment: Experiment) -> list[list[str]]:
+    """Return what a job runs in its clone, whose files are in place."""
+    overrides = [word for value in experiment.overrides for word in ("-S", value)]
+    run = ["dvc", "exp", "run", "--name", experiment.name, *overrides]
+    push = ["dvc", "exp", "push", "origin", experiment.name]
     if plan.cache is not None:
-        return [*found, ["dvc", "cache", "dir", "--local", plan.cache], run, [*push, "--no-cache"]]
-    found += [
-        ["dvc", "remote", "modify", "--local", remote, "url", path]
-        for remote, path in plan.remotes.items()
+        return [["dvc", "cache", "dir", "--local", plan.cache], run, [*push, "--no-cache"]]
+    # A relative path would be looked up in the clone.
+    remotes = [
+        ["dvc", "remote", "modify", "--local", name, "url", path]
+        for name, path in plan.remotes.items()
     ]
-    return [*found, [*run, "--pull"], push]
+    return [*remotes, [*run, "--pull"], push]
 
 
 def environment(plan: Plan) -> dict[str, str]:
