@@ -90,7 +90,7 @@ progress: $(READY) ## Show experiments with the epoch that each training has rea
 current: $(READY) ## Check that dvc.lock is up to date
 	@cifarpipe current
 
-torture: $(READY) ## Test the pipeline against kills, full disks, damaged files and bad input (30 minutes)
+torture: $(READY) ## Test the pipeline against kills, full disks, damaged files and bad input (20 minutes)
 	python -m benchmarks.torture
 
 bench: $(READY) ## Measure speed against an ordinary PyTorch loop on this machine (20 minutes)
