@@ -30,8 +30,8 @@ class CompileGain:
 
 
 # From paired steps, compiled and not (docs/performance.md). Of ConvMixer only the gradients of
-# depthwise convolutions are compiled; the other networks gain next to nothing on a CPU. What was not
-# measured is not compiled.
+# depthwise convolutions are compiled; the other networks gain next to nothing on a CPU. What was
+# not measured is not compiled.
 COMPILE_GAINS = {
     ("convmixer", "cpu", "bf16"): CompileGain(seconds=15.0, saved=1.0e-11),
     ("convmixer", "cpu", "fp32"): CompileGain(seconds=15.0, saved=1.0e-11),
