@@ -31,6 +31,10 @@ pytestmark = pytest.mark.thorough
 
 PARAMS = load_params("params.yaml")
 MODELS = pytest.mark.parametrize("name", PARAMS.models)
+# One model of each architecture.
+ARCHITECTURES = pytest.mark.parametrize(
+    "name", {entry.arch: name for name, entry in PARAMS.models.items()}.values()
+)
 SIZE = 6
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 
@@ -105,7 +109,7 @@ def test_augmented_batches_lie_on_gpu(kind: str, gpu: torch.device) -> None:
     assert {each.device for batch in found for each in (batch.inputs, batch.targets)} == {gpu}
 
 
-@MODELS
+@ARCHITECTURES
 def test_logits_are_computed_on_gpu(name: str, gpu: torch.device) -> None:
     """Of validation and evaluation."""
     mean, std = torch.zeros(3, device=gpu), torch.ones(3, device=gpu)
@@ -117,7 +121,7 @@ def test_logits_are_computed_on_gpu(name: str, gpu: torch.device) -> None:
         assert (logits.device, logits.shape, logits.dtype) == (gpu, (40, 10), torch.float32)
 
 
-@MODELS
+@ARCHITECTURES
 def test_maps_are_computed_on_gpu(name: str, gpu: torch.device) -> None:
     model = build(name, gpu).eval()
     batch = torch.zeros(SIZE, 3, 32, 32, device=gpu)

@@ -1,11 +1,12 @@
-"""Run the stages of tests in forks of one process that has already imported the large packages.
+"""Run DVC, `cifarpipe` and stages in forks of one process that has imported the large packages.
 
-A stage of a small study spends most of its time importing packages. `python -m stages.…`, started
-with `preloading_path` in front of PATH, asks a server for a fork of itself, which then does what
-`python -m` does. Everything else that is started as `python` is the real one.
+In a small study these commands spend most of their time importing packages. With `preloading_path`
+in front of PATH, `dvc …`, `cifarpipe …` and `python -m stages.…` ask a server for a fork of itself,
+which then does what the command does. Every other `python …` is the real one.
 """
 
 import array
+import atexit
 import fcntl
 import importlib
 import json
@@ -15,6 +16,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from functools import cache
@@ -23,35 +25,37 @@ from pathlib import Path
 PACKAGES = (
     "einops", "matplotlib.pyplot", "pandas", "pydantic", "pytorch_grad_cam", "safetensors.torch",
     "scipy.stats", "torch._dynamo", "typer", "yaml",
+    "dvc.cli.parser", "dvc.repo.experiments", "dvc.repo.reproduce", "dvc.scm", "dvc_data.index",
 )  # fmt: skip
-SOCKET = "stages.sock"
-# What `python` is for the tests' commands. It starts within 20 ms, since it imports nothing else.
+SOCKET = "server.sock"
+# What the three commands are for the tests. It starts within 20 ms, since it imports nothing else.
 CLIENT = """#!{python} -IS
 import array, json, os, socket, sys
 
-command = sys.argv[1:]
-is_stage = command[:1] == ["-m"] and command[1].startswith("stages.")
-if is_stage and os.environ.get("OMP_NUM_THREADS") == {threads!r}:
+name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
+command = [{programs!r} + "/" + name, *arguments]
+is_stage = arguments[:1] == ["-m"] and arguments[1].startswith("stages.")
+if (name != "python" or is_stage) and os.environ.get("OMP_NUM_THREADS") == {threads!r}:
     server = socket.socket(socket.AF_UNIX)
     try:
         server.connect({path!r})
     except OSError:
         pass  # it has ended
     else:
-        request = json.dumps([os.getcwd(), dict(os.environ), command[1:]]).encode()
+        request = json.dumps([os.getcwd(), dict(os.environ), command]).encode()
         streams = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))]
         server.sendmsg([len(request).to_bytes(8, "big")], streams)
         server.sendall(request)
         sys.exit(int.from_bytes(server.recv(1), "big"))
-os.execv({python!r}, [{python!r}, *command])
+os.execv(command[0], command)
 """
 
 
 @cache
 def preloading_path() -> Path:
-    """Return the folder of the client; the first process of a test session starts the server."""
+    """Return the folder of the clients; the first process of a test session starts the server."""
     session = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-    folder = Path(tempfile.gettempdir()) / f"stages-{session}"
+    folder = Path(tempfile.gettempdir()) / f"preloaded-{session}"
     folder.mkdir(exist_ok=True)
     programs = folder / "bin"
     with (folder / "lock").open("w") as lock:
@@ -65,12 +69,14 @@ def preloading_path() -> Path:
             time.sleep(0.02)
         client = CLIENT.format(
             python=sys.executable,
+            programs=str(Path(sys.executable).parent),
             path=str(folder / SOCKET),
             threads=os.environ["OMP_NUM_THREADS"],  # fixed when torch is imported
         )
         programs.mkdir()
-        (programs / "python").write_text(client)
-        (programs / "python").chmod(0o755)
+        for name in ("python", "dvc", "cifarpipe"):
+            (programs / name).write_text(client)
+            (programs / name).chmod(0o755)
     return programs
 
 
@@ -88,7 +94,7 @@ def serve(folder: Path, session: int) -> None:
             connection, _ = server.accept()
         except TimeoutError:
             continue
-        if os.fork() == 0:  # a child that waits for the stage, so that the server need not
+        if os.fork() == 0:  # a child that waits for the command, so that the server need not
             server.close()
             connection.settimeout(None)
             answer(connection)
@@ -107,7 +113,7 @@ def reap() -> None:
 
 
 def answer(connection: socket.socket) -> None:
-    """Run the requested stage in a fork and send its exit code; does not return."""
+    """Run the requested command in a fork and send its exit code; does not return."""
     size = array.array("i").itemsize
     length, messages, _, _ = connection.recvmsg(8, socket.CMSG_SPACE(3 * size))
     streams = array.array("i")
@@ -115,9 +121,9 @@ def answer(connection: socket.socket) -> None:
     request = b""
     while len(request) < int.from_bytes(length, "big"):
         request += connection.recv(1 << 20)
-    where, variables, (module, *arguments) = json.loads(request)
-    stage = os.fork()
-    if stage == 0:
+    where, variables, command = json.loads(request)
+    child = os.fork()
+    if child == 0:
         connection.close()
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
@@ -125,24 +131,32 @@ def answer(connection: socket.socket) -> None:
         os.chdir(where)
         os.environ.clear()
         os.environ.update(variables)
-        sys.path[0] = where
-        sys.argv = [module, *arguments]
-        os._exit(run(module))
-    _, status = os.waitpid(stage, 0)
+        os._exit(run(command))
+    _, status = os.waitpid(child, 0)
     connection.sendall(bytes([os.waitstatus_to_exitcode(status) & 255]))
     os._exit(0)
 
 
-def run(module: str) -> int:
-    """Run a module as `python -m` does, and return its exit code."""
+def run(command: list[str]) -> int:
+    """Run `python -m MODULE …` or a Python script as their own process would; return its code."""
+    program, *arguments = command
     code = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if arguments[:1] == ["-m"]:
+            sys.path[0] = str(Path.cwd())
+            sys.argv = arguments[1:]
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.path[0] = str(Path(program).parent)
+            sys.argv = command
+            runpy.run_path(program, run_name="__main__")
     except SystemExit as stopped:
         code = stopped.code if isinstance(stopped.code, int) else int(stopped.code is not None)
     except BaseException:
         traceback.print_exc()
         code = 1
+    threading._shutdown()  # waits for threads, as the end of a process does
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     return code

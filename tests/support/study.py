@@ -30,7 +30,8 @@ SMALL = {
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command as in a shell with the environment activated.
 
-    Stages are forks of a process that has imported the large packages: see `preloaded`.
+    DVC, `cifarpipe` and stages are forks of a process that has imported the large packages: see
+    `preloaded`.
     """
     variables = environment()
     if not any(name.startswith("COVERAGE_") for name in os.environ):  # which measures no forks
