@@ -19,10 +19,10 @@ def main() -> None:
     from cifarpipe.figures.curves import draw_curves
     from cifarpipe.figures.galleries import draw_samples
     from cifarpipe.figures.layout import save_figure
-    from cifarpipe.report.pages import baseline_curves, pairs_table, size_warning, write_pages
+    from cifarpipe.report.pages import baseline_curves, size_warning, write_pages
     from cifarpipe.report.provenance import PACKAGES, provenance
     from cifarpipe.report.public_labels import load_public_labels
-    from cifarpipe.report.results import Study, curves_table, leaderboard, read_results
+    from cifarpipe.report.results import Study, curves_table, read_results
     from cifarpipe.store.outputs import write_csv
     from cifarpipe.store.paths import DATASET_CARD, REPORTS, left_over_folders
     from cifarpipe.store.prepared import load_prepared
@@ -32,10 +32,10 @@ def main() -> None:
     results = [read_results(name, entry.arch, data) for name, entry in params.models.items()]
     dataset = json.loads(DATASET_CARD.read_text(encoding="utf-8"))["dataset"]
     images = data.test.images.__getitem__
-    study = Study(params, dataset, images, results, leaderboard(results), provenance(PACKAGES))
+    study = Study(params, dataset, images, results, provenance(PACKAGES))
 
     write_csv(REPORTS / "leaderboard.csv", study.board)
-    write_csv(REPORTS / "pairs.csv", pairs_table(study))
+    write_csv(REPORTS / "pairs.csv", study.pairs)
     write_csv(REPORTS / "curves.csv", curves_table(results))
     samples = draw_samples(data.train.images, data.train.labels, data.classes)
     save_figure(samples, REPORTS / "dataset.png")

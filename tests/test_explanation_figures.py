@@ -9,7 +9,14 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from cifarpipe.figures.explanations import draw_explanations, draw_predictions
+from cifarpipe.figures.explanations import (
+    MAP_COLOURS,
+    TILE,
+    draw_explanations,
+    draw_overview,
+    draw_predictions,
+)
+from cifarpipe.figures.layout import DPI, GAP
 from cifarpipe.results.maps import Explanations
 from tests.support.figure_inputs import (
     ODD_CLASSES,
@@ -75,7 +82,23 @@ def random_predictions() -> Figure:
     return predicted(np.random.default_rng(1).normal(size=(3, 8, 8)).astype(np.float32))
 
 
-@pytest.mark.parametrize("draw", [random_explanations, random_predictions])
+def overview(errors: int, correct: int) -> Figure:
+    """Draw errors and correct images of one colour each, half of them with evidence."""
+    count = errors + correct
+    rows = make_rows(count)
+    rows.loc[errors:, "predicted"] = rows.true[errors:]
+    maps = np.ones((count, 4, 4), np.float32)
+    maps[1::2] = -1
+    images = plain(*[(10 * number, 80, 200) for number in range(count)])
+    explanations = Explanations("gradcam", np.arange(count), maps, -maps)
+    return draw_overview(images, rows, explanations, opacity=0.5, title="title")
+
+
+def random_overview() -> Figure:
+    return overview(4, 2)
+
+
+@pytest.mark.parametrize("draw", [random_explanations, random_predictions, random_overview])
 def test_equal_maps_give_equal_bytes(draw: Callable[[], Figure], tmp_path: Path) -> None:
     assert_equal_bytes(draw, tmp_path)
 
@@ -231,3 +254,47 @@ def test_single_map_is_class_agnostic() -> None:
     assert texts(figure)[1:] == ["photo.png\nas the network sees it: 32 × 32", "any class"]
     assert "importance, for any class" in texts(figure)[0]
     assert len(figure.axes) == 2  # one colour bar
+
+
+def test_overview_shows_each_image_beside_its_map(tmp_path: Path) -> None:
+    pixels = decode(overview(7, 3), tmp_path).astype(float)
+    across = round((TILE + GAP / 2) * DPI)
+    for number in range(10):
+        image = places(pixels, (10 * number, 80, 200))
+        assert len(image) == pytest.approx((TILE * DPI) ** 2, rel=0.05)
+        y, x = np.median(image, axis=0).astype(int)
+        grey = (10 * number + 80 + 200) // 3
+        if number % 2:  # without evidence for the predicted class
+            expected = np.full(3, grey // 2)
+            y -= round(0.4 * TILE * DPI)  # above the words
+        else:
+            # All evidence is for the predicted class, and is the strongest.
+            expected = 0.5 * colour(MAP_COLOURS, 1.0) + 0.5 * grey
+        assert pixels[y, x + across] == pytest.approx(expected, abs=2)
+
+
+def test_overview_ends_with_a_row_of_correct_images() -> None:
+    drawn = overview(7, 3).axes[0].texts
+    heights = {
+        text.get_text().split("\n")[0]: text.get_position()[1]
+        for text in drawn
+        if text.get_text().startswith("#")
+    }
+    errors, correct = ([heights[f"#{11 * n}"] for n in part] for part in (range(7), range(7, 10)))
+    assert len(set(errors)) == 2  # rows of five
+    assert len(set(correct)) == 1
+    assert correct[0] > max(errors)
+    assert "title\nErrors; last row: correct images." in texts(overview(7, 3))
+    assert "title\nErrors." in texts(overview(7, 0))
+
+
+def test_overview_of_many_images_is_spread_over_the_classes() -> None:
+    shown = [text for text in texts(overview(25, 25)) if text.startswith("#")]
+    indices = [int(text.split("\n")[0][1:]) // 11 for text in shown]
+    assert indices == [i * 25 // 20 for i in range(20)] + [25 + 5 * i for i in range(5)]
+
+
+@pytest.mark.parametrize(("errors", "correct"), [(0, 0), (0, 4), (4, 0), (1, 1)])
+def test_overview_of_few_images(errors: int, correct: int) -> None:
+    shown = [text for text in texts(overview(errors, correct)) if text.startswith("#")]
+    assert len(shown) == errors + correct

@@ -365,12 +365,13 @@ def tagged(folder: Path, done: Done) -> None:
     assert "vit@v1.0.0" in succeed(folder, "git", "tag")
 
 
-def downloaded(folder: Path, done: Done) -> None:
-    assert done.returncode == 0, done.stderr
-    file = folder / "vit.safetensors"
-    digest = md5(file.read_bytes(), usedforsecurity=False).hexdigest()
-    assert digest in succeed(folder, "git", "show", "vit@v1.0.0:dvc.lock")
-    file.unlink()
+def downloaded(name: str) -> Check:
+    def check(folder: Path, done: Done) -> None:
+        assert done.returncode == 0, done.stderr
+        digest = md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest()
+        assert digest in succeed(folder, "git", "show", "vit@v1.0.0:dvc.lock")
+
+    return check
 
 
 def goes_on_without_training(folder: Path, done: Done) -> None:
@@ -447,8 +448,10 @@ SHARING: dict[str, Check] = {
     "git tag -a vit@v1.0.0 -m 'The first release of vit'": tagged,
     "git push -q origin main vit@v1.0.0": pushed("refs/tags/vit@v1.0.0"),
     "dvc artifacts get https://git.example.org/cifar.git vit --remote any "
-    "--remote-config url=/shared/cifar -o vit.safetensors": downloaded,
-    "dvc artifacts get . vit --rev v1.0.0 -o vit.safetensors": downloaded,
+    "--remote-config url=/shared/cifar -o vit.safetensors": downloaded("vit.safetensors"),
+    "dvc artifacts get . vit --rev v1.0.0 -o vit-1.0.0.safetensors": downloaded(
+        "vit-1.0.0.safetensors"
+    ),
     ".venv/bin/uv pip install dvc-s3": reads_only(),
     "dvc remote add -d --local bucket s3://bucket/cifar": reads_only(),
     "dvc remote modify --local bucket endpointurl http://127.0.0.1:5599": reads_only(),

@@ -120,7 +120,8 @@ def test_every_model_can_be_selected(page: Page) -> None:
         assert int(row.locator("td button").inner_text().replace(",", "")) == count(page)
         for caption in page.locator("#tiles li:nth-child(-n + 5) button").all_inner_texts():
             words = " ".join(caption.split())
-            assert re.fullmatch(r"#\d+ true: .+ → predicted: .+ \([01]\.\d\d\)", words), words
+            pattern = r"(no positive evidence )?#\d+ true: .+ → predicted: .+ \([01]\.\d\d\)"
+            assert re.fullmatch(pattern, words), words
 
 
 def test_order_follows_confidence(page: Page) -> None:
@@ -136,7 +137,7 @@ def test_order_follows_confidence(page: Page) -> None:
 
 def test_tables_are_sorted_by_mouse_and_keyboard(page: Page) -> None:
     table = page.locator("#leaderboard table")
-    heads = table.locator("thead th").all_inner_texts()
+    heads = table.locator("thead th").all_text_contents()
     for name in ("errors", "accuracy", "model"):
         column = heads.index(name)
         head = table.locator("thead th").nth(column)
@@ -156,6 +157,103 @@ def test_tables_are_sorted_by_mouse_and_keyboard(page: Page) -> None:
         assert head.get_attribute("aria-sort") == "descending"
         assert values() == sorted(values(), key=key, reverse=True)
         assert table.locator("[aria-sort]").count() == 1
+
+
+def test_leaderboard_fits_the_window_until_all_metrics_are_shown(page: Page) -> None:
+    table = page.locator("#leaderboard .scroll")
+    too_wide = "e => e.scrollWidth - e.clientWidth"
+    assert table.evaluate(too_wide) == 0
+    expect(table.get_by_text("macro F1")).to_be_hidden()
+    page.get_by_label("all metrics").check()
+    expect(table.get_by_text("macro F1")).to_be_visible()
+
+
+def test_view_is_in_the_address(page: Page, file: Path) -> None:
+    def address() -> str:
+        return page.evaluate("decodeURIComponent(location.hash)")
+
+    names = page.evaluate("JSON.parse(document.getElementById('data').textContent).classes")
+    last = page.locator("[name=model] option").last.get_attribute("value")
+    page.select_option("[name=outcome]", "all")
+    page.select_option("[name=model]", last)
+    page.select_option("[name=true]", label=names[1])
+    assert address() == f"#model={last}&outcome=all&true={names[1]}"
+    number = count(page)
+    page.fill("[name=low]", "0.5")
+    confident = count(page)
+    page.locator("#tiles button").first.click()
+    title = page.locator("dialog h2")
+    index = re.match(r"#(\d+),", title.inner_text())[1]
+    assert address() == f"#model={last}&outcome=all&true={names[1]}&low=0.5&image={index}"
+    seen = title.inner_text(), page.evaluate("location.hash")
+    page.keyboard.press("Escape")
+    assert "image" not in address()
+    page.go_back()
+    expect(page.locator("dialog")).to_be_visible()  # the image, which was left
+    page.go_back()
+    expect(page.locator("dialog")).to_be_hidden()
+    assert count(page) == confident
+    page.go_back()
+    assert page.locator("[name=true]").input_value() == ""
+    page.go_forward()
+    assert count(page) in (number, confident)
+    # Sent to a colleague, who opens it anew:
+    sent = page.context.new_page()
+    sent.goto(file.as_uri() + seen[1])
+    expect(sent.locator("dialog")).to_be_visible()
+    assert sent.locator("dialog h2").inner_text() == seen[0]
+    assert sent.locator("[name=model]").input_value() == last
+
+
+def test_address_of_an_image_alone_shows_it(page: Page) -> None:
+    """Though the first model may predict it correctly, so that it is not among the errors."""
+    data = page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+    index = data["index"][data["shown"][-1]]
+    page.evaluate(f"location.hash = 'image={index}'")
+    expect(page.locator("dialog h2")).to_contain_text(f"#{index}, ")
+    page.evaluate("location.hash = 'image=123456789'")
+    expect(page.locator("dialog")).to_be_hidden()
+    expect(page.locator("#matches")).to_contain_text("does not contain test image #123456789")
+
+
+def test_gallery_opens_its_images(page: Page) -> None:
+    model = page.locator("[name=model] option").nth(1).get_attribute("value")
+    galleries = f".gallery[data-model='{model}']"
+    gallery = page.locator(f"{galleries}[data-outcome='selected-errors'] button")
+    assert 0 < gallery.count() <= 20
+    assert page.locator(f"{galleries}[data-outcome='selected-correct'] .wrong").count() == 0
+    index = re.search(r"#\d+", gallery.nth(1).inner_text())[0]
+    gallery.nth(1).click()
+    expect(page.locator("dialog h2")).to_contain_text(f"{index}, ")
+    page.keyboard.press("Escape")
+    assert page.locator("[name=model]").input_value() == model
+    assert count(page) >= gallery.count()
+
+
+def test_map_beside_each_image_can_be_switched(page: Page) -> None:
+    first = page.locator("#tiles li").first
+    page.select_option("[name=map]", "none")
+    assert first.locator("canvas").count() == 1
+    for which in ("true", "difference", "predicted"):
+        page.select_option("[name=map]", which)
+        assert first.locator(".images > *").count() == 2
+    page.locator("button[data-query]").first.click()
+    assert page.locator("[name=map]").input_value() == "predicted"
+
+
+@pytest.mark.parametrize("width", [360, 700, 1000])
+def test_no_card_of_an_image_is_cut_off(browser: Browser, file: Path, width: int) -> None:
+    found = visit(browser, file, viewport={"width": width, "height": 800})
+    found.page.wait_for_selector("html[data-ready]")
+    found.page.locator("#tiles button").first.click()
+    for figure in found.page.locator("dialog figure").all():
+        box, card = (
+            part.bounding_box() for part in (figure, figure.locator("xpath=ancestor::section"))
+        )
+        assert box["x"] >= card["x"] - 1
+        assert box["x"] + box["width"] <= card["x"] + card["width"] + 1
+        assert card["x"] + card["width"] <= width
+    found.page.context.close()
 
 
 def test_confusion_count_shows_its_images(page: Page) -> None:
@@ -205,7 +303,7 @@ def test_image_is_shown_with_maps_of_all_models(page: Page) -> None:
 
 def test_controls_are_reachable_by_keyboard(page: Page) -> None:
     page.locator("[name=model]").focus()
-    for name in ("outcome", "true", "predicted", "shared", "low", "high", "order"):
+    for name in ("outcome", "true", "predicted", "shared", "low", "high", "order", "map"):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.name") == name
     page.keyboard.press("Tab")
@@ -259,10 +357,23 @@ def test_images_have_the_original_pixels(page: Page) -> None:
     images = make_images(80)
     for button in page.locator("#tiles button").all()[:12]:
         position = int(button.get_attribute("data-position"))
-        pixel = button.locator("canvas").evaluate(
+        pixel = button.locator("canvas").first.evaluate(
             "c => [c.width, ...c.getContext('2d').getImageData(7, 9, 1, 1).data]"
         )
         assert pixel == [32, *images[position][9, 7].tolist(), 255]
+
+
+@own_page
+def test_tile_shows_the_map_of_its_image(page: Page) -> None:
+    maps = page.locator(f"#tiles button[data-position='{POSITION}'] .images > :nth-child(2)")
+    side = maps.evaluate("c => c.width")
+    pixels = maps.evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.width).data]")
+    shown = np.array(pixels).reshape(side, side, 4)[..., :3].astype(float)
+    grey = make_images(80)[POSITION][0, 0].mean()
+    places = np.argwhere(np.abs(shown - grey).max(axis=2) > 3)
+    assert places.mean(axis=0) == pytest.approx((np.array(HOT) + 0.5) * side / 8, abs=1)
+    page.select_option("[name=map]", "true")
+    assert maps.inner_text() == "no positive evidence"
 
 
 @own_page

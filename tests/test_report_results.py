@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cifarpipe.report.comparison import compare_pairs
 from cifarpipe.report.results import judge_explanations, leaderboard, verdict
 from cifarpipe.results.metrics import Metric
 from tests.support.report_inputs import QUALITY, make_results, results_of
@@ -75,15 +76,15 @@ def test_top_confusions_are_most_frequent_first(tmp_path: Path) -> None:
     assert not perfect.top_confusions()
 
 
-def make_board(*correct: int) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Return leaderboard and hits of models that predict so many of 100 images correctly."""
+def make_board(*correct: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return leaderboard and pairs of models that predict the first of 100 images correctly."""
     rows = [
         {"model": f"m{i}", "accuracy": n / 100, "accuracy_low": 0.8, "accuracy_high": 0.95}
         for i, n in enumerate(correct)
     ]
     return (
         pd.DataFrame(rows).assign(images=100),
-        {f"m{i}": np.arange(100) < n for i, n in enumerate(correct)},
+        compare_pairs({f"m{i}": np.arange(100) < n for i, n in enumerate(correct)}, np.ones(100)),
     )
 
 
@@ -96,16 +97,24 @@ def test_significantly_better_model_is_best() -> None:
 
 def test_insignificant_difference_is_a_tie() -> None:
     """Five more images correct: p = 2 / 2**5 = 0.06."""
-    assert verdict(*make_board(90, 85, 85, 20)) == (
+    assert verdict(*make_board(90, 85)) == (
         "m0 has 90.00% accuracy on 100 test images (95% interval 80.00% to 95.00%); no "
-        "significant difference from m1, m2 (McNemar test, 5%)."
+        "significant difference from m1 (McNemar test, 5%)."
+    )
+
+
+def test_verdict_is_corrected_for_the_number_of_pairs() -> None:
+    """Six more images correct than two models: p = 0.03 twice, corrected 0.09."""
+    assert verdict(*make_board(90, 84, 84)).endswith(
+        "no significant difference from m1, m2 (McNemar test, 5%, Holm's correction for 3 pairs)."
     )
 
 
 def test_equal_accuracy_with_other_errors_is_a_tie() -> None:
-    board, is_correct = make_board(90, 90)
-    is_correct["m1"] = is_correct["m1"][::-1]
-    assert "no significant difference from m1 (" in verdict(board, is_correct)
+    board, _ = make_board(90, 90)
+    hits = np.arange(100) < 90
+    pairs = compare_pairs({"m0": hits, "m1": hits[::-1]}, np.ones(100))
+    assert "no significant difference from m1 (" in verdict(board, pairs)
 
 
 def test_single_model_is_not_called_best() -> None:

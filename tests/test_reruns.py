@@ -162,7 +162,7 @@ CHANGES: dict[str, tuple[list[tuple[str, str, str]], set[str]]] = {
     "explanations": ([("cifarpipe/explanations/quality.py", *DOCSTRING)], every("gradcam")),
     "figures": ([("cifarpipe/figures/layout.py", *DOCSTRING)], every("figures")),
     "report": ([("cifarpipe/report/pages.py", *DOCSTRING)], {"report"}),
-    "template": ([("cifarpipe/report/templates/page.js", "use strict", "use  strict")], {"report"}),
+    "template": ([("cifarpipe/report/templates/page.css", ":root", " :root")], {"report"}),
     "raw images": ([("data/source.json", "{}", "{changed}")], ALL),
 }  # fmt: skip
 

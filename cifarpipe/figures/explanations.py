@@ -14,6 +14,8 @@ from cifarpipe.figures.layout import BAR, GAP, caption, lay_out, place, short
 from cifarpipe.results.maps import Explanations
 
 EXPLAINED_WIDTH = 8  # tiles
+OVERVIEW_COLUMNS = 5  # of an image and its map
+OVERVIEW_ERRORS = 20
 TILE = 1.45  # side of an explained image, inches
 LARGE_TILE = 2.2  # side of a single explained image
 # Readable without full colour vision: one by lightness, the other by blue against yellow.
@@ -81,6 +83,57 @@ def draw_explanations(
             _difference(axes, image, predicted[number] - compared[number], lefts[3], y, opacity)
             caption(axes, lefts[3], y, "predicted − true")
     return figure
+
+
+def draw_overview(
+    images: NDArray[np.uint8],
+    rows: pd.DataFrame,
+    explanations: Explanations,
+    *,
+    opacity: float,
+    title: str,
+) -> Figure:
+    """Draw errors of all classes and a row of correct images, each beside its map.
+
+    A map is of the predicted class, and drawn as by `draw_explanations` but on a scale of its own.
+
+    Args:
+        images: `[N, H, W, 3]`.
+        rows: N rows of the predictions table, in the same order; any of them may be errors.
+        explanations: Of these images, in the same order.
+        opacity: Of a map's strongest point, 0 to 1.
+        title: Of the figure.
+    """
+    is_error = (rows.predicted != rows.true).to_numpy()
+    errors = _spread(np.flatnonzero(is_error), OVERVIEW_ERRORS)
+    correct = _spread(np.flatnonzero(~is_error), OVERVIEW_COLUMNS)
+    first_correct = -(-len(errors) // OVERVIEW_COLUMNS) * OVERVIEW_COLUMNS
+    heading = f"{title}\nErrors" + ("; last row: correct images." if len(correct) else ".")
+    count = first_correct + len(correct)
+    figure, axes, places = lay_out(count, OVERVIEW_COLUMNS, 2, TILE, heading)
+    _colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
+    tops = explanations.predicted.max(axis=(1, 2)).clip(1e-30)
+    table = rows.to_dict("records")
+    for number, (x, y) in [
+        *zip(errors, places, strict=False),
+        *zip(correct, places[first_correct:], strict=True),
+    ]:
+        row = table[number]
+        place(axes, images[number], x, y, TILE)
+        caption(axes, x, y, f"#{row['index']}\ntrue: {short(row['true'])}")
+        right = x + TILE + GAP / 2
+        strength = explanations.predicted[number] / tops[number]
+        _evidence(axes, images[number], strength, right, y, opacity)
+        caption(
+            axes, right, y, f"→ predicted:\n{short(row['predicted'])} ({row['confidence']:.2f})"
+        )
+    return figure
+
+
+def _spread(numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return at most so many of the numbers, evenly spread: the rows are sorted by class."""
+    count = min(most, len(numbers))
+    return numbers[np.arange(count) * len(numbers) // max(count, 1)]
 
 
 def draw_predictions(

@@ -21,11 +21,11 @@ MIN_WIDTH = 6.5  # for the title, inches
 mpl.rcParams.update({"font.size": 9, "text.parse_math": False})  # a class name may contain a $
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
     """Write a PNG whose bytes depend on the figure alone."""
     with atomic_path(path) as partial, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn instead
-        figure.savefig(partial, dpi=DPI, metadata={"Software": None})
+        figure.savefig(partial, dpi=dpi, metadata={"Software": None})
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:

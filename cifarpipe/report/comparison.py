@@ -23,6 +23,24 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, differ).pvalue) if differ else 1.0
 
 
+def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correct p-values for their number (Holm, doi:10.2307/4615733): reject those below the level.
+
+    The chance that any true hypothesis is rejected then is at most the level.
+
+    Args:
+        p: `[N]` of all hypotheses that are tested.
+
+    Returns:
+        `[N]` corrected p-values, at most 1.
+    """
+    order = np.argsort(p)
+    factors = len(p) - np.arange(len(p))
+    corrected = np.empty(len(p))
+    corrected[order] = np.maximum.accumulate(factors * p[order]).clip(max=1)
+    return corrected
+
+
 def compare_pairs(
     predicted: Mapping[str, NDArray[np.object_]], true: NDArray[np.object_]
 ) -> pd.DataFrame:
@@ -34,7 +52,8 @@ def compare_pairs(
 
     Returns:
         Columns `first`, `second`, `agree` (fraction of images with equal predictions),
-        `both_correct`, `only_first`, `only_second`, `both_wrong` (images), `p` (McNemar's test).
+        `both_correct`, `only_first`, `only_second`, `both_wrong` (images), `p` (McNemar's test) and
+        `p_holm` (corrected for the number of pairs).
     """
     columns = [
         "first",
@@ -52,9 +71,11 @@ def compare_pairs(
         counts = [int(part.sum()) for part in (one & two, one & ~two, ~one & two, ~one & ~two)]
         assert sum(counts) == len(true), "each image is correct or wrong for either model"
         agree = float((predicted[first] == predicted[second]).mean())
-        p = mcnemar(counts[1], counts[2])
-        rows.append([first, second, round(agree, 4), *counts, float(f"{p:.3g}")])
-    return pd.DataFrame(rows, columns=columns)
+        rows.append([first, second, round(agree, 4), *counts, mcnemar(counts[1], counts[2])])
+    table = pd.DataFrame(rows, columns=columns)
+    table["p_holm"] = holm(table.p.to_numpy(float))
+    rounded = table[["p", "p_holm"]].map(lambda p: float(f"{p:.3g}"))
+    return table.assign(**rounded)
 
 
 def shared_errors(is_correct: Mapping[str, Hits]) -> pd.DataFrame:

@@ -111,7 +111,7 @@ def pack(
         opacity: Of a map's strongest point, 0 to 1.
 
     Returns:
-        The input of `templates/page.js`.
+        The input of `templates/script/data.js`.
     """
     labels = {name: label for label, name in enumerate(classes)}
     first = results[0].predictions

@@ -15,7 +15,7 @@ from PIL import Image
 
 from cifarpipe.evaluation.calibration import MAX_TEMPERATURE
 from cifarpipe.evaluation.diagnosis import learning_warnings
-from cifarpipe.report.comparison import compare_pairs, lone_errors, shared_errors
+from cifarpipe.report.comparison import lone_errors, shared_errors
 from cifarpipe.report.explorer import Positions, max_images, pack, rank_images
 from cifarpipe.report.public_labels import PublicLabels, image_flags, label_table
 from cifarpipe.report.results import Study, judge_explanations, verdict
@@ -32,6 +32,8 @@ MAX_CELLS = 10_000  # … and cells of all matrices
 WEBP_QUALITY = 70
 WEBP_WIDTH = 1100  # pixels, about the width of the page; the PNG files are larger
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPT = ("data", "drawing", "tiles", "explorer", "image", "address", "tables", "start")
+GALLERY = {"errors": 20, "correct": 7}  # images at most, in a model's section
 
 
 def baseline_curves(study: Study) -> dict[str, pd.DataFrame]:
@@ -92,8 +94,7 @@ def render_html(study: Study, *, labels: PublicLabels, pictures: Mapping[str, Pa
     by_name = {model.name: model for model in study.results}
     ordered = [by_name[name] for name in study.board.model]
     classes = study.dataset["classes"]
-    # Our own, so not escaped; the browser runs no script without this digest.
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    script = page_script()  # our own, so not escaped; the browser runs no script without its digest
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     is_correct = {model.name: model.is_correct for model in ordered}
     template = environment.get_template("index.html.j2")
@@ -106,6 +107,7 @@ def render_html(study: Study, *, labels: PublicLabels, pictures: Mapping[str, Pa
         "label_rows": label_table(ordered, labels, classes).to_dict("records"),
         "matrices": len(classes) <= MAX_CLASSES and len(classes) ** 2 * len(ordered) <= MAX_CELLS,
         "max_temperature": MAX_TEMPERATURE,
+        "gallery": GALLERY,
         "pictures": pictures,
         "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704
         "script": Markup(script),  # noqa: S704
@@ -130,6 +132,12 @@ def render_html(study: Study, *, labels: PublicLabels, pictures: Mapping[str, Pa
     return page
 
 
+def page_script() -> str:
+    """Return the page's script: its parts share a scope of their own."""
+    parts = [(TEMPLATES / f"script/{name}.js").read_text(encoding="utf-8") for name in SCRIPT]
+    return "\n".join(['"use strict";', "(() => {", *parts, "})();"])
+
+
 def render_markdown(study: Study) -> str:
     """Render the summary, fit for a review comment; it links to the figures."""
     environment = templates(TEMPLATES, keep_trailing_newline=True)
@@ -142,7 +150,6 @@ def render_markdown(study: Study) -> str:
 
 def _shared(study: Study) -> dict[str, Any]:
     """Return what both forms show."""
-    is_correct = {model.name: model.is_correct for model in study.results}
     warnings = {
         model.name: learning_warnings(
             model.metrics["accuracy"],
@@ -155,20 +162,13 @@ def _shared(study: Study) -> dict[str, Any]:
     return {
         "title": study.params.report.title,
         "warnings": {name: texts for name, texts in warnings.items() if texts},
-        "verdict": verdict(study.board, is_correct),
+        "verdict": verdict(study.board, study.pairs),
         "dataset": study.dataset,
         "board": study.board.to_dict("records"),
-        "pairs": pairs_table(study).to_dict("records"),
+        "pairs": study.pairs.to_dict("records"),
         "provenance": study.provenance,
         "earlier": bool(baseline_curves(study)),
     }
-
-
-def pairs_table(study: Study) -> pd.DataFrame:
-    """Compare every two models on the test images, the better one first."""
-    by_name = {model.name: model.predictions for model in study.results}
-    predicted = {name: by_name[name].predicted.to_numpy(object) for name in study.board.model}
-    return compare_pairs(predicted, study.results[0].predictions.true.to_numpy(object))
 
 
 def data_uri(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params
-from cifarpipe.report.comparison import LEVEL, mcnemar
+from cifarpipe.report.comparison import LEVEL, compare_pairs
 from cifarpipe.results.maps import Explanations, load_explanations
 from cifarpipe.results.metrics import Metrics, read_metrics
 from cifarpipe.results.predictions import read_predictions
@@ -96,10 +97,20 @@ class Study:
     images: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
     """Returns images `[n, S, S, 3]` of the test split by their positions."""
     results: list[ModelResults]
-    board: pd.DataFrame
-    """The leaderboard."""
     provenance: Mapping[str, str]
     """Revision and versions, for the footer."""
+
+    @cached_property
+    def board(self) -> pd.DataFrame:
+        """The leaderboard."""
+        return leaderboard(self.results)
+
+    @cached_property
+    def pairs(self) -> pd.DataFrame:
+        """Comparisons of every two models on the test images, the better one first."""
+        by_name = {model.name: model.predictions for model in self.results}
+        predicted = {name: by_name[name].predicted.to_numpy(object) for name in self.board.model}
+        return compare_pairs(predicted, self.results[0].predictions.true.to_numpy(object))
 
 
 def read_results(name: str, arch: str, data: Prepared) -> ModelResults:
@@ -201,29 +212,24 @@ def curves_table(results: list[ModelResults]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[["model", "epoch", "curve", "value"]]
 
 
-def verdict(board: pd.DataFrame, is_correct: Mapping[str, NDArray[np.bool_]]) -> str:
+def verdict(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
     """Return a sentence about which model is best, or with which ones it is tied.
 
     Args:
         board: The leaderboard.
-        is_correct: `[N]` for each model, whether its predictions are correct.
+        pairs: Comparisons of every two models, as by `compare_pairs`.
     """
     best = board.iloc[0]
     score = (
         f"{best.accuracy:.2%} accuracy on {best.images:,} test images "
         f"(95% interval {best.accuracy_low:.2%} to {best.accuracy_high:.2%})"
     )
-    ours = is_correct[best.model]
-    tied = [
-        name
-        for name in board.model[1:]
-        if mcnemar(int((ours & ~is_correct[name]).sum()), int((is_correct[name] & ~ours).sum()))
-        >= LEVEL
-    ]
-    if tied:
+    others = pairs[(pairs["first"] == best.model) & (pairs.p_holm >= LEVEL)].second
+    if len(others):
+        correction = f", Holm's correction for {len(pairs)} pairs" if len(pairs) > 1 else ""
         return (
-            f"{best.model} has {score}; no significant difference from {', '.join(tied)} "
-            "(McNemar test, 5%)."
+            f"{best.model} has {score}; no significant difference from {', '.join(others)} "
+            f"(McNemar test, 5%{correction})."
         )
     return f"{best.model} {'is best, with' if len(board) > 1 else 'has'} {score}."
 

@@ -24,7 +24,7 @@ from cifarpipe.evaluation.selection import select_correct, select_errors
 from cifarpipe.evaluation.slices import image_properties, slice_table
 from cifarpipe.report.pages import render_html, render_markdown
 from cifarpipe.report.public_labels import PublicLabels
-from cifarpipe.report.results import ModelResults, Study, leaderboard
+from cifarpipe.report.results import ModelResults, Study
 from cifarpipe.results.maps import Explanations
 from cifarpipe.results.metrics import Metric, Metrics
 from cifarpipe.results.predictions import predictions_table
@@ -158,14 +158,7 @@ class Report:
     def study(self, images: NDArray[np.uint8] | None = None) -> Study:
         if images is None:
             images = make_images(self.results[0].images)
-        return Study(
-            self.params,
-            self.dataset,
-            images.__getitem__,
-            self.results,
-            leaderboard(self.results),
-            PROVENANCE,
-        )
+        return Study(self.params, self.dataset, images.__getitem__, self.results, PROVENANCE)
 
     def html(self, images: NDArray[np.uint8] | None = None) -> str:
         pictures = {"curves": self.folder / "curves.png", "dataset": self.folder / "dataset.png"}

@@ -1,0 +1,69 @@
+// One image, with the prediction and the maps of every model.
+const SIDE = 128; // pixels of an upscaled image
+const dialog = document.getElementById("image");
+let current = 0; // index into `found`
+
+function figure(image, text) {
+  const made = document.createElement("figure");
+  made.append(image, element("figcaption", "", text));
+  return made;
+}
+
+function rowOf(model, position) {
+  const row = document.createElement("section");
+  const wrong = isWrong(model, position);
+  const number = slot.get(position);
+  const index = data.index[position];
+  const heading = document.createElement("h3");
+  heading.append(`${model.name}: `, element("span", wrong ? "wrong" : "correct",
+    `${className(model.predicted[position])} ` +
+    `(${probabilityText(model.confidence[position])}), ${wrong ? "wrong" : "correct"}`));
+  const note = element("p", "soft", `${model.method}, grid of ${model.grid[0]} × ${model.grid[1]}, ` +
+    `maximum ${model.peaks[number]}`);
+  const strip = element("div", "strip");
+  const add = (which, what, caption) => strip.append(
+    figure(mapImage(model, position, which, { side: SIDE, label: `${what}, #${index}` }), caption));
+  const evidence = (which, label, probability) => add(which,
+    `Evidence of ${model.name} for ${className(label)}`,
+    `${which}: ${className(label)} (${probabilityText(probability)})`);
+  if (model.classSpecific) {
+    evidence("predicted", model.predicted[position], model.confidence[position]);
+  } else {
+    add("predicted", `Evidence of ${model.name} for any class`, "any class: importance");
+  }
+  if (hasTwo(model, position)) {
+    evidence("true", truth[position], model.trueProbability[number]);
+    add("difference", `Difference of the two maps of ${model.name}`, "predicted − true");
+  }
+  row.append(heading, note, strip);
+  return row;
+}
+
+function show(place) {
+  current = place;
+  const position = found[place];
+  const number = slot.get(position);
+  document.getElementById("image-title").textContent =
+    `#${data.index[position]}, true: ${className(truth[position])}`;
+  const file = data.files ? data.files[number] : "";
+  const other = models.length > 1
+    ? [`${wrongModels[position]} of ${models.length} models wrong`] : [];
+  document.getElementById("image-place").textContent =
+    [`${place + 1} of ${found.length} shown`, ...other, ...(file ? [file] : [])].join("; ");
+  const image = canvas(SIDE, `Test image ${data.index[position]}: ${className(truth[position])}`);
+  drawTestImage(image, number);
+  document.getElementById("image-picture").replaceChildren(image);
+  const rows = document.getElementById("image-models");
+  rows.replaceChildren(...models.map((model) => rowOf(model, position)));
+  // Not disabled, since a disabled button loses the focus and with it the arrow keys.
+  document.getElementById("previous").setAttribute("aria-disabled", place === 0);
+  document.getElementById("next").setAttribute("aria-disabled", place === found.length - 1);
+  const opened = !dialog.open;
+  if (opened) dialog.showModal();
+  dialog.scrollTop = 0;
+  remember(opened);
+}
+
+const step = (by) => {
+  if (found[current + by] !== undefined) show(current + by);
+};
