@@ -1,8 +1,9 @@
 """Explain every test image of one model, and evaluate the explanations.
 
 Reads data/prepared/, artifacts/M/model.safetensors and artifacts/M/predictions.csv; writes
-artifacts/M/cams.npz and, in reports/models/M/, gradcam.csv with all metrics of the explanations and
-gradcam.json with the first of them.
+artifacts/M/cams.npz with the maps, artifacts/M/neighbours.npz with the nearest training images and,
+in reports/models/M/, gradcam.csv with all metrics of the explanations and gradcam.json with the
+first of them.
 """
 
 from typing import Annotated
@@ -20,11 +21,13 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     entry, method, options = params.model(model), params.cam_method(model), params.gradcam
 
     from cifarpipe.explanations.explainer import Explainer
+    from cifarpipe.explanations.neighbours import find_neighbours
     from cifarpipe.explanations.quality import HEADLINE, quality_metrics
     from cifarpipe.networks.checkpoint import load_model
     from cifarpipe.networks.devices import pick_device
     from cifarpipe.results.maps import save_explanations
     from cifarpipe.results.metrics import Metric, metrics_table
+    from cifarpipe.results.neighbours import save_neighbours
     from cifarpipe.results.predictions import read_predictions
     from cifarpipe.store.outputs import short_digest, write_csv, write_json
     from cifarpipe.store.paths import artifact, model_report
@@ -36,8 +39,9 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     predictions = read_predictions(artifact(model, "predictions.csv"), data)
     explainer = Explainer(network, origin, method, options.batch_size)
     explanations = explainer.explain(data.test, predictions, progress=f"{model}: {method}")
-    path = artifact(model, "cams.npz")
-    save_explanations(path, explanations)
+    save_explanations(artifact(model, "cams.npz"), explanations)
+    neighbours = find_neighbours(network, origin, data, options.batch_size, progress=model)
+    save_neighbours(artifact(model, "neighbours.npz"), neighbours)
 
     metrics = quality_metrics(
         explainer, data.test, predictions, explanations, data.test_masks,
@@ -45,7 +49,8 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     )  # fmt: skip
     first = {HEADLINE: metrics[HEADLINE].value} if HEADLINE in metrics else {}
     write_json(model_report(model, "gradcam.json"), {model: first})
-    metrics["maps"] = Metric(short_digest(path))
+    for name, file in (("maps", "cams.npz"), ("neighbours", "neighbours.npz")):
+        metrics[name] = Metric(short_digest(artifact(model, file)))
     write_csv(model_report(model, "gradcam.csv"), metrics_table(metrics))
     print(f"{model}: {method}: {', '.join(f'{name} {m.value}' for name, m in metrics.items())}")
 

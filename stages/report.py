@@ -1,8 +1,9 @@
 """Write the report of all models.
 
-Reads reports/models/, artifacts/ (predictions and maps), data/prepared/, reports/dataset.json and
-data/baselines/; writes, in reports/, index.html, summary.md, leaderboard.csv, pairs.csv,
-curves.csv, curves.png and dataset.png.
+Reads reports/models/, artifacts/ (predictions, maps and neighbours), data/prepared/,
+reports/dataset.json and data/baselines/; writes, in reports/, index.html, summary.md,
+leaderboard.csv, pairs.csv, label_candidates.csv, near_duplicates.csv, curves.csv, curves.png and
+dataset.png.
 """
 
 import json
@@ -31,11 +32,12 @@ def main() -> None:
     data = load_prepared()
     results = [read_results(name, entry.arch, data) for name, entry in params.models.items()]
     dataset = json.loads(DATASET_CARD.read_text(encoding="utf-8"))["dataset"]
-    images = data.test.images.__getitem__
-    study = Study(params, dataset, images, results, provenance(PACKAGES))
+    study = Study(params, dataset, data.train, data.test, results, provenance(PACKAGES))
 
     write_csv(REPORTS / "leaderboard.csv", study.board)
     write_csv(REPORTS / "pairs.csv", study.pairs)
+    write_csv(REPORTS / "label_candidates.csv", study.label_candidates)
+    write_csv(REPORTS / "near_duplicates.csv", study.near_duplicates)
     write_csv(REPORTS / "curves.csv", curves_table(results))
     samples = draw_samples(data.train.images, data.train.labels, data.classes)
     save_figure(samples, REPORTS / "dataset.png")

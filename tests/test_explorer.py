@@ -9,16 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifarpipe.report.explorer import (
-    SPRITE_COLUMNS,
-    STEPS,
-    max_images,
-    pack,
-    rank_images,
-    sprite_columns,
-)
+from cifarpipe.report.explorer import STEPS, pack, rank_images
 from cifarpipe.report.results import ModelResults
-from tests.support.report_inputs import CLASSES, make_images, make_results
+from cifarpipe.report.sprites import SPRITE_COLUMNS, max_images, sprite_columns
+from cifarpipe.report.training_images import TrainingImages
+from tests.support.report_inputs import CLASSES, TRAIN, make_images, make_results, make_split
+
+NO_IMAGES = np.empty(0, np.int64)
 
 
 @pytest.fixture
@@ -34,14 +31,17 @@ def decode(text: str, kind: str) -> np.ndarray:
 
 
 def packed(results: list[ModelResults], shown: np.ndarray) -> dict:
-    images = make_images(80)
-    return pack(results, CLASSES, lambda which: images[which], shown, flags={}, opacity=0.6)
+    return pack(results, CLASSES, make_images(80), shown, training(), flags={}, opacity=0.6)
+
+
+def training(shown: np.ndarray = NO_IMAGES) -> TrainingImages:
+    return TrainingImages(make_split(TRAIN, len(CLASSES), step=3), shown)
 
 
 def test_selected_images_rank_first_all_once(
     results: list[ModelResults],
 ) -> None:
-    ranked = rank_images(results)
+    ranked = rank_images(results, NO_IMAGES)
     selected = {
         index // 2  # in these results an index is twice the position
         for model in results
@@ -56,7 +56,7 @@ def test_selected_images_rank_first_all_once(
     found = [position for position in later if position in set(errors)][:8]
     table = results[1].predictions.iloc[found]
     assert len(set(zip(table.true, table.predicted, strict=True))) == 4
-    assert np.array_equal(ranked, rank_images(results))
+    assert np.array_equal(ranked, rank_images(results, NO_IMAGES))
 
 
 def test_all_predictions_are_packed(results: list[ModelResults]) -> None:
@@ -80,7 +80,7 @@ def test_many_classes_need_two_bytes_per_label(tmp_path: Path) -> None:
     classes = [f"c{i}" for i in range(300)]
     model = make_results(tmp_path, "m", n=300, accuracy=1.0, classes=classes)
     images = make_images(300)
-    data = pack([model], classes, lambda which: images[which], np.array([7]), flags={}, opacity=0.6)
+    data = pack([model], classes, images, np.array([7]), training(), flags={}, opacity=0.6)
     assert decode(data["true"], "<u2").tolist() == list(range(300))
 
 

@@ -156,7 +156,7 @@ def test_leaderboard_is_shown(report: Report, page: Page) -> None:
     assert best["parameters"] == "1,234,567"
     assert best["MACs"] == "2.5 M"
     headings = [h["text"] for h in page.all("h2")]
-    assert headings[5:8] == board.model.tolist()
+    assert headings[6:9] == board.model.tolist()
 
 
 def test_every_count_equals_images_of_its_query(report: Report, page: Page) -> None:
@@ -181,6 +181,13 @@ def test_every_count_equals_images_of_its_query(report: Report, page: Page) -> N
                 keep &= table[side] == CLASSES[int(values[side])]
         if "shared" in values:
             keep &= table.wrong == int(values["shared"])
+        if "flag" in values:
+            assert values["flag"] in ("label worth checking", "near-duplicate in train")
+            study = report.study()
+            noted = study.near_duplicates
+            if values["flag"] == "label worth checking":
+                noted = study.label_candidates.query("split == 'test'")
+            keep &= np.isin(np.arange(len(table)), noted.position)
         assert keep.sum() == count, values
 
 

@@ -303,7 +303,7 @@ def test_image_is_shown_with_maps_of_all_models(page: Page) -> None:
 
 def test_controls_are_reachable_by_keyboard(page: Page) -> None:
     page.locator("[name=model]").focus()
-    for name in ("outcome", "true", "predicted", "shared", "low", "high", "order", "map"):
+    for name in ("outcome", "true", "predicted", "shared", "flag", "low", "high", "order", "map"):
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.name") == name
     page.keyboard.press("Tab")
@@ -339,7 +339,8 @@ def test_confusion_count_has_a_label(page: Page) -> None:
 @own_page
 def test_class_agnostic_map_is_shown_once(page: Page) -> None:
     page.locator("#tiles button").first.click()
-    captions = page.locator("#image-models section").last.locator("figcaption").all_inner_texts()
+    row = page.locator("#image-models section").last
+    captions = row.locator(".strip").first.locator("figcaption").all_inner_texts()
     assert captions == ["any class: importance"]
 
 
@@ -349,6 +350,35 @@ def test_captions_fit_on_a_phone(browser: Browser, file: Path) -> None:
         box = caption.bounding_box()
         assert box is None or box["x"] + box["width"] <= 390
     found.page.context.close()
+
+
+def test_opened_image_has_its_nearest_training_images(page: Page) -> None:
+    data = page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+    page.locator("#tiles button").first.click()
+    strip = page.locator("#image-models section").first.locator(".nearest")
+    captions = strip.locator("figcaption").all_inner_texts()
+    assert len(captions) == data["models"][0]["neighbours"]
+    assert set(captions) <= set(data["classes"])
+    true = page.locator("dialog h2").inner_text().split(", true: ")[1]
+    assert strip.locator("figcaption.correct").all_inner_texts() == [
+        caption for caption in captions if caption == true
+    ]
+    assert "cosine similarity 0." in strip.locator("figure").first.get_attribute("title")
+
+
+def test_labels_worth_checking_are_shown(page: Page) -> None:
+    checks = page.locator("#check .checks")
+    assert checks.count() == 3
+    titles = page.locator("#check h3").all_inner_texts()
+    for title, gallery in zip(titles, checks.all(), strict=True):
+        number = int(title.split(": ")[1].replace(",", ""))
+        tiles = gallery.locator("li:not(.soft)")
+        assert tiles.count() <= number
+        assert (tiles.count() == 0) == (number == 0)
+    first = page.locator("#check button[data-position]").first
+    number = first.locator("small").inner_text().split(",")[0].removeprefix("test ")
+    first.click()
+    expect(page.locator("dialog h2")).to_contain_text(f"{number}, ")
 
 
 @own_page
@@ -384,7 +414,7 @@ def test_map_has_expected_position_and_colour(page: Page) -> None:
     tile.click()
     row = page.locator("#image-models section").first
     assert row.locator(".none").inner_text() == "no positive evidence"  # for the true class
-    captions = row.locator("figcaption").all_inner_texts()
+    captions = row.locator(".strip").first.locator("figcaption").all_inner_texts()
     assert [caption.split(":")[0] for caption in captions] == [
         "predicted",
         "true",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cifarpipe.models.vit import ViT
     from cifarpipe.models.vit_conv import ViTConv
 
-# Every architecture has `forward_features`, `forward_head`, `cam_layer` and `cam_map`.
+# Every architecture has `forward_features`, `forward_head`, `head`, `cam_layer` and `cam_map`.
 Classifier: TypeAlias = "ViT | ViTConv | ConvMixer | CompactLN | ResNet18LN"
 
 

@@ -1,56 +1,42 @@
 """The data of the page's explorer: all predictions, and some images with their maps."""
 
-import base64
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from cifarpipe.figures.explanations import CONTRAST_COLOURS, MAP_COLOURS
 from cifarpipe.report.results import ModelResults
+from cifarpipe.report.sprites import Positions, encode, make_sprite, sprite_columns
+from cifarpipe.report.training_images import TrainingImages
 
-MAX_SIDE = 16_383  # pixels of a WebP image
-SPRITE_COLUMNS = 25
 LOSSLESS_UP_TO = 64  # pixels of a side; larger images would fill the page
 QUALITY = 90
 STEPS = 127  # quantisation of a map
 CONFIDENCES = 10_000  # quantisation of a probability
 
-Positions = NDArray[np.int64]
 
-
-def max_images(size: int) -> int:
-    """Return how many images of `size` × `size` pixels the page can hold in its sprite."""
-    return sprite_columns(size) * (MAX_SIDE // size)
-
-
-def sprite_columns(size: int) -> int:
-    """Return how many images of `size` × `size` pixels a row of the sprite holds."""
-    return min(SPRITE_COLUMNS, MAX_SIDE // size)
-
-
-def rank_images(results: Sequence[ModelResults]) -> Positions:
+def rank_images(results: Sequence[ModelResults], first: Positions) -> Positions:
     """Rank the test images by interest.
 
-    First those that the stages selected (errors stratified by class, and correct images). Then, in
-    turn for each model: the most confident error of every confusion, then the second of each, and
-    so on; the most confident errors; the least confident correct predictions; and the images that
-    all models predict wrongly.
+    First those that the page shows anyway, and those that the stages selected (errors stratified by
+    class, and correct images). Then, in turn for each model: the most confident error of every
+    confusion, then the second of each, and so on; the most confident errors; the least confident
+    correct predictions; and the images that all models predict wrongly.
 
     Args:
         results: Of all models, the best first.
+        first: Positions of the images that the page shows anyway.
 
     Returns:
         Positions in the test split, each at most once.
     """
-    order: dict[int, None] = {}
-    first = results[0].predictions
-    place = {index: position for position, index in enumerate(first["index"].tolist())}
+    order = dict.fromkeys(first.tolist())
+    index = results[0].predictions["index"].tolist()
+    place = {index: position for position, index in enumerate(index)}
     selected = [
         [place[index] for index in rows["index"].tolist()]
         for rows in (*(m.misclassified for m in results), *(m.correct for m in results))
@@ -94,8 +80,9 @@ def _wrong_in_all(results: Sequence[ModelResults]) -> Positions:
 def pack(
     results: Sequence[ModelResults],
     classes: Sequence[str],
-    images: Callable[[Positions], NDArray[np.uint8]],
+    images: NDArray[np.uint8],
     shown: Positions,
+    training: TrainingImages,
     *,
     flags: Mapping[str, NDArray[np.bool_]],
     opacity: float,
@@ -105,8 +92,9 @@ def pack(
     Args:
         results: Of all models, in the order of the page.
         classes: Names, by label.
-        images: Returns images `[n, S, S, 3]` of the test split by their positions.
+        images: `[N, S, S, 3]` of the test split.
         shown: Positions of the images to include, ascending.
+        training: Training images to include.
         flags: `[N]` for each flag, to which images it applies.
         opacity: Of a map's strongest point, 0 to 1.
 
@@ -117,21 +105,26 @@ def pack(
     first = results[0].predictions
     kind = np.uint8 if len(classes) <= 256 else np.uint16
     true = first.true.map(labels).to_numpy(kind)
-    pixels = images(shown)
+    pixels = images[shown]
     return {
         "classes": list(classes),
         "index": first["index"].tolist(),
         "files": first.file.iloc[shown].tolist() if (first.file != "").any() else None,
-        "true": _encode(true),
+        "true": encode(true),
         "flags": {name: np.flatnonzero(some).tolist() for name, some in flags.items()},
         "shown": shown.tolist(),
         "size": pixels.shape[1],
         "columns": sprite_columns(pixels.shape[1]),
-        "sprite": _sprite(pixels),
+        "sprite": make_sprite(pixels, lossless=pixels.shape[1] <= LOSSLESS_UP_TO, quality=QUALITY),
+        "training": training.pack(),
         "opacity": opacity,
         "evidence": _palette(MAP_COLOURS),
         "contrast": _palette(CONTRAST_COLOURS),
-        "models": [_pack_model(model, labels, true, kind, shown) for model in results],
+        "models": [
+            _pack_model(model, labels, true, kind, shown)
+            | training.pack_neighbours(model.neighbours, shown)
+            for model in results
+        ],
     }
 
 
@@ -157,9 +150,9 @@ def _pack_model(
         "classSpecific": explanations.class_specific,
         "errors": model.metrics["errors"].value,
         "grid": list(explanations.predicted.shape[1:]),
-        "predicted": _encode(predicted),
-        "confidence": _encode(_quantised(table.confidence.to_numpy())),
-        "trueProbability": _encode(_quantised(table.true_probability.to_numpy()[shown])),
+        "predicted": encode(predicted),
+        "confidence": encode(_quantised(table.confidence.to_numpy())),
+        "trueProbability": encode(_quantised(table.true_probability.to_numpy()[shown])),
         "maps": maps,
         "peaks": peaks,
         "selected": selected,
@@ -182,32 +175,13 @@ def _pack_maps(
     most = np.maximum(predicted.max(axis=(1, 2)), true.max(axis=(1, 2)))
     # Weak evidence must not become none.
     weak = (steps == 0) & (np.stack(parts) > 0) if parts else False
-    return _encode(np.where(weak, 1, steps).astype(np.int8)), [float(f"{top:.3g}") for top in most]
+    return encode(np.where(weak, 1, steps).astype(np.int8)), [float(f"{top:.3g}") for top in most]
 
 
 def _quantised(values: NDArray[np.float64]) -> NDArray[np.uint16]:
     return np.rint(values * CONFIDENCES).astype(np.uint16)
 
 
-def _encode(array: NDArray[Any]) -> str:
-    """Return the little-endian bytes as base64."""
-    return base64.b64encode(array.astype(array.dtype.newbyteorder("<")).tobytes()).decode()
-
-
 def _palette(name: str) -> str:
     colours = mpl.colormaps[name](np.arange(256))[:, :3]
-    return _encode(np.rint(colours * 255).astype(np.uint8))
-
-
-def _sprite(images: NDArray[np.uint8]) -> str:
-    """Tile images into one, row by row, and return it as a data URI."""
-    count, size = images.shape[:2]
-    columns = sprite_columns(size)
-    sheet = np.zeros((max(1, -(-count // columns)) * size, columns * size, 3), np.uint8)
-    for number, image in enumerate(images):
-        top, left = number // columns * size, number % columns * size
-        sheet[top : top + size, left : left + size] = image
-    buffer = io.BytesIO()
-    lossless = size <= LOSSLESS_UP_TO
-    Image.fromarray(sheet).save(buffer, "WEBP", lossless=lossless, quality=QUALITY, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return encode(np.rint(colours * 255).astype(np.uint8))

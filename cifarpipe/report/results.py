@@ -1,6 +1,6 @@
 """What the stages found about each model, and what can be said about it in a sentence."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params
 from cifarpipe.report.comparison import LEVEL, compare_pairs
+from cifarpipe.report.label_candidates import label_candidates
+from cifarpipe.report.near_duplicates import near_duplicates
 from cifarpipe.results.maps import Explanations, load_explanations
 from cifarpipe.results.metrics import Metrics, read_metrics
+from cifarpipe.results.neighbours import Neighbours, load_neighbours
 from cifarpipe.results.predictions import read_predictions
 from cifarpipe.results.tables import read_table
 from cifarpipe.store.outputs import short_digest
 from cifarpipe.store.paths import artifact, model_report
-from cifarpipe.store.prepared import Prepared
+from cifarpipe.store.prepared import Prepared, Split
 
 TOP_CONFUSIONS = 5
 
@@ -46,6 +50,8 @@ class ModelResults:
     """A row per test image."""
     explanations: Explanations
     """In the order of `predictions`."""
+    neighbours: Neighbours
+    """In the order of `predictions` and of the train split."""
 
     def __post_init__(self) -> None:
         """Check that all tables are about the same images."""
@@ -55,6 +61,7 @@ class ModelResults:
             f"{self.name}: metrics, confusions and predictions have different numbers of errors"
         )
         assert len(self.explanations.index) == self.images, f"{self.name}: maps are missing"
+        assert len(self.neighbours.nearest) == self.images, f"{self.name}: neighbours are missing"
 
     @property
     def images(self) -> int:
@@ -65,6 +72,12 @@ class ModelResults:
     def is_correct(self) -> NDArray[np.bool_]:
         """`[N]` whether each prediction is correct."""
         return (self.predictions.true == self.predictions.predicted).to_numpy()
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """`[N, classes]` of the predictions."""
+        logits = self.predictions.filter(regex=r"^logit_\d+$").to_numpy(np.float64)
+        return np.asarray(softmax(logits, axis=1))
 
     @property
     def parameters(self) -> int:
@@ -94,8 +107,8 @@ class Study:
     params: Params
     dataset: Mapping[str, Any]
     """The dataset card."""
-    images: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-    """Returns images `[n, S, S, 3]` of the test split by their positions."""
+    train: Split
+    test: Split
     results: list[ModelResults]
     provenance: Mapping[str, str]
     """Revision and versions, for the footer."""
@@ -104,6 +117,20 @@ class Study:
     def board(self) -> pd.DataFrame:
         """The leaderboard."""
         return leaderboard(self.results)
+
+    @cached_property
+    def label_candidates(self) -> pd.DataFrame:
+        """Labels worth checking: of test images by all models, of training images by neighbours."""
+        predicted = np.mean([model.probabilities for model in self.results], axis=0)
+        votes = np.sum([model.neighbours.votes for model in self.results], axis=0, dtype=np.float64)
+        voted = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
+        splits = [("test", self.test, predicted), ("train", self.train, voted)]
+        return label_candidates(splits, self.dataset["classes"])
+
+    @cached_property
+    def near_duplicates(self) -> pd.DataFrame:
+        """Test images that are almost a training image."""
+        return near_duplicates(self.test, self.train, [model.neighbours for model in self.results])
 
     @cached_property
     def pairs(self) -> pd.DataFrame:
@@ -132,9 +159,11 @@ def read_results(name: str, arch: str, data: Prepared) -> ModelResults:
     quality = read_metrics(model_report(name, "gradcam.csv"))
     predictions = read_predictions(artifact(name, "predictions.csv"), data)
     explanations = load_explanations(artifact(name, "cams.npz"))
+    neighbours = load_neighbours(artifact(name, "neighbours.npz"))
     for file, digest in (
         ("predictions.csv", metrics["predictions"]),
         ("cams.npz", quality["maps"]),
+        ("neighbours.npz", quality["neighbours"]),
     ):
         path = artifact(name, file)
         if short_digest(path) != digest.value:
@@ -157,6 +186,7 @@ def read_results(name: str, arch: str, data: Prepared) -> ModelResults:
         correct=read_table(model_report(name, "correct.csv")),
         predictions=predictions,
         explanations=explanations,
+        neighbours=neighbours,
     )
 
 

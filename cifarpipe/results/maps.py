@@ -1,21 +1,16 @@
 """A model's explanations on disk: the raw maps of all test images, in one `.npz` file."""
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cifarpipe.config.errors import UserError
-from cifarpipe.store.outputs import atomic_path
+from cifarpipe.results.arrays import load_arrays, save_arrays
 
 Maps = NDArray[np.float32]
 # Methods whose map shows what matters to the network, whatever the class.
 CLASS_AGNOSTIC = ("eigencam", "attention_rollout")
-# What a damaged archive raises; OSError if it points before its own start.
-DAMAGED = (BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError, OSError)
 
 
 @dataclass(frozen=True)
@@ -60,8 +55,7 @@ def without_evidence(maps: Maps) -> NDArray[np.bool_]:
 
 def save_explanations(path: Path, explanations: Explanations) -> None:
     """Write all maps, or nothing."""
-    with atomic_path(path) as partial:
-        np.savez(partial, **vars(explanations))
+    save_arrays(path, vars(explanations))
 
 
 def load_explanations(path: Path) -> Explanations:
@@ -70,15 +64,5 @@ def load_explanations(path: Path) -> Explanations:
     Raises:
         UserError: The file is missing or damaged, as its checksums show.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist. Run `dvc repro`, or `dvc pull` in a clone.")
-    with path.open("rb") as file:
-        try:
-            with np.load(file) as maps:
-                return Explanations(
-                    str(maps["method"]), maps["index"], maps["predicted"], maps["true"]
-                )
-        except DAMAGED as error:
-            raise UserError(
-                f"{path} is damaged ({error}).\nDelete it and run `dvc repro`."
-            ) from None
+    method, index, predicted, true = load_arrays(path, ("method", "index", "predicted", "true"))
+    return Explanations(str(method), index, predicted, true)

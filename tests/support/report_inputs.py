@@ -1,7 +1,7 @@
 """Results of made-up models, as the stages would write them, and the report of them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,17 @@ from cifarpipe.report.public_labels import PublicLabels
 from cifarpipe.report.results import ModelResults, Study
 from cifarpipe.results.maps import Explanations
 from cifarpipe.results.metrics import Metric, Metrics
+from cifarpipe.results.neighbours import Neighbours
 from cifarpipe.results.predictions import predictions_table
+from cifarpipe.store.prepared import Split
 
 NO_LABELS = PublicLabels(contested=None, duplicates=None, human=None)
 SCRIPT = "<script>alert(1)</script>"
 CLASSES = [SCRIPT, "007", 'a "quoted" | piped', "<img src=http://evil>"]
 TITLE = '<b onclick="x()">Bold</b> & [link](#)'
 PROVENANCE = {"revision": "0123456789ab with <changes>", "Python": "3.11.9"}
+TRAIN = 40  # training images
+MISLABELLED = 6  # one of them, by its neighbours
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 QUALITY: Metrics = {
     "explained": Metric(80),
@@ -118,7 +122,24 @@ def results_of(
         correct=select_correct(table, classes, errors, seed=0),
         predictions=table,
         explanations=Explanations("layercam", np.arange(n) * 2, maps[0], true_maps),
+        neighbours=make_neighbours(n, k),
     )
+
+
+def make_neighbours(test: int, classes: int) -> Neighbours:
+    """Return neighbours among `TRAIN` images; those of one training image have another label."""
+    votes = np.zeros((TRAIN, classes), np.uint8)
+    votes[np.arange(TRAIN), np.arange(TRAIN) % classes] = 8
+    votes[MISLABELLED] = np.roll(votes[MISLABELLED], 1)
+    nearest = (np.arange(test)[:, None] + np.arange(5)) % TRAIN
+    similarity = np.broadcast_to(np.linspace(0.9, 0.5, 5), nearest.shape)
+    return Neighbours(nearest.astype(np.int32), similarity.astype(np.float32), votes)
+
+
+def make_split(count: int, classes: int, step: int) -> Split:
+    """Return images whose labels take turns, as the made-up models were asked about."""
+    index = np.arange(count)
+    return Split(make_images(count), index % classes, index * step)
 
 
 def make_images(count: int, size: int = 32) -> NDArray[np.uint8]:
@@ -156,9 +177,13 @@ class Report:
     labels: PublicLabels = NO_LABELS
 
     def study(self, images: NDArray[np.uint8] | None = None) -> Study:
-        if images is None:
-            images = make_images(self.results[0].images)
-        return Study(self.params, self.dataset, images.__getitem__, self.results, PROVENANCE)
+        classes = len(self.dataset["classes"])
+        train = make_split(TRAIN, classes, step=3)
+        test = make_split(self.results[0].images, classes, step=2)
+        if images is not None:
+            train = replace(train, images=train.images[:, : images.shape[1], : images.shape[2]])
+            test = replace(test, images=images)
+        return Study(self.params, self.dataset, train, test, self.results, PROVENANCE)
 
     def html(self, images: NDArray[np.uint8] | None = None) -> str:
         pictures = {"curves": self.folder / "curves.png", "dataset": self.folder / "dataset.png"}

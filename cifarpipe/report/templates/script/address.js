@@ -63,13 +63,9 @@ function follow() {
 
 function showIndex(index, model) {
   const position = positionOf.get(Number(index));
-  if (!slot.has(position)) {
+  if (slot.has(position)) {
+    showPosition(position, model);
+  } else {
     status.textContent = `This page does not contain test image #${index}. ${status.textContent}`;
-    return;
   }
-  if (!found.includes(position)) { // the other filters exclude it
-    choose({ outcome: "all", ...(model ? { model } : {}) });
-    update();
-  }
-  show(found.indexOf(position));
 }

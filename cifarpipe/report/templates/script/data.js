@@ -8,6 +8,7 @@ const labels = data.classes.length <= 256 ? bytes : wide;
 const truth = labels(data.true);
 const count = truth.length;
 const slot = new Map(data.shown.map((position, number) => [position, number]));
+const trainingNumber = new Map(data.training.shown.map((position, number) => [position, number]));
 const positionOf = new Map(data.index.map((index, position) => [index, position]));
 // Unless the method is class-agnostic, an error has a second map: that of its true class.
 const hasTwo = (model, position) => model.classSpecific && model.predicted[position] !== truth[position];
@@ -18,6 +19,8 @@ const models = data.models.map((model) => {
     confidence: wide(model.confidence),
     trueProbability: wide(model.trueProbability),
     maps: new Int8Array(bytes(model.maps).buffer),
+    nearest: new Int16Array(bytes(model.nearest).buffer), // numbers of training pictures, or -1
+    similarity: new Int8Array(bytes(model.similarity).buffer), // in hundredths
     starts: [],
   };
   let start = 0;

@@ -1,5 +1,6 @@
-// Test images, cut from one large picture, and maps over them.
+// Images, cut from two large pictures (one of test, one of training images), and maps over them.
 const sprite = new Image();
+const trainingSprite = new Image();
 const evidencePalette = bytes(data.evidence);
 const contrastPalette = bytes(data.contrast);
 
@@ -22,13 +23,26 @@ function canvas(side, label) {
   return made;
 }
 
-function drawTestImage(target, number) {
-  const size = data.size;
+function drawFrom(picture, { size, columns }, target, number) {
   const context = target.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingEnabled = false;
-  const left = (number % data.columns) * size;
-  const top = Math.floor(number / data.columns) * size;
-  context.drawImage(sprite, left, top, size, size, 0, 0, target.width, target.height);
+  const left = (number % columns) * size;
+  const top = Math.floor(number / columns) * size;
+  context.drawImage(picture, left, top, size, size, 0, 0, target.width, target.height);
+}
+
+const drawTestImage = (target, number) => drawFrom(sprite, data, target, number);
+
+function testImage(position) {
+  const image = canvas(data.size, null);
+  drawTestImage(image, slot.get(position));
+  return image;
+}
+
+function trainingImage(number) {
+  const image = canvas(data.training.size, null);
+  drawFrom(trainingSprite, data.training, image, number);
+  return image;
 }
 
 // Bilinear between the centres of the cells, as in the PNG files.

@@ -35,8 +35,25 @@ function rowOf(model, position) {
     evidence("true", truth[position], model.trueProbability[number]);
     add("difference", `Difference of the two maps of ${model.name}`, "predicted − true");
   }
-  row.append(heading, note, strip);
+  row.append(heading, note, strip, ...nearestImages(model, position));
   return row;
+}
+
+// The training images that are most similar in the model's features, if their pictures are here.
+function nearestImages(model, position) {
+  const start = slot.get(position) * model.neighbours;
+  const numbers = model.nearest.subarray(start, start + model.neighbours);
+  if (!numbers.length || numbers.some((number) => number < 0)) return [];
+  const strip = element("div", "strip nearest");
+  numbers.forEach((number, i) => {
+    const label = data.training.labels[number];
+    const image = figure(trainingImage(number), className(label));
+    image.lastChild.classList.add(label === truth[position] ? "correct" : "wrong");
+    image.title = `training image #${data.training.index[number]}, ` +
+      `cosine similarity ${(model.similarity[start + i] / 100).toFixed(2)}`;
+    strip.append(image);
+  });
+  return [element("p", "soft", "nearest training images, and their labels:"), strip];
 }
 
 function show(place) {
@@ -62,6 +79,15 @@ function show(place) {
   if (opened) dialog.showModal();
   dialog.scrollTop = 0;
   remember(opened);
+}
+
+// Show a test image even if the filters exclude it.
+function showPosition(position, model) {
+  if (!found.includes(position)) {
+    choose({ outcome: "all", ...(model ? { model } : {}) });
+    update();
+  }
+  show(found.indexOf(position));
 }
 
 const step = (by) => {

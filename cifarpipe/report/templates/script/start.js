@@ -28,7 +28,7 @@ document.addEventListener("click", (event) => {
     choose({ model: gallery.dataset.model, outcome: gallery.dataset.outcome, order: "index" });
     update();
   }
-  show(found.indexOf(Number(button.dataset.position)));
+  showPosition(Number(button.dataset.position), field("model").value);
 });
 document.getElementById("previous").addEventListener("click", () => step(-1));
 document.getElementById("next").addEventListener("click", () => step(1));
@@ -46,11 +46,15 @@ dialog.addEventListener("keydown", (event) => {
   if (event.key === "ArrowRight") step(1);
 });
 addEventListener("popstate", follow);
-sprite.addEventListener("load", () => {
+const loaded = (picture, uri) => new Promise((resolve) => {
+  picture.addEventListener("load", resolve);
+  picture.src = uri;
+});
+Promise.all([loaded(sprite, data.sprite), loaded(trainingSprite, data.training.sprite)]).then(() => {
   document.querySelectorAll(".gallery").forEach(fillGallery);
+  document.querySelectorAll(".checks").forEach(fillChecks);
   follow();
   if (!status.textContent) update();
   document.documentElement.dataset.ready = "";
 });
-sprite.src = data.sprite;
 document.querySelectorAll(".needs-script").forEach((part) => { part.hidden = false; });

@@ -1,15 +1,14 @@
-// Tiles: a test image beside its map, with its true and its predicted class.
+// Tiles: one or two images over some words.
 const TILE_SIDE = 96; // pixels of a tile's map
 
+// A test image beside its map, with its true and its predicted class.
 function tile(model, position, which) {
   const item = document.createElement("li");
   const button = element("button");
   button.type = "button";
   button.dataset.position = position;
-  const picture = canvas(data.size, null);
-  drawTestImage(picture, slot.get(position));
   const images = element("span", "images");
-  images.append(picture);
+  images.append(testImage(position));
   if (which !== "none") images.append(mapImage(model, position, which, { side: TILE_SIDE, alone: true }));
   const predicted = element("span", isWrong(model, position) ? "wrong" : "correct",
     `→ predicted: ${className(model.predicted[position])} (${probabilityText(model.confidence[position])})`);
@@ -33,4 +32,32 @@ function fillGallery(list) {
   const positions = Array.from({ length: most }, (_, i) => all[Math.floor((i * all.length) / most)]);
   list.append(...positions.map((position) => tile(model, position, "predicted")));
   if (!positions.length) list.append(element("li", "soft", "None."));
+}
+
+// Test or training images whose labels, or similarity, someone should look at.
+function fillChecks(list) {
+  for (const { test, train, text, note } of JSON.parse(list.dataset.tiles)) {
+    const number = trainingNumber.get(train);
+    if ((test !== undefined && !slot.has(test)) || (train !== undefined && number === undefined)) continue;
+    const item = element("li");
+    const box = element(test === undefined ? "div" : "button");
+    if (test !== undefined) {
+      box.type = "button";
+      box.dataset.position = test;
+    }
+    const images = element("span", "images");
+    const numbers = [];
+    if (test !== undefined) {
+      images.append(testImage(test));
+      numbers.push(`test #${data.index[test]}`);
+    }
+    if (train !== undefined) {
+      images.append(trainingImage(number));
+      numbers.push(`train #${data.training.index[number]}`);
+    }
+    box.append(images, element("small", "", numbers.join(", ")), element("span", "", text), element("span", "", note));
+    item.append(box);
+    list.append(item);
+  }
+  if (!list.children.length) list.append(element("li", "soft", "None."));
 }

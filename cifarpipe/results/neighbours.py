@@ -1,0 +1,35 @@
+"""What a network finds similar, on disk: training images near each test image, and their labels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifarpipe.results.arrays import load_arrays, save_arrays
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """By cosine similarity of the features that the network's head reads."""
+
+    nearest: NDArray[np.int32]
+    """`[N, k]` positions, in the train split, of the images most similar to each test image."""
+    similarity: NDArray[np.float32]
+    """`[N, k]` their cosine similarities, descending."""
+    votes: NDArray[np.uint8]
+    """`[T, classes]` labels of the training images most similar to each training image."""
+
+
+def save_neighbours(path: Path, neighbours: Neighbours) -> None:
+    """Write everything, or nothing."""
+    save_arrays(path, vars(neighbours))
+
+
+def load_neighbours(path: Path) -> Neighbours:
+    """Read everything.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    return Neighbours(*load_arrays(path, ("nearest", "similarity", "votes")))

@@ -1,0 +1,73 @@
+"""Labels worth checking: by hand, and on labels that were changed on purpose."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cifarpipe.explanations.neighbours import count_labels, search
+from cifarpipe.report.label_candidates import confident_disagreements, label_candidates
+from cifarpipe.store.prepared import Split
+
+
+def test_candidates_by_hand() -> None:
+    probabilities = np.array(
+        [
+            [0.9, 0.1],
+            [0.7, 0.3],
+            [0.1, 0.9],  # labelled 0, but surely 1
+            [0.2, 0.8],
+            [0.1, 0.9],
+            [0.6, 0.4],  # labelled 1; class 0 reaches its threshold
+            [0.45, 0.55],  # labelled 0; class 1 does not reach its threshold
+        ]
+    )
+    labels = np.array([0, 0, 0, 1, 1, 1, 0])
+    # Thresholds: (0.9 + 0.7 + 0.1 + 0.45) / 4 = 0.5375 and (0.8 + 0.9 + 0.4) / 3 = 0.7.
+    found = confident_disagreements(probabilities, labels)
+    assert found.to_dict("list") == {
+        "position": [2, 5],
+        "suggested": [1, 0],
+        "label_probability": [0.1, 0.4],
+        "suggested_probability": [0.9, 0.6],
+    }
+
+
+@pytest.mark.parametrize("labels", [[], [0], [0, 0, 0]])
+def test_without_disagreement_there_is_no_candidate(labels: list[int]) -> None:
+    probabilities = np.tile([0.9, 0.05, 0.05], (len(labels), 1))
+    assert len(confident_disagreements(probabilities, np.array(labels, np.int64))) == 0
+
+
+def test_changed_training_labels_are_found_by_their_neighbours() -> None:
+    """5% of the labels of ten overlapping clusters are changed."""
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 10, 2000)
+    features = torch.from_numpy(rng.normal(size=(10, 16))[true] + rng.normal(0, 0.8, (2000, 16)))
+    changed = rng.permutation(2000)[:100]
+    labels = true.copy()
+    labels[changed] = (labels[changed] + rng.integers(1, 10, 100)) % 10
+    unit = F.normalize(features.float(), dim=1)
+    voters, _ = search(unit, unit, 50, skip_itself=True)
+    votes = count_labels(labels[voters], 10) / 50
+    found = confident_disagreements(votes, labels).position
+    assert np.isin(found[:100], changed).mean() >= 0.8
+    assert (labels[voters] != labels[:, None]).mean(axis=1)[changed].min() > 0.5
+
+
+def test_table_names_classes_and_images() -> None:
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    split = Split(images, np.array([0, 1]), np.array([30, 70]))
+    right, wrong = np.array([[0.8, 0.2], [0.2, 0.8]]), np.array([[0.8, 0.2], [0.9, 0.1]])
+    table = label_candidates([("test", split, right), ("train", split, wrong)], ["cat", "dog"])
+    assert table.to_dict("records") == [
+        {
+            "split": "train",
+            "position": 1,
+            "index": 70,
+            "label": "dog",
+            "suggested": "cat",
+            "label_probability": 0.1,
+            "suggested_probability": 0.9,
+        }
+    ]

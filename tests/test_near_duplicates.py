@@ -1,0 +1,56 @@
+"""Near-duplicates: copies of test images that were put into train are found."""
+
+import numpy as np
+import pytest
+
+from cifarpipe.report.near_duplicates import near_duplicates
+from cifarpipe.results.neighbours import Neighbours
+from cifarpipe.store.prepared import Split
+
+VOTES = np.zeros((0, 2), np.uint8)
+
+
+def make_split(images: np.ndarray, step: int) -> Split:
+    count = len(images)
+    return Split(images, np.arange(count) % 2, np.arange(count) * step)
+
+
+def nearest(*rows: list[int]) -> Neighbours:
+    places = np.array(rows, np.int32)
+    return Neighbours(places, np.ones(places.shape, np.float32), VOTES)
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
+
+
+def test_copies_are_found_among_the_neighbours(images: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    test, train = images[:3].copy(), images[3:].copy()
+    train[1] = test[0]  # a copy
+    brighter = test[2] * 0.6 + 60 + rng.normal(0, 5, (8, 8, 3))
+    train[2] = brighter.round().astype(np.uint8)
+    neighbours = [nearest([0, 1], [0, 1], [0, 1]), nearest([0, 2], [1, 2], [0, 2])]
+    found = near_duplicates(make_split(test, 10), make_split(train, 100), neighbours)
+    assert found[["position", "train_position", "index", "train_index"]].values.tolist() == [
+        [0, 1, 0, 100],
+        [2, 2, 20, 200],
+    ]
+    assert found.correlation[0] == 1
+    assert found.correlation[1] == pytest.approx(
+        np.corrcoef(test[2].ravel(), train[2].ravel())[0, 1], abs=1e-4
+    )
+    assert found.same_label.tolist() == [False, True]
+
+
+def test_other_images_are_no_duplicates(images: np.ndarray) -> None:
+    test, train = make_split(images[:3], 1), make_split(images[3:], 1)
+    found = near_duplicates(test, train, [nearest([0, 1], [1, 2], [2, 0])])
+    assert len(found) == 0
+    assert "correlation" in found
+
+
+def test_images_of_one_colour_are_no_duplicates() -> None:
+    plain = make_split(np.full((2, 8, 8, 3), 90, np.uint8), 1)
+    assert len(near_duplicates(plain, plain, [nearest([0], [1])])) == 0

@@ -1,0 +1,124 @@
+"""Neighbours in a network's features: against brute force, for every architecture, and on disk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import Params
+from cifarpipe.explanations import neighbours as module
+from cifarpipe.explanations.neighbours import Embedding, count_labels, find_neighbours, search
+from cifarpipe.models.build import build_model
+from cifarpipe.results.neighbours import Neighbours, load_neighbours, save_neighbours
+from cifarpipe.store.prepared import Prepared, Split
+from tests.support.origins import make_origin
+
+ARCHITECTURES = ("vit", "vit_conv", "convmixer", "compact_ln", "resnet18_ln")
+
+
+def brute_force(queries: np.ndarray, base: np.ndarray, count: int, skip: bool) -> list[list[int]]:
+    """Sort all rows of `base` by the cosine of their angle with each query, one by one."""
+    found = []
+    for i, query in enumerate(queries):
+        cosines = [
+            -np.inf if skip and i == j else
+            float(np.dot(query, row) / np.linalg.norm(query) / np.linalg.norm(row))
+            for j, row in enumerate(base)
+        ]  # fmt: skip
+        found.append(sorted(range(len(base)), key=lambda j, c=cosines: -c[j])[:count])
+    return found
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_search_equals_brute_force(skip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ROWS", 7)  # does not divide the number of queries
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(30, 6)).astype(np.float32)
+    queries = base if skip else rng.normal(size=(17, 6)).astype(np.float32)
+    unit = [F.normalize(torch.from_numpy(each), dim=1) for each in (queries, base)]
+    rows, similarity = search(*unit, 4, skip_itself=skip)
+    assert rows.tolist() == brute_force(queries, base, 4, skip)
+    expected = (unit[0] @ unit[1].T).numpy()
+    np.testing.assert_allclose(similarity, np.take_along_axis(expected, rows, 1), rtol=1e-6)
+    assert (np.diff(similarity, axis=1) <= 0).all()
+
+
+def test_search_among_few_images_finds_all() -> None:
+    one = F.normalize(torch.ones(1, 3), dim=1)
+    assert search(one, one, 5)[0].tolist() == [[0]]
+    assert search(one, one, 5, skip_itself=True)[0].shape == (1, 0)
+
+
+def test_labels_are_counted() -> None:
+    counts = count_labels(np.array([[2, 0, 2], [1, 1, 1]]), 4)
+    assert counts.tolist() == [[1, 0, 2, 0], [0, 3, 0, 0]]
+    assert count_labels(np.empty((2, 0), np.int64), 3).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_features_are_what_the_head_reads(arch: str, demo_params: Params) -> None:
+    entry = next(each for each in demo_params.models.values() if each.arch == arch)
+    torch.manual_seed(0)
+    model = build_model(entry.architecture, num_classes=10, image_size=32).eval()
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        features = Embedding(model)(images)
+        logits = model(images)
+        assert torch.allclose(features.norm(dim=1), torch.ones(3))
+        # The head is linear: it gives the logits of the features, but for their length.
+        directions = F.linear(features, model.head.weight.flatten(1))
+        bias = model.head.bias
+        lengths = ((logits - bias) / directions).mean(dim=1, keepdim=True)
+        torch.testing.assert_close(lengths * directions + bias, logits, rtol=1e-4, atol=1e-4)
+    assert not model.head._forward_pre_hooks
+
+
+class OneColour(torch.nn.Module):
+    """A network whose features are the mean colour of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(3, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(images.mean(dim=(2, 3)))
+
+
+def colours(*rows: tuple[int, int, int], labels: list[int]) -> Split:
+    images = np.array([np.full((4, 4, 3), row) for row in rows], np.uint8)
+    return Split(images, np.array(labels), np.arange(len(rows)))
+
+
+def test_neighbours_of_colours_are_known(tmp_path: Path) -> None:
+    data = Prepared(tmp_path, {"classes": ["a", "b"]})
+    red, green, blue = (200, 50, 50), (50, 200, 50), (50, 50, 200)
+    vars(data)["train"] = colours(red, green, blue, (210, 50, 50), labels=[0, 1, 1, 1])
+    vars(data)["test"] = colours((190, 50, 50), green, labels=[0, 1])
+    origin = make_origin("m", ["a", "b"], mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    found = find_neighbours(OneColour(), origin, data, 2, "m")
+    assert found.nearest[:, 0].tolist() == [0, 1]
+    assert found.nearest[0, 1] == 3
+    assert found.nearest.shape == (2, 4)
+    assert found.similarity[1, 0] == pytest.approx(1)
+    # Each training image has all others as voters, itself excepted.
+    assert found.votes.tolist() == [[0, 3], [1, 2], [1, 2], [1, 2]]
+
+
+def test_neighbours_survive_the_disk(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    written = Neighbours(
+        rng.integers(0, 9, (3, 5), dtype=np.int32),
+        rng.random((3, 5), dtype=np.float32),
+        rng.integers(0, 9, (4, 2), dtype=np.uint8),
+    )
+    save_neighbours(tmp_path / "neighbours.npz", written)
+    read = load_neighbours(tmp_path / "neighbours.npz")
+    for field in ("nearest", "similarity", "votes"):
+        np.testing.assert_array_equal(getattr(read, field), getattr(written, field))
+    path = tmp_path / "neighbours.npz"
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"neighbours\.npz is damaged"):
+        load_neighbours(path)
