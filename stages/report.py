@@ -2,8 +2,8 @@
 
 Reads reports/models/, artifacts/ (predictions, maps and neighbours), data/prepared/,
 reports/dataset.json and data/baselines/; writes, in reports/, index.html, summary.md,
-leaderboard.csv, pairs.csv, label_candidates.csv, near_duplicates.csv, curves.csv, curves.png and
-dataset.png.
+leaderboard.csv, pairs.csv, weak_groups.csv, label_candidates.csv, near_duplicates.csv, curves.csv,
+curves.png and dataset.png.
 """
 
 import json
@@ -36,6 +36,7 @@ def main() -> None:
 
     write_csv(REPORTS / "leaderboard.csv", study.board)
     write_csv(REPORTS / "pairs.csv", study.pairs)
+    write_csv(REPORTS / "weak_groups.csv", study.weak_groups)
     write_csv(REPORTS / "label_candidates.csv", study.label_candidates)
     write_csv(REPORTS / "near_duplicates.csv", study.near_duplicates)
     write_csv(REPORTS / "curves.csv", curves_table(results))

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from cifarpipe.report.comparison import compare_pairs, holm, lone_errors, mcnemar, shared_errors
+from cifarpipe.report.comparison import compare_pairs, lone_errors, mcnemar, shared_errors
+from cifarpipe.results.significance import holm
 
 
 @pytest.mark.parametrize(

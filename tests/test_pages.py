@@ -15,7 +15,8 @@ from PIL import Image
 
 from cifarpipe.config.schema import Params
 from cifarpipe.report.pages import MAX_BYTES, data_uri, size_warning
-from cifarpipe.report.results import verdict
+from cifarpipe.report.results import Study
+from cifarpipe.report.sentences import verdict
 from cifarpipe.results.metrics import Metric
 from tests.support.report_inputs import (
     CLASSES,
@@ -117,9 +118,11 @@ def test_every_image_has_a_description(report: Report, page: Page) -> None:
     assert f"accuracy {bins.accuracy:.2f}, {bins.images:.0f} images" in alts[2]
 
 
-def test_tables_have_captions_and_heads_have_scopes(page: Page) -> None:
+def test_tables_have_captions_and_heads_have_scopes(report: Report, page: Page) -> None:
     tables = page.all("table")
-    assert len(tables) == 1 + 3 + 1 + 4 * 3  # leaderboard, comparison, explanations, models
+    weak = report.study().weak_groups.model.nunique()
+    # leaderboard, comparison, explanations, models
+    assert len(tables) == 1 + 3 + 1 + 4 * 3 + weak
     for table in tables:
         assert table["children"][0]["tag"] == "caption"
         assert table["children"][0]["text"].strip()
@@ -159,6 +162,15 @@ def test_leaderboard_is_shown(report: Report, page: Page) -> None:
     assert headings[6:9] == board.model.tolist()
 
 
+def marked(study: Study) -> dict[str, np.ndarray]:
+    """Return what the page marks each image as."""
+    candidates = study.label_candidates.query("split == 'test'")
+    lists = {"label worth checking": candidates, "near-duplicate in train": study.near_duplicates}
+    numbers = np.arange(len(study.test))
+    marks = {name: np.isin(numbers, table.position) for name, table in lists.items()}
+    return marks | {group.name: group.members for group in study.groups}
+
+
 def test_every_count_equals_images_of_its_query(report: Report, page: Page) -> None:
     """The same filter as in the page's script, in pandas."""
     names = [model.name for model in report.results]
@@ -182,12 +194,7 @@ def test_every_count_equals_images_of_its_query(report: Report, page: Page) -> N
         if "shared" in values:
             keep &= table.wrong == int(values["shared"])
         if "flag" in values:
-            assert values["flag"] in ("label worth checking", "near-duplicate in train")
-            study = report.study()
-            noted = study.near_duplicates
-            if values["flag"] == "label worth checking":
-                noted = study.label_candidates.query("split == 'test'")
-            keep &= np.isin(np.arange(len(table)), noted.position)
+            keep &= marked(report.study())[values["flag"]]
         assert keep.sum() == count, values
 
 

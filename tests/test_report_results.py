@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from cifarpipe.report.comparison import compare_pairs
-from cifarpipe.report.results import judge_explanations, leaderboard, verdict
+from cifarpipe.report.results import leaderboard
+from cifarpipe.report.sentences import judge_explanations, verdict
 from cifarpipe.results.metrics import Metric
 from tests.support.report_inputs import QUALITY, make_results, results_of
 

@@ -8,7 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-LEVEL = 0.05  # significance level of McNemar's test
+from cifarpipe.results.significance import holm
+
 Hits = NDArray[np.bool_]
 
 
@@ -21,24 +22,6 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """
     differ = only_first + only_second
     return float(binomtest(only_first, differ).pvalue) if differ else 1.0
-
-
-def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correct p-values for their number (Holm, doi:10.2307/4615733): reject those below the level.
-
-    The chance that any true hypothesis is rejected then is at most the level.
-
-    Args:
-        p: `[N]` of all hypotheses that are tested.
-
-    Returns:
-        `[N]` corrected p-values, at most 1.
-    """
-    order = np.argsort(p)
-    factors = len(p) - np.arange(len(p))
-    corrected = np.empty(len(p))
-    corrected[order] = np.maximum.accumulate(factors * p[order]).clip(max=1)
-    return corrected
 
 
 def compare_pairs(

@@ -111,7 +111,7 @@ def pack(
         "index": first["index"].tolist(),
         "files": first.file.iloc[shown].tolist() if (first.file != "").any() else None,
         "true": encode(true),
-        "flags": {name: np.flatnonzero(some).tolist() for name, some in flags.items()},
+        "flags": {name: encode(np.packbits(some)) for name, some in flags.items()},
         "shown": shown.tolist(),
         "size": pixels.shape[1],
         "columns": sprite_columns(pixels.shape[1]),

@@ -11,16 +11,17 @@ import numpy as np
 import pandas as pd
 import yaml
 from markupsafe import Markup
-from numpy.typing import NDArray
 from PIL import Image
 
 from cifarpipe.evaluation.calibration import MAX_TEMPERATURE
 from cifarpipe.evaluation.diagnosis import learning_warnings
+from cifarpipe.report.checks import WEAK_GROUPS, WORTH_CHECKING, own_flags, worth_checking
 from cifarpipe.report.comparison import lone_errors, shared_errors
 from cifarpipe.report.explorer import pack, rank_images
 from cifarpipe.report.near_duplicates import CORRELATION
 from cifarpipe.report.public_labels import PublicLabels, image_flags, label_table
-from cifarpipe.report.results import Study, judge_explanations, verdict
+from cifarpipe.report.results import Study
+from cifarpipe.report.sentences import judge_explanations, verdict
 from cifarpipe.report.sprites import Positions, max_images
 from cifarpipe.report.templating import templates
 from cifarpipe.report.training_images import TrainingImages, choose_training_images
@@ -38,9 +39,6 @@ WEBP_WIDTH = 1100  # pixels, about the width of the page; the PNG files are larg
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = ("data", "drawing", "tiles", "explorer", "image", "address", "tables", "start")
 GALLERY = {"errors": 20, "correct": 7}  # images at most, in a model's section
-WORTH_CHECKING = 21  # labels of each split, and near-duplicates
-LABEL_FLAG = "label worth checking"
-DUPLICATE_FLAG = "near-duplicate in train"
 
 
 def baseline_curves(study: Study) -> dict[str, pd.DataFrame]:
@@ -115,7 +113,11 @@ def render_html(study: Study, *, labels: PublicLabels, pictures: Mapping[str, Pa
         "matrices": len(classes) <= MAX_CLASSES and len(classes) ** 2 * len(ordered) <= MAX_CELLS,
         "max_temperature": MAX_TEMPERATURE,
         "gallery": GALLERY,
-        "worth_checking": _worth_checking(study),
+        "worth_checking": worth_checking(study),
+        "weak_groups": {
+            name: table[:WEAK_GROUPS].to_dict("records")
+            for name, table in study.weak_groups.groupby("model")
+        },
         "correlation": CORRELATION,
         "pictures": pictures,
         "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704
@@ -123,7 +125,7 @@ def render_html(study: Study, *, labels: PublicLabels, pictures: Mapping[str, Pa
         "script_digest": digest,
         "parameters": yaml.safe_dump(study.params.given(), sort_keys=False, width=100),
     }
-    flags = image_flags(labels, ordered[0], classes) | _own_flags(study)
+    flags = image_flags(labels, ordered[0], classes) | own_flags(study)
     opacity, size = study.params.gradcam.opacity, study.dataset["image_size"]
     candidates, duplicates = study.label_candidates, study.near_duplicates[:WORTH_CHECKING]
     test, train = (candidates[candidates.split == name] for name in ("test", "train"))
@@ -148,57 +150,6 @@ def render_html(study: Study, *, labels: PublicLabels, pictures: Mapping[str, Pa
         ranked = ranked[: int(min(room, 0.99) * len(ranked))]
         page = render(ranked)
     return page
-
-
-def _worth_checking(study: Study) -> list[dict[str, Any]]:
-    """Return galleries of labels worth checking and of near-duplicates: titles, counts, tiles."""
-    candidates, duplicates = study.label_candidates, study.near_duplicates
-    galleries = []
-    for split, kind in (("test", "Test"), ("train", "Training")):
-        table = candidates[candidates.split == split]
-        galleries.append(
-            {
-                "title": f"{kind} labels",
-                "count": len(table),
-                "flag": LABEL_FLAG if split == "test" else None,
-                "tiles": [
-                    {
-                        split: row.position,
-                        "text": f"label: {row.label}",
-                        "note": f"suggested: {row.suggested} ({row.suggested_probability:.2f})",
-                    }
-                    for row in table[:WORTH_CHECKING].itertuples()
-                ],
-            }
-        )
-    galleries.append(
-        {
-            "title": "Near-duplicates of test images in the training set",
-            "count": len(duplicates),
-            "flag": DUPLICATE_FLAG,
-            "tiles": [
-                {
-                    "test": row.position,
-                    "train": row.train_position,
-                    "text": f"correlation {row.correlation:.2f}",
-                    "note": "same label" if row.same_label else "different labels",
-                }
-                for row in duplicates[:WORTH_CHECKING].itertuples()
-            ],
-        }
-    )
-    return galleries
-
-
-def _own_flags(study: Study) -> dict[str, NDArray[np.bool_]]:
-    """Return what was found about each test image, `[N]` for each flag of the page."""
-    candidates = study.label_candidates
-    found = {
-        LABEL_FLAG: candidates[candidates.split == "test"].position,
-        DUPLICATE_FLAG: study.near_duplicates.position,
-    }
-    numbers = np.arange(len(study.test))
-    return {name: np.isin(numbers, positions) for name, positions in found.items()}
 
 
 def page_script() -> str:

@@ -1,4 +1,4 @@
-"""What the stages found about each model, and what can be said about it in a sentence."""
+"""What the stages found about each model and, together, about all of them."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from scipy.special import softmax
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params
-from cifarpipe.report.comparison import LEVEL, compare_pairs
+from cifarpipe.evaluation.groups import Group, image_groups, weak_groups
+from cifarpipe.report.comparison import compare_pairs
 from cifarpipe.report.label_candidates import label_candidates
 from cifarpipe.report.near_duplicates import near_duplicates
 from cifarpipe.results.maps import Explanations, load_explanations
@@ -128,6 +129,21 @@ class Study:
         return label_candidates(splits, self.dataset["classes"])
 
     @cached_property
+    def groups(self) -> list[Group]:
+        """Groups of test images that are looked at."""
+        return image_groups(self.test.images, self.test.labels, self.dataset["classes"])
+
+    @cached_property
+    def weak_groups(self) -> pd.DataFrame:
+        """Groups on which a model does worse, a row per model and group."""
+        tables = [
+            weak_groups(self.groups, model.is_correct).assign(model=model.name)
+            for model in self.results
+        ]
+        table = pd.concat(tables, ignore_index=True)
+        return table[["model", *table.columns.drop("model")]]
+
+    @cached_property
     def near_duplicates(self) -> pd.DataFrame:
         """Test images that are almost a training image."""
         return near_duplicates(self.test, self.train, [model.neighbours for model in self.results])
@@ -240,52 +256,3 @@ def curves_table(results: list[ModelResults]) -> pd.DataFrame:
         for model in results
     ]
     return pd.concat(tables, ignore_index=True)[["model", "epoch", "curve", "value"]]
-
-
-def verdict(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
-    """Return a sentence about which model is best, or with which ones it is tied.
-
-    Args:
-        board: The leaderboard.
-        pairs: Comparisons of every two models, as by `compare_pairs`.
-    """
-    best = board.iloc[0]
-    score = (
-        f"{best.accuracy:.2%} accuracy on {best.images:,} test images "
-        f"(95% interval {best.accuracy_low:.2%} to {best.accuracy_high:.2%})"
-    )
-    others = pairs[(pairs["first"] == best.model) & (pairs.p_holm >= LEVEL)].second
-    if len(others):
-        correction = f", Holm's correction for {len(pairs)} pairs" if len(pairs) > 1 else ""
-        return (
-            f"{best.model} has {score}; no significant difference from {', '.join(others)} "
-            f"(McNemar test, 5%{correction})."
-        )
-    return f"{best.model} {'is best, with' if len(board) > 1 else 'has'} {score}."
-
-
-def judge_explanations(quality: Metrics) -> str:
-    """Return what the quality metrics of a model's explanations mean, in words."""
-    parts = []
-    if "road_over_random" in quality and quality["road_over_random"].low is not None:
-        low_random, low_centre = (
-            quality[f"road_over_{baseline}"].low or 0.0 for baseline in ("random", "centre")
-        )
-        if low_random <= 0:
-            parts.append("not better than random maps at ranking pixels by importance")
-        elif low_centre <= 0:
-            parts.append("better than random maps, but not than always marking the centre")
-        else:
-            parts.append("better than random maps and than always marking the centre")
-    if "pointing_game" in quality:
-        pointing = quality["pointing_game"]
-        assert pointing.low is not None
-        chance = max(pointing.centre or 0.0, pointing.random or 0.0)
-        points = "points" if pointing.low > chance else "does not point"
-        parts.append(f"{points} at the object more often than chance or the centre")
-    if "randomisation_passed" in quality:
-        if quality["randomisation_passed"].value:
-            parts.append("randomised weights give different maps")
-        else:
-            parts.append("WARNING: randomised weights give similar maps, so do not trust them")
-    return "; ".join(parts) or "not evaluated"

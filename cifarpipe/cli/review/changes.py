@@ -7,8 +7,9 @@ from typing import Any, Literal
 import pandas as pd
 
 from cifarpipe.cli.review.snapshot import ModelResult, Snapshot
-from cifarpipe.report.comparison import LEVEL, mcnemar
+from cifarpipe.report.comparison import mcnemar
 from cifarpipe.results.metrics import Metrics
+from cifarpipe.results.significance import LEVEL
 
 MAX_CONFUSIONS = 5
 

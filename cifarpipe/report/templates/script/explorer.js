@@ -32,7 +32,7 @@ function matching() {
   const model = chosenModel();
   const value = (name) => field(name)?.value ?? "";
   const label = (name) => (value(name) === "" ? null : Number(value(name)));
-  const flagged = value("flag") ? new Set(data.flags[value("flag")]) : null;
+  const flagged = value("flag") ? bytes(data.flags[value("flag")]) : null; // a bit for each image
   const [isTrue, isPredicted, shared] = ["true", "predicted", "shared"].map(label);
   const low = Math.round(Number(value("low")) * 10000);
   const high = Math.round(Number(value("high") || 1) * 10000);
@@ -45,7 +45,7 @@ function matching() {
     if (!(wanted[outcome] ?? selected.has(data.index[p]))) continue;
     if (isTrue !== null && truth[p] !== isTrue) continue;
     if (isPredicted !== null && model.predicted[p] !== isPredicted) continue;
-    if (flagged && !flagged.has(p)) continue;
+    if (flagged && !((flagged[p >> 3] << (p & 7)) & 128)) continue;
     if (shared !== null && wrongModels[p] !== shared) continue;
     if (model.confidence[p] < low || model.confidence[p] > high) continue;
     positions.push(p);

@@ -1,0 +1,95 @@
+"""Weak groups: a planted one is named, chance alone names none, and p-values against SciPy."""
+
+import numpy as np
+import pytest
+from scipy.stats import fisher_exact
+
+from cifarpipe.evaluation import groups as module
+from cifarpipe.evaluation.groups import Group, image_groups, weak_groups
+
+CLASSES = ["cat", "dog", "frog"]
+
+
+def plain(*colours: tuple[int, int, int]) -> np.ndarray:
+    return np.array([np.full((8, 8, 3), colour) for colour in colours], np.uint8)
+
+
+def noise(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(100, 200, (count, 8, 8, 3), dtype=np.uint8)
+
+
+def named(groups: list[Group], name: str) -> Group:
+    return next(group for group in groups if group.name == name)
+
+
+@pytest.mark.parametrize(
+    ("colour", "name"),
+    [
+        ((200, 20, 20), "red"), ((200, 20, 60), "red"), ((200, 190, 10), "yellow"),
+        ((10, 180, 20), "green"), ((10, 180, 190), "cyan"), ((30, 20, 190), "blue"),
+        ((190, 20, 180), "magenta"), ((90, 90, 90), "grey"), ((0, 0, 0), "grey"),
+        ((200, 190, 190), "grey"),
+    ],
+)  # fmt: skip
+def test_dominant_colour(colour: tuple[int, int, int], name: str) -> None:
+    found = image_groups(plain(colour), np.zeros(1, int), ["a"])
+    colours = [each.name for each in found if "mostly" in each.name and each.members[0]]
+    assert colours == [f"mostly {name}", f"a, mostly {name}"]
+
+
+def test_quarters_are_the_extremes() -> None:
+    images = plain(*[(i, i, i) for i in range(0, 240, 20)])
+    found = image_groups(images, np.arange(12) % 3, CLASSES)
+    assert np.flatnonzero(named(found, "darkest quarter").members).tolist() == [0, 1, 2]
+    assert np.flatnonzero(named(found, "brightest quarter").members).tolist() == [9, 10, 11]
+    inside = named(found, "dog, darkest quarter")
+    assert np.flatnonzero(inside.members).tolist() == [1]
+    assert np.flatnonzero(inside.among).tolist() == [1, 4, 7, 10]
+    names = [group.name for group in found]
+    assert len(names) == len(set(names)) == 3 + 13 + 3 * 13
+    for group in found:
+        assert not (group.members & ~group.among).any()
+
+
+def test_class_made_dark_is_named() -> None:
+    """Half of the dogs are darkened, and a model gets most of those wrong."""
+    labels = np.arange(600) % 3
+    images = noise(600)
+    dark = (labels == 1) & (np.arange(600) % 2 == 0)
+    images[dark] //= 3
+    is_correct = np.random.default_rng(1).random(600) > np.where(dark, 0.7, 0.05)
+    found = weak_groups(image_groups(images, labels, CLASSES), is_correct)
+    assert found.group[0] == "darkest quarter" or "dog" in found.group[0]
+    assert {"dog", "darkest quarter", "dog, darkest quarter"} <= set(found.group)
+    row = found.set_index("group").loc["dog, darkest quarter"]
+    darkest = named(image_groups(images, labels, CLASSES), "dog, darkest quarter").members
+    assert (darkest >= dark).all()
+    assert (row["images"], row.errors) == (darkest.sum(), (darkest & ~is_correct).sum())
+    assert row.accuracy < 0.5 < 0.9 < row.elsewhere
+    assert (found.p_holm < 0.05).all()
+
+
+def test_chance_names_no_group() -> None:
+    """Of 20 models that err at random, about one may name a group."""
+    groups = image_groups(noise(600), np.arange(600) % 3, CLASSES)
+    hits = np.random.default_rng(2).random((20, 600)) > 0.2
+    assert sum(len(weak_groups(groups, each)) > 0 for each in hits) <= 2
+
+
+def test_p_value_is_fishers_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEVEL", 1.0)
+    members = np.arange(100) < 30
+    is_correct = ~((np.arange(100) < 12) | (np.arange(100) >= 92))  # 12 errors of 30, 8 of 70
+    (row,) = weak_groups([Group("g", members, np.ones(100, bool))], is_correct).itertuples()
+    expected = fisher_exact([[12, 18], [8, 62]], alternative="greater").pvalue
+    assert row.p_holm == pytest.approx(expected, abs=1e-4)
+    assert (row.images, row.errors, row.accuracy) == (30, 12, 0.6)
+    assert row.elsewhere == pytest.approx(62 / 70, abs=1e-4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 19])
+def test_small_groups_are_left_out(count: int) -> None:
+    members = np.arange(100) < count
+    assert len(weak_groups([Group("g", members, np.ones(100, bool))], ~members)) == 0
+    everything = np.ones(100, bool)
+    assert len(weak_groups([Group("all", everything, everything)], ~everything)) == 0
