@@ -10,13 +10,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from cifarpipe.figures.explanations import (
-    MAP_COLOURS,
-    TILE,
+    draw_before_and_after,
     draw_explanations,
     draw_overview,
     draw_predictions,
 )
 from cifarpipe.figures.layout import DPI, GAP
+from cifarpipe.figures.overlays import MAP_COLOURS, TILE
 from cifarpipe.results.maps import Explanations
 from tests.support.figure_inputs import (
     ODD_CLASSES,
@@ -298,3 +298,28 @@ def test_overview_of_many_images_is_spread_over_the_classes() -> None:
 def test_overview_of_few_images(errors: int, correct: int) -> None:
     shown = [text for text in texts(overview(errors, correct)) if text.startswith("#")]
     assert len(shown) == errors + correct
+
+
+def test_changed_images_are_shown_with_the_maps_of_both_times(tmp_path: Path) -> None:
+    images = plain((200, 80, 20), (10, 80, 200))
+    rows = make_rows(2), make_rows(2).assign(predicted=["now one", "now two"])
+    maps = np.ones((2, 2, 4, 4), np.float32)
+    maps[0, 1] = -1  # the second image had no evidence before
+    before, after = (
+        (name, table, Explanations("gradcam", np.arange(2), found, found))
+        for name, table, found in zip(("main", "workspace"), rows, maps, strict=True)
+    )
+    figure = draw_before_and_after(images, before, after, opacity=0.5, title="title")
+    captions = texts(figure)
+    assert f"main:\n{ODD_CLASSES[1]} (0.50)" in captions
+    assert "workspace:\nnow two (0.90)" in captions
+    assert captions.count(NO_EVIDENCE) == 1
+    pixels = decode(figure, tmp_path).astype(float)
+    across = round((TILE + GAP / 2) * DPI)
+    for colours, evidence in (((200, 80, 20), (1, 1)), ((10, 80, 200), (0, 1))):
+        y, x = np.median(places(pixels, colours), axis=0).astype(int)
+        grey = sum(colours) // 3
+        shown = 0.5 * colour(MAP_COLOURS, 1.0) + 0.5 * grey
+        for side, strong in enumerate(evidence, start=1):
+            found = pixels[y - 50, x + side * across]
+            assert found == pytest.approx(shown if strong else np.full(3, grey // 2), abs=2)

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from cifarpipe.config.schema import Params
-from cifarpipe.figures.explanations import MAP_COLOURS
+from cifarpipe.figures.overlays import MAP_COLOURS
 from cifarpipe.store.outputs import write_text
 from tests.support.browsing import Visit, started_browser, visit
 from tests.support.report_inputs import make_images, make_report

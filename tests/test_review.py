@@ -1,5 +1,7 @@
 """Reviews: changed predictions, significant changes of metrics, and the comment."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -12,11 +14,14 @@ from cifarpipe.cli.review.changes import (
     worse_confusions,
 )
 from cifarpipe.cli.review.comment import MAX_CHARACTERS, render_review
-from cifarpipe.cli.review.snapshot import ModelResult, Snapshot
+from cifarpipe.cli.review.snapshot import ModelResult, Snapshot, Workspace, read_maps
 from cifarpipe.evaluation.metrics import compute_metrics, confusion_matrix, confusion_table
 from cifarpipe.report.templating import cell
+from cifarpipe.results.maps import Explanations, save_explanations
 from cifarpipe.results.metrics import Metric
 from cifarpipe.results.predictions import predictions_table
+from cifarpipe.store.outputs import short_digest
+from cifarpipe.store.paths import artifact
 
 CLASSES = ["cat", "dog", "<b>|`x`"]
 LABELS = np.arange(90) % 3
@@ -185,3 +190,19 @@ def test_names_do_not_break_the_table() -> None:
     text = review(before, snapshot("workspace", vit=result(wrong_in(1, 4, 7))))
     rows = [line for line in text.split("\n") if "→" in line and line.startswith("| vit")]
     assert rows == ["| vit | dog → &lt;b&gt;\\|\\`x\\` | 0 | 3 |"]
+
+
+def test_maps_of_another_run_are_not_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read_maps(Workspace(), "vit", {}) is None  # there are none
+    path = artifact("vit", "cams.npz")
+    maps = np.arange(32, dtype=np.float32).reshape(2, 4, 4)
+    save_explanations(path, Explanations("gradcam", np.arange(2), maps, maps))
+    found = read_maps(Workspace(), "vit", {"gradcam.maps": Metric(short_digest(path))})
+    assert found is not None
+    assert np.array_equal(found.predicted, maps)
+    assert capsys.readouterr().err == ""
+    assert read_maps(Workspace(), "vit", {"gradcam.maps": Metric("sha256:0")}) is None
+    assert "maps and metrics of vit differ: run `dvc checkout`" in capsys.readouterr().err

@@ -1,26 +1,30 @@
 """Maps over the images they explain."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cifarpipe.figures.layout import BAR, GAP, caption, lay_out, place, short
+from cifarpipe.figures.layout import GAP, caption, lay_out, place, short
+from cifarpipe.figures.overlays import (
+    CONTRAST_COLOURS,
+    MAP_COLOURS,
+    TILE,
+    draw_colour_bar,
+    draw_difference,
+    draw_evidence,
+    draw_grid,
+    draw_overlay,
+    in_grey,
+)
 from cifarpipe.results.maps import Explanations
 
 EXPLAINED_WIDTH = 8  # tiles
 OVERVIEW_COLUMNS = 5  # of an image and its map
 OVERVIEW_ERRORS = 20
-TILE = 1.45  # side of an explained image, inches
 LARGE_TILE = 2.2  # side of a single explained image
-# Readable without full colour vision: one by lightness, the other by blue against yellow.
-MAP_COLOURS = "inferno"
-CONTRAST_COLOURS = "PuOr"
 
 
 def draw_explanations(
@@ -61,9 +65,9 @@ def draw_explanations(
     heading = "\n".join([title, *key])
     figure, axes, places = lay_out(len(rows), columns, tiles, TILE, heading)
     if len(rows):
-        _colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
+        draw_colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
     if compared is not None:
-        _colour_bar(figure, CONTRAST_COLOURS, ["true", "predicted"], 1)
+        draw_colour_bar(figure, CONTRAST_COLOURS, ["true", "predicted"], 1)
     for number, (row, (x, y)) in enumerate(zip(rows.to_dict("records"), places, strict=True)):
         lefts = [x + column * (TILE + GAP / 2) for column in range(tiles)]
         image = images[number]
@@ -72,15 +76,15 @@ def draw_explanations(
         top = max(predicted[number].max(), 1e-30)
         if compared is not None:
             top = max(compared[number].max(), top)
-        _evidence(axes, image, predicted[number] / top, lefts[1], y, opacity)
+        draw_evidence(axes, image, predicted[number] / top, lefts[1], y, opacity)
         text = f"predicted:\n{short(row['predicted'])} ({row['confidence']:.2f})"
         caption(axes, lefts[1], y, text if class_specific else f"any class; {text}")
         if compared is not None:
-            _evidence(axes, image, compared[number] / top, lefts[2], y, opacity)
+            draw_evidence(axes, image, compared[number] / top, lefts[2], y, opacity)
             caption(
                 axes, lefts[2], y, f"true:\n{short(row['true'])} ({row['true_probability']:.2f})"
             )
-            _difference(axes, image, predicted[number] - compared[number], lefts[3], y, opacity)
+            draw_difference(axes, image, predicted[number] - compared[number], lefts[3], y, opacity)
             caption(axes, lefts[3], y, "predicted − true")
     return figure
 
@@ -111,7 +115,7 @@ def draw_overview(
     heading = f"{title}\nErrors" + ("; last row: correct images." if len(correct) else ".")
     count = first_correct + len(correct)
     figure, axes, places = lay_out(count, OVERVIEW_COLUMNS, 2, TILE, heading)
-    _colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
+    draw_colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
     tops = explanations.predicted.max(axis=(1, 2)).clip(1e-30)
     table = rows.to_dict("records")
     for number, (x, y) in [
@@ -123,10 +127,48 @@ def draw_overview(
         caption(axes, x, y, f"#{row['index']}\ntrue: {short(row['true'])}")
         right = x + TILE + GAP / 2
         strength = explanations.predicted[number] / tops[number]
-        _evidence(axes, images[number], strength, right, y, opacity)
+        draw_evidence(axes, images[number], strength, right, y, opacity)
         caption(
             axes, right, y, f"→ predicted:\n{short(row['predicted'])} ({row['confidence']:.2f})"
         )
+    return figure
+
+
+def draw_before_and_after(
+    images: NDArray[np.uint8],
+    before: tuple[str, pd.DataFrame, Explanations],
+    after: tuple[str, pd.DataFrame, Explanations],
+    *,
+    opacity: float,
+    title: str,
+) -> Figure:
+    """Draw images next to the maps of the classes predicted for them at two times.
+
+    Each map has a scale of its own, since values of different networks can't be compared.
+
+    Args:
+        images: `[N, H, W, 3]`.
+        before: A name; rows of the predictions table and explanations of these images, in the same
+            order.
+        after: Likewise.
+        opacity: Of a map's strongest point, 0 to 1.
+        title: Of the figure.
+    """
+    columns = max(1, min(2, len(images)))
+    heading = f"{title}\nColour: evidence for the predicted class."
+    figure, axes, places = lay_out(len(images), columns, 3, TILE, heading)
+    draw_colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
+    for number, (x, y) in enumerate(places):
+        place(axes, images[number], x, y, TILE)
+        for left, (name, rows, explanations) in zip((1, 2), (before, after), strict=True):
+            row, strength = rows.iloc[number], explanations.predicted[number]
+            where = x + left * (TILE + GAP / 2)
+            draw_evidence(
+                axes, images[number], strength / max(strength.max(), 1e-30), where, y, opacity
+            )
+            text = f"{short(name)}:\n{short(row['predicted'])} ({row['confidence']:.2f})"
+            caption(axes, where, y, text)
+        caption(axes, x, y, f"#{row['index']}\ntrue: {short(row['true'])}")
     return figure
 
 
@@ -175,102 +217,21 @@ def draw_predictions(
     place(axes, image, x, y, LARGE_TILE)
     size = f"{image.shape[1]} × {image.shape[0]}"
     caption(axes, x, y, f"{short(name)}\nas the network sees it: {size}")
-    _colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
+    draw_colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
     top = max(maps.max(), 1e-30)
     for number, left in enumerate(lefts[1 : count + 1]):
-        _evidence(axes, image, maps[number] / top, left, y, opacity, LARGE_TILE)
+        draw_evidence(axes, image, maps[number] / top, left, y, opacity, LARGE_TILE)
         text = f"{number + 1}. {short(classes[number])}\nprobability {probabilities[number]:.4f}"
         caption(axes, left, y, text if contrasted else "any class")
     if contrasted:
-        _colour_bar(figure, CONTRAST_COLOURS, ["second", "first"], 1)
+        draw_colour_bar(figure, CONTRAST_COLOURS, ["second", "first"], 1)
         difference = maps[0] - maps[1]
         strength = difference / max(np.abs(difference).max(), 1e-30)
         # Even opacity: both ends of these colours would be lost on a dark image.
         even = np.full_like(strength, opacity)
         where = (lefts[-1], y, LARGE_TILE)
-        _overlay(axes, _grey(image), strength, even, CONTRAST_COLOURS, (-1, 1), *where)
+        draw_overlay(axes, in_grey(image), strength, even, CONTRAST_COLOURS, (-1, 1), *where)
         caption(axes, lefts[-1], y, f"{short(classes[0])} −\n{short(classes[1])}")
     for left in lefts[1:]:
-        _grid(axes, rows, columns, left, y, LARGE_TILE)
+        draw_grid(axes, rows, columns, left, y, LARGE_TILE)
     return figure
-
-
-def _colour_bar(figure: Figure, colours: str, ends: list[str], number: int) -> None:
-    """Draw a colour bar at the right edge, the first one at the top and the next below it."""
-    width, height = figure.get_size_inches()
-    tall = min(TILE, (height - 0.2) / 2) - 2 * GAP
-    bottom = height - (number + 1) * (tall + 3 * GAP)
-    where = ((width - BAR + 2 * GAP) / width, bottom / height, GAP / width, tall / height)
-    bar = figure.colorbar(ScalarMappable(cmap=colours), cax=figure.add_axes(where), ticks=[0, 1])
-    bar.ax.set_yticklabels(ends, size=7)
-
-
-def _evidence(
-    axes: Axes,
-    image: NDArray[np.uint8],
-    strength: NDArray[np.float32],
-    x: float,
-    y: float,
-    opacity: float,
-    side: float = TILE,
-) -> None:
-    """Draw a map, at most 1, over its image in grey."""
-    grey = _grey(image)
-    if strength.max() <= 0:
-        place(axes, grey // 2, x, y, side)
-        axes.text(
-            x + side / 2, y + side / 2, "no positive\nevidence", color="white", size=8,
-            ha="center", va="center",
-        )  # fmt: skip
-        return
-    strength = np.clip(strength, 0, 1)
-    _overlay(axes, grey, strength, opacity * strength, MAP_COLOURS, (0, 1), x, y, side)
-
-
-def _difference(
-    axes: Axes,
-    image: NDArray[np.uint8],
-    difference: NDArray[np.float32],
-    x: float,
-    y: float,
-    opacity: float,
-) -> None:
-    """Draw a signed map over its image in grey, its largest absolute value in full colour."""
-    strength = difference / max(np.abs(difference).max(), 1e-30)
-    shown = opacity * np.abs(strength)
-    _overlay(axes, _grey(image), strength, shown, CONTRAST_COLOURS, (-1, 1), x, y, TILE)
-
-
-def _overlay(
-    axes: Axes,
-    grey: NDArray[np.uint8],
-    strength: NDArray[np.float32],
-    opacity: NDArray[np.float32],
-    colours: str,
-    limits: tuple[float, float],
-    x: float,
-    y: float,
-    side: float,
-) -> None:
-    place(axes, grey, x, y, side)
-    axes.imshow(
-        strength,
-        cmap=colours,
-        vmin=limits[0],
-        vmax=limits[1],
-        alpha=opacity,
-        extent=(x, x + side, y + side, y),
-        interpolation="bilinear",
-        aspect="auto",
-    )
-
-
-def _grid(axes: Axes, rows: int, columns: int, x: float, y: float, side: float) -> None:
-    """Separate a map's cells by fine lines."""
-    style: dict[str, Any] = {"colors": "0.6", "linewidth": 0.5, "alpha": 0.4}
-    axes.hlines(y + side * np.arange(1, rows) / rows, x, x + side, **style)
-    axes.vlines(x + side * np.arange(1, columns) / columns, y, y + side, **style)
-
-
-def _grey(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8)

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-from cifarpipe.figures.explanations import CONTRAST_COLOURS, MAP_COLOURS
+from cifarpipe.figures.overlays import CONTRAST_COLOURS, MAP_COLOURS
 from cifarpipe.report.results import ModelResults
 from cifarpipe.report.sprites import Positions, encode, make_sprite, sprite_columns
 from cifarpipe.report.training_images import TrainingImages

@@ -7,6 +7,7 @@ from typing import get_args
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cifarpipe.cli.review.changes import (
     ModelChange,
@@ -18,13 +19,15 @@ from cifarpipe.cli.review.changes import (
 from cifarpipe.cli.review.snapshot import Snapshot
 from cifarpipe.config.errors import UserError
 from cifarpipe.report.templating import templates
+from cifarpipe.results.maps import Explanations
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_IMAGES = 10  # in a montage
+OPACITY = 0.6  # of maps, if the parameters do not say
 # Kinds of change, and the title of their montage.
 KINDS = {
     "broken": "correct in {base}, wrong now, most confident first",
-    "fixed": "wrong in {base} (predictions shown), correct now",
+    "fixed": "wrong in {base}, correct now",
 }
 MAX_CHARACTERS = 60_000  # GitHub accepts 65,536 in a comment
 
@@ -87,6 +90,7 @@ def draw_montages(
     Returns:
         For each model, the title of each montage and its file in the folder.
     """
+    from cifarpipe.figures.explanations import draw_before_and_after
     from cifarpipe.figures.galleries import draw_gallery
     from cifarpipe.figures.layout import save_figure
     from cifarpipe.store.prepared import load_prepared
@@ -113,9 +117,30 @@ def draw_montages(
         images = prepared.test.images[prepared.test.positions(index)]
         title = f"{name}: {KINDS[kind].format(base=before.name)}"
         file = _montage(folder, name, kind)
-        save_figure(draw_gallery(images, shown, title), file)
+        sides = _sides(name, before, after, index)
+        if sides is None:
+            figure = draw_gallery(images, shown, title)
+        else:
+            opacity = after.params.get("gradcam.opacity", OPACITY)
+            figure = draw_before_and_after(images, *sides, opacity=opacity, title=title)
+        save_figure(figure, file)
         drawn.setdefault(name, []).append((f"{len(shown)} of {len(rows)} {kind}", file.name))
     return drawn
+
+
+def _sides(
+    name: str, before: Snapshot, after: Snapshot, index: NDArray[np.int64]
+) -> list[tuple[str, pd.DataFrame, Explanations]] | None:
+    """Return label, rows and maps of some images of both snapshots; None if maps are missing."""
+    sides = []
+    for snapshot in (before, after):
+        model = snapshot.models[name]
+        maps = model.read_maps()
+        if maps is None or model.predictions is None:
+            return None
+        rows = model.predictions.set_index("index", drop=False).loc[index]
+        sides.append((snapshot.name, rows, maps.of(index)))
+    return sides
 
 
 def _changed_images(changes: Sequence[ModelChange]) -> Iterator[tuple[str, str, pd.DataFrame]]:

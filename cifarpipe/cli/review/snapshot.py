@@ -4,9 +4,11 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -14,8 +16,10 @@ from ruamel.yaml import YAML
 
 from cifarpipe.cli.experiments import flatten
 from cifarpipe.config.errors import UserError
+from cifarpipe.results.maps import Explanations, load_explanations
 from cifarpipe.results.metrics import Metrics, read_metrics
 from cifarpipe.results.tables import read_table
+from cifarpipe.store.outputs import short_digest
 from cifarpipe.store.paths import DATASET_CARD, artifact, model_report
 
 PARAMS = Path("params.yaml")
@@ -31,6 +35,8 @@ class ModelResult:
     """Columns `true`, `predicted`, `images`."""
     predictions: pd.DataFrame | None
     """A row per test image; None if DVC has the table neither here nor in a remote."""
+    read_maps: Callable[[], Explanations | None] = lambda: None
+    """Reads the maps of all test images; None if they are missing, or of another run."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,9 @@ class Workspace:
         # As bytes: a name may contain a carriage return.
         return path.read_bytes().decode() if path.is_file() else None
 
-    def artifact(self, path: Path) -> str | None:
+    def artifact(self, path: Path) -> bytes | None:
         """Return the content of a file that DVC stores, or None if it is missing."""
-        return self.text(path)
+        return path.read_bytes() if path.is_file() else None
 
 
 class Revision:
@@ -84,16 +90,17 @@ class Revision:
         done = _git("show", f"{self.commit}:./{path.as_posix()}")
         return None if done.returncode else done.stdout
 
-    def artifact(self, path: Path) -> str | None:
+    def artifact(self, path: Path) -> bytes | None:
         """Return the content of a file that DVC stores, or None if DVC can't get it."""
         import dvc.api  # a second
 
         try:
-            return dvc.api.read(path.as_posix(), rev=self.commit, mode="rb").decode()
+            content: bytes = dvc.api.read(path.as_posix(), rev=self.commit, mode="rb")
         except Exception as error:  # a remote's package may raise anything
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             print(f"note: {path} of {self.name}: {reason}", file=sys.stderr)
             return None
+        return content
 
 
 def read_snapshot(files: Workspace | Revision) -> Snapshot:
@@ -129,14 +136,29 @@ def read_model(files: Workspace | Revision, name: str) -> ModelResult | None:
         quality = read_metrics(io.StringIO(text))
         metrics |= {f"gradcam.{key}": metric for key, metric in quality.items()}
     counts = read_table(io.StringIO(confusion, newline=""))
-    predictions = files.artifact(artifact(name, "predictions.csv"))
-    table = None if predictions is None else read_table(io.StringIO(predictions, newline=""))
+    content = files.artifact(artifact(name, "predictions.csv"))
+    table = None if content is None else read_table(io.StringIO(content.decode(), newline=""))
     if table is not None and not _agree(table, counts):
         # Checked out by git, but not by DVC.
         print(f"note: predictions and metrics of {name} differ: run `dvc checkout`.",
               file=sys.stderr)  # fmt: skip
         table = None
-    return ModelResult(metrics, counts, table)
+    return ModelResult(metrics, counts, table, partial(read_maps, files, name, metrics))
+
+
+def read_maps(files: Workspace | Revision, name: str, metrics: Metrics) -> Explanations | None:
+    """Read the maps of one model; None if they are missing, or not those of its metrics."""
+    content = files.artifact(artifact(name, "cams.npz"))
+    if content is None:
+        return None
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "cams.npz"
+        path.write_bytes(content)
+        expected = metrics.get("gradcam.maps")
+        if expected is None or short_digest(path) != expected.value:
+            print(f"note: maps and metrics of {name} differ: run `dvc checkout`.", file=sys.stderr)
+            return None
+        return load_explanations(path)
 
 
 def _agree(predictions: pd.DataFrame, confusion: pd.DataFrame) -> bool:
