@@ -113,4 +113,5 @@ def weak_groups(groups: Sequence[Group], is_correct: NDArray[np.bool_]) -> pd.Da
     beyond = table.errors - table.images * (1 - table.elsewhere)
     order = np.argsort(-beyond.to_numpy(float), kind="stable")
     found = table.iloc[order[(table.p_holm < LEVEL).to_numpy()[order]]]
-    return found.round(4).reset_index(drop=True)
+    p_values = [float(f"{value:.3g}") for value in found.p_holm]
+    return found.round(4).assign(p_holm=p_values).reset_index(drop=True)
