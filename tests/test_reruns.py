@@ -177,7 +177,7 @@ def candidates(value: Any) -> Iterator[Any]:
             yield from (*numbers, value // 2, 0.5)
         case str():
             yield from ("bf16", "last", "always", "sgd", "onecycle", "alternating", "all",
-                        "synthetic", "hirescam", "mean", "Another title")  # fmt: skip
+                        "synthetic", "hirescam", "layercam", "mean", "Another title")  # fmt: skip
         case None:
             yield from (1000, 0.5, "somewhere")
         case list():
