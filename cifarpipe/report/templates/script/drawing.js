@@ -24,7 +24,7 @@ function canvas(side, label) {
 }
 
 function drawFrom(picture, { size, columns }, target, number) {
-  const context = target.getContext("2d", { willReadFrequently: true });
+  const context = target.getContext("2d");
   context.imageSmoothingEnabled = false;
   const left = (number % columns) * size;
   const top = Math.floor(number / columns) * size;
@@ -61,24 +61,42 @@ function upsample(map, [rows, columns], side) {
   return large;
 }
 
+// The pixels of all test images, read once: reading them back for each map would take most of the time.
+let spritePixels = null;
+
+function readSprite() {
+  const whole = document.createElement("canvas");
+  [whole.width, whole.height] = [sprite.width, sprite.height];
+  const context = whole.getContext("2d", { willReadFrequently: true });
+  context.drawImage(sprite, 0, 0);
+  spritePixels = context.getImageData(0, 0, whole.width, whole.height).data;
+}
+
 // A map of values in -1 to 1 over the image in grey; opacity grows with the value.
 function drawMap(target, number, map, grid, palette, signed) {
-  drawTestImage(target, number);
   const side = target.width;
   const context = target.getContext("2d");
-  const pixels = context.getImageData(0, 0, side, side);
+  const shown = context.createImageData(side, side);
   const strength = upsample(map, grid, side);
-  for (let i = 0; i < strength.length; i++) {
-    const at = 4 * i;
-    const grey = (pixels.data[at] + pixels.data[at + 1] + pixels.data[at + 2]) / 3;
-    const s = signed ? strength[i] : Math.max(strength[i], 0);
-    const colour = 3 * Math.round(255 * Math.min(signed ? (s + 1) / 2 : s, 1));
-    const alpha = data.opacity * Math.min(Math.abs(s), 1);
-    for (let c = 0; c < 3; c++) {
-      pixels.data[at + c] = alpha * palette[colour + c] + (1 - alpha) * grey;
+  const left = (number % data.columns) * data.size;
+  const top = Math.floor(number / data.columns) * data.size;
+  const source = (i) => Math.floor(((i + 0.5) * data.size) / side);
+  for (let y = 0; y < side; y++) {
+    for (let x = 0; x < side; x++) {
+      const from = 4 * ((top + source(y)) * sprite.width + left + source(x));
+      const grey = (spritePixels[from] + spritePixels[from + 1] + spritePixels[from + 2]) / 3;
+      const value = strength[y * side + x];
+      const s = signed ? value : Math.max(value, 0);
+      const colour = 3 * Math.round(255 * Math.min(signed ? (s + 1) / 2 : s, 1));
+      const alpha = data.opacity * Math.min(Math.abs(s), 1);
+      const at = 4 * (y * side + x);
+      for (let c = 0; c < 3; c++) {
+        shown.data[at + c] = alpha * palette[colour + c] + (1 - alpha) * grey;
+      }
+      shown.data[at + 3] = 255;
     }
   }
-  context.putImageData(pixels, 0, 0);
+  context.putImageData(shown, 0, 0);
 }
 
 // The maps of one image; `true` and `difference` if there are two.
@@ -89,7 +107,8 @@ function mapsOf(model, position) {
   const two = hasTwo(model, position);
   const both = Float32Array.from(model.maps.subarray(start, start + cells * (two ? 2 : 1)));
   // Both maps are scaled by their common maximum; negative evidence is not drawn.
-  const evidence = both.map((value) => value / Math.max(...both, 1e-9));
+  const strongest = Math.max(...both, 1e-9);
+  const evidence = both.map((value) => value / strongest);
   const predicted = evidence.subarray(0, cells);
   if (!two) return { predicted };
   const difference = both.subarray(0, cells).map((value, i) => value - both[cells + i]);

@@ -51,6 +51,7 @@ const loaded = (picture, uri) => new Promise((resolve) => {
   picture.src = uri;
 });
 Promise.all([loaded(sprite, data.sprite), loaded(trainingSprite, data.training.sprite)]).then(() => {
+  readSprite();
   document.querySelectorAll(".gallery").forEach(fillGallery);
   document.querySelectorAll(".checks").forEach(fillChecks);
   follow();
