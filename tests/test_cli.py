@@ -202,6 +202,7 @@ def test_mistake_gives_one_message_and_exit_code_2(
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.thorough
 def test_several_pictures_are_explained_as_each_alone(folder: Path, run) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("other.png")

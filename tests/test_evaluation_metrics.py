@@ -81,6 +81,7 @@ def test_metrics_equal_scikit_learn(seed: int) -> None:
     assert 0 < metrics["errors"].value < len(labels)
 
 
+@pytest.mark.thorough
 @settings(deadline=None, max_examples=60)
 @given(predictions())
 def test_metrics_of_any_predictions_agree(case: tuple[np.ndarray, np.ndarray]) -> None:

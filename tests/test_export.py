@@ -94,6 +94,7 @@ def check_file(entry: ModelEntry, count: int) -> None:
     np.testing.assert_allclose(run_alone(images), expected, atol=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("arch", ["vit", "convmixer"])
 def test_file_computes_what_the_network_does(
     folder: Path, arch: str, demo_params: Params, capsys: pytest.CaptureFixture[str]
@@ -112,6 +113,7 @@ def test_file_of_every_default_model(name: str) -> None:
     check_file(load_params(ROOT / "params.yaml").models[name], 1000)
 
 
+@pytest.mark.thorough
 def test_metadata_names_classes_and_origin(folder: Path, demo_params: Params) -> None:
     save_untrained(demo_params.models["convmixer"])
     export.export_model("vit", Path("new/net.ONNX"))
@@ -127,6 +129,7 @@ def test_metadata_names_classes_and_origin(folder: Path, demo_params: Params) ->
     assert [path.name for path in Path("new").iterdir()] == ["net.ONNX"]
 
 
+@pytest.mark.thorough
 def test_file_that_differs_is_not_written(
     folder: Path, demo_params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

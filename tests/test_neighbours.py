@@ -58,6 +58,7 @@ def test_labels_are_counted() -> None:
     assert count_labels(np.empty((2, 0), np.int64), 3).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_features_are_what_the_head_reads(arch: str, demo_params: Params) -> None:
     entry = next(each for each in demo_params.models.values() if each.arch == arch)

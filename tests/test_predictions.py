@@ -176,6 +176,7 @@ def test_missing_rows_and_columns_are_detected(tmp_path: Path) -> None:
         read_predictions(path, data)
 
 
+@pytest.mark.thorough
 def test_truncated_table_is_refused(tmp_path: Path) -> None:
     path, data, _ = written(tmp_path)
     content = path.read_bytes()
@@ -185,6 +186,7 @@ def test_truncated_table_is_refused(tmp_path: Path) -> None:
             read_predictions(path, data)
 
 
+@pytest.mark.thorough
 def test_flipped_bit_changes_no_prediction(tmp_path: Path) -> None:
     path, data, table = written(tmp_path)
     content = bytearray(path.read_bytes())

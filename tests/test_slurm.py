@@ -143,6 +143,7 @@ def test_nodes_without_our_folder_use_git_and_the_remote(
     assert "far-1" in experiments(other)
 
 
+@pytest.mark.thorough
 def test_settings_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     succeed(tmp_path, "git", "init", "-q")
     shutil.copy(ROOT / "params.demo.yaml", tmp_path / "params.yaml")
