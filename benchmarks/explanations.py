@@ -10,6 +10,7 @@ import argparse
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,20 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks.transformer_maps import balanced, legrad, libra_full, libra_input_gradient
 from cifarpipe.explanations.attention import ATTENTION_METHODS
+from cifarpipe.explanations.baselines import centre_maps, random_maps
+from cifarpipe.explanations.complexity import sparseness
 from cifarpipe.explanations.explainer import map_maker
-from cifarpipe.explanations.faithfulness import (
-    centre_maps,
-    deletion_insertion,
-    energy_inside,
-    mean_interval,
-    pointing_game,
-    random_maps,
-    rank_correlation,
-    road,
-)
+from cifarpipe.explanations.faithfulness import deletion_insertion, road, saco
 from cifarpipe.explanations.gradcam import CAM_METHODS, class_activation_maps
-from cifarpipe.explanations.quality import randomised_network
+from cifarpipe.explanations.localisation import energy_inside, pointing_game
+from cifarpipe.explanations.randomisation import randomised_network, rank_correlation
 from cifarpipe.models.compact_ln import Block as CompactBlock
 from cifarpipe.models.compact_ln import CompactLN
 from cifarpipe.models.convmixer import ConvMixer
@@ -43,6 +39,7 @@ from cifarpipe.models.vit_conv import ViTConv
 from cifarpipe.networks.checkpoint import Origin, load_model
 from cifarpipe.networks.devices import pick_device
 from cifarpipe.networks.normalize import normalize
+from cifarpipe.results.intervals import mean_interval
 from cifarpipe.results.maps import Maps
 from cifarpipe.store.outputs import write_csv
 from cifarpipe.store.prepared import Split, load_prepared
@@ -104,6 +101,14 @@ def candidates(
     if isinstance(model, ViT | ViTConv):
         for method in sorted(ATTENTION_METHODS):
             found[method, "all"] = map_maker(model, method)
+        found["legrad", "all"] = partial(legrad, model)
+        found["libra input × gradient", "tokens"] = partial(libra_input_gradient, model)
+        found["libra input × gradient", "all"] = partial(libra_full, model)
+        for method in ("gradcam", "hirescam", "layercam"):
+            found[f"libra {method}", "own"] = balanced(map_maker(model, method), model)
+        found["libra gradient_attention", "all"] = balanced(
+            map_maker(model, "gradient_attention"), model
+        )
     return found
 
 
@@ -150,8 +155,10 @@ def quality(model: nn.Module, sample: Sample, maps: Maps, removed: int) -> dict[
         found["energy"] = float(energy_inside(maps, sample.masks).mean())
     few = sample.batch[:removed], maps[:removed], sample.classes[:removed]
     found["road"], found["road_low"], found["road_high"] = mean_interval(road(model, *few, seed=0))
+    found["saco"], found["saco_low"], found["saco_high"] = mean_interval(saco(model, *few))
     deletion, insertion = deletion_insertion(model, *few)
-    return found | {"deletion": float(deletion.mean()), "insertion": float(insertion.mean())}
+    found |= {"deletion": float(deletion.mean()), "insertion": float(insertion.mean())}
+    return found | {"sparseness": float(sparseness(maps).mean())}
 
 
 def compare(name: str, options: argparse.Namespace) -> pd.DataFrame:

@@ -1,9 +1,8 @@
 """Explain every test image of one model, and evaluate the explanations.
 
-Reads data/prepared/, artifacts/M/model.safetensors and artifacts/M/predictions.csv; writes
-artifacts/M/cams.npz with the maps, artifacts/M/neighbours.npz with the nearest training images and,
-in reports/models/M/, gradcam.csv with all metrics of the explanations and gradcam.json with the
-first of them.
+Reads data/prepared/, artifacts/M/model.safetensors and artifacts/M/predictions.csv; writes the maps
+(artifacts/M/cams.npz), what the network finds similar (artifacts/M/neighbours.npz) and, in
+reports/models/M/, the metrics of the explanations (gradcam.csv; the first one in gradcam.json).
 """
 
 from typing import Annotated
@@ -40,7 +39,9 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     explainer = Explainer(network, origin, method, options.batch_size)
     explanations = explainer.explain(data.test, predictions, progress=f"{model}: {method}")
     save_explanations(artifact(model, "cams.npz"), explanations)
-    neighbours = find_neighbours(network, origin, data, options.batch_size, progress=model)
+    neighbours = find_neighbours(
+        network, origin, data, batch_size=options.batch_size, seed=options.seed, progress=model
+    )
     save_neighbours(artifact(model, "neighbours.npz"), neighbours)
 
     metrics = quality_metrics(

@@ -3,74 +3,12 @@
 import numpy as np
 import pytest
 import scipy.ndimage
-import scipy.stats
 import torch
 from torch import Tensor
 
-from cifarpipe.explanations.faithfulness import (
-    Pointing,
-    centre_maps,
-    deletion_insertion,
-    energy_inside,
-    mean_interval,
-    pointing_game,
-    random_maps,
-    rank_correlation,
-    road,
-)
+from cifarpipe.explanations.baselines import centre_maps, random_maps
+from cifarpipe.explanations.faithfulness import GROUPS, deletion_insertion, road, saco
 from cifarpipe.results.maps import Maps
-
-
-def test_pointing_game_by_hand() -> None:
-    maps = np.array(
-        [[[3, 0], [0, 0]], [[0, 0], [0, 2]], [[0, 1], [0, -9]], [[-1, -2], [-2, -2]]], np.float32
-    )
-    masks = np.zeros((4, 4, 4), bool)
-    masks[0, :2, :2] = True  # hit at (0, 0); contains one of the four central pixels
-    masks[1, :3, :3] = True  # missed at (3, 3); contains all four
-    masks[2, 0, 3] = True  # hit at (0, 3), which is not (3, 0)
-    masks[3] = True  # all object, but no evidence for the class: a miss
-    found = pointing_game(maps, masks)
-    assert (found.hits, found.images) == (2, 4)
-    assert found.centre == (1 / 4 + 1 + 0 + 1) / 4
-    assert found.random == (4 + 9 + 1 + 16) / 64
-
-
-def test_centre_of_odd_size_is_one_pixel() -> None:
-    masks = np.zeros((2, 5, 5), bool)
-    masks[0, 2, 2] = True
-    masks[1] = True
-    masks[1, 2, 2] = False
-    for mask, centre, share in zip(masks, (1.0, 0.0), (1 / 25, 24 / 25), strict=True):
-        found = pointing_game(np.ones((1, 1, 1), np.float32), mask[None])
-        assert (found.centre, found.random) == (centre, share)
-
-
-def test_random_maps_score_the_random_baseline() -> None:
-    rng = np.random.default_rng(0)
-    masks = rng.random((4000, 8, 8)) < 0.3
-    maps = rng.normal(size=(4000, 8, 8)).astype(np.float32)
-    found = pointing_game(maps, masks)
-    assert found.hits / found.images == pytest.approx(
-        found.random, abs=0.03
-    )  # four standard deviations
-
-
-def test_pointing_game_without_images_is_zero() -> None:
-    found = pointing_game(np.empty((0, 1, 1), np.float32), np.empty((0, 8, 8), bool))
-    assert found == Pointing(hits=0, images=0, centre=0.0, random=0.0)
-
-
-def test_energy_inside_by_hand() -> None:
-    maps = np.array(
-        [[[3.0, 1.0], [-5.0, 0.0]], [[-1.0, -1.0], [0.0, -2.0]], [[0.25, 0.25], [0.0, 0.0]]],
-        np.float32,
-    )
-    masks = np.zeros((3, 2, 2), bool)
-    masks[:, 0, 0] = True
-    assert energy_inside(maps, masks).tolist() == [0.75, 0.0, 0.5]
-    assert energy_inside(maps, ~masks).tolist() == [0.25, 0.0, 0.5]
-
 
 SIZE = 16
 
@@ -180,47 +118,6 @@ def test_deletion_and_insertion_by_hand(bright: Tensor) -> None:
     assert (worse_insertion < insertion).all()
 
 
-def test_rank_correlation_equals_scipy() -> None:
-    rng = np.random.default_rng(0)
-    maps, others = rng.normal(size=(3, 4, 4)), rng.normal(size=(3, 4, 4))
-    others[0] = maps[0] ** 3
-    maps[2] = 7.0
-    found = rank_correlation(maps.astype(np.float32), others.astype(np.float32))
-    expected = scipy.stats.spearmanr(maps[1].ravel(), others[1].ravel()).statistic
-    assert found == pytest.approx([1.0, expected, 0.0])
-
-
-def test_mean_interval_equals_scipy() -> None:
-    values = np.random.default_rng(0).normal(3, 1, 20)
-    mean, low, high = mean_interval(values)
-    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert (mean, low, high) == pytest.approx((values.mean(), expected.low, expected.high))
-    assert np.isnan(mean_interval(np.empty(0))).all()
-    assert mean_interval(np.array([2.0])) == (2.0, float("-inf"), float("inf"))
-
-
-def test_centre_maps_are_highest_in_the_centre() -> None:
-    maps = centre_maps(np.zeros((2, 8, 6), np.float32))
-    assert maps.shape == (2, 8, 6)
-    assert maps[0, 3:5, 2:4].min() == maps.max()
-    assert maps[0, 0, 0] == maps.min() > 0
-
-
-def test_centre_maps_are_gaussian() -> None:
-    """Its standard deviation is 2 of 8 pixels, and 1.5 of 6."""
-    (found,) = centre_maps(np.zeros((1, 8, 6), np.float32))
-    rows = scipy.stats.norm.pdf(np.arange(8), 3.5, 2)
-    columns = scipy.stats.norm.pdf(np.arange(6), 2.5, 1.5)
-    expected = np.outer(rows, columns)
-    np.testing.assert_allclose(found / found.sum(), expected / expected.sum(), rtol=1e-5)
-
-
-def test_uninformative_maps_are_like_other_maps() -> None:
-    maps = np.zeros((2, 8, 6), np.float32)
-    for found in (random_maps(maps, np.random.default_rng(0)), centre_maps(maps)):
-        assert (found.shape, found.dtype) == (maps.shape, maps.dtype)
-
-
 def test_insertion_starts_from_gaussian_blur() -> None:
     """Its standard deviation is a sixth of the image, as in SciPy's filter up to three of them."""
     batch = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
@@ -237,3 +134,61 @@ def test_insertion_starts_from_gaussian_blur() -> None:
     )
     np.testing.assert_allclose(seen[1], expected, atol=1e-5)  # the first with nothing inserted
     assert torch.equal(seen[-1], batch)
+
+
+def saco_by_pairs(evidence: list[float], drops: list[float]) -> float:
+    """The paper's algorithm 1, for groups in descending order of evidence."""
+    agreement = total = 0.0
+    for i in range(len(evidence)):
+        for j in range(i + 1, len(evidence)):
+            weight = evidence[i] - evidence[j]
+            agreement += weight if drops[i] >= drops[j] else -weight
+            total += weight
+    return agreement / total
+
+
+def test_saco_equals_the_algorithm_of_its_paper() -> None:
+    """Ten groups of ten pixels, each of which is replaced by the mean colour of its image."""
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.normal(size=(3, 3, 10, 10)))
+    maps = rng.normal(size=(3, 10, 10)).astype(np.float32)
+    weights = torch.from_numpy(rng.normal(size=(300, 4))) / 5
+    classes = torch.tensor([0, 3, 2])
+
+    def predict(batch: Tensor) -> Tensor:
+        return batch.flatten(1) @ weights
+
+    def probability(image: Tensor, label: int) -> float:
+        return float(predict(image[None]).softmax(dim=1)[0, label])
+
+    expected = []
+    for image, each, label in zip(images, maps, classes.tolist(), strict=True):
+        pixels = np.argsort(-each.ravel())
+        evidence, drops = [], []
+        for group in pixels.reshape(GROUPS, -1):
+            without = image.clone().flatten(1)
+            without[:, group] = image.mean(dim=(1, 2))[:, None]
+            evidence.append(float(each.ravel()[group].sum()))
+            drops.append(probability(image, label) - probability(without.view_as(image), label))
+        expected.append(saco_by_pairs(evidence, drops))
+    assert saco(predict, images, maps, classes) == pytest.approx(expected, abs=1e-6)
+    assert len(set(np.round(expected, 3))) == 3
+
+
+def test_saco_of_right_wrong_and_constant_maps() -> None:
+    """The logit is the sum of what the map says of each pixel; the mean colour adds nothing."""
+    maps = np.arange(100, dtype=np.float32).reshape(1, 10, 10) - 49.5
+    image = torch.from_numpy(maps).expand(1, 3, 10, 10)
+
+    def predict(batch: Tensor) -> Tensor:
+        score = batch.sum(dim=(1, 2, 3)) / 1000
+        return torch.stack([score, -score], dim=1)
+
+    first = torch.zeros(1, dtype=torch.int64)
+    for each, classes, expected in (
+        (maps, first, 1),
+        (-maps, first, -1),
+        (maps, first + 1, -1),
+        (np.ones_like(maps), first, 0),
+    ):
+        assert saco(predict, image, each, classes) == pytest.approx([expected])

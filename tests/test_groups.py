@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import fisher_exact
 
 from cifarpipe.evaluation import groups as module
-from cifarpipe.evaluation.groups import Group, image_groups, weak_groups
+from cifarpipe.evaluation.groups import Group, cluster_groups, image_groups, weak_groups
 
 CLASSES = ["cat", "dog", "frog"]
 
@@ -93,3 +93,13 @@ def test_small_groups_are_left_out(count: int) -> None:
     assert len(weak_groups([Group("g", members, np.ones(100, bool))], ~members)) == 0
     everything = np.ones(100, bool)
     assert len(weak_groups([Group("all", everything, everything)], ~everything)) == 0
+
+
+def test_weak_cluster_is_named_after_its_centre() -> None:
+    clusters = np.repeat([0, 1, 2], [50, 40, 30]).astype(np.int32)
+    groups = cluster_groups(clusters, [700, 3, 9000], "vit")
+    is_correct = (np.arange(120) % 10 > 0) & ~((clusters == 1) & (np.arange(120) % 2 == 0))
+    (row,) = weak_groups(groups, is_correct).itertuples()
+    assert row.group == "like #3 in vit's features"
+    assert (row.images, row.errors) == (40, 20)
+    assert row.elsewhere == pytest.approx(72 / 80)

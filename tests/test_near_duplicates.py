@@ -8,6 +8,7 @@ from cifarpipe.results.neighbours import Neighbours
 from cifarpipe.store.prepared import Split
 
 VOTES = np.zeros((0, 2), np.uint8)
+NO_CLUSTERS = np.zeros((2, 0), np.int32)
 
 
 def make_split(images: np.ndarray, step: int) -> Split:
@@ -17,7 +18,7 @@ def make_split(images: np.ndarray, step: int) -> Split:
 
 def nearest(*rows: list[int]) -> Neighbours:
     places = np.array(rows, np.int32)
-    return Neighbours(places, np.ones(places.shape, np.float32), VOTES)
+    return Neighbours(places, np.ones(places.shape, np.float32), VOTES, *NO_CLUSTERS)
 
 
 @pytest.fixture

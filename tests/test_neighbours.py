@@ -99,13 +99,14 @@ def test_neighbours_of_colours_are_known(tmp_path: Path) -> None:
     vars(data)["train"] = colours(red, green, blue, (210, 50, 50), labels=[0, 1, 1, 1])
     vars(data)["test"] = colours((190, 50, 50), green, labels=[0, 1])
     origin = make_origin("m", ["a", "b"], mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    found = find_neighbours(OneColour(), origin, data, 2, "m")
+    found = find_neighbours(OneColour(), origin, data, batch_size=2, seed=0, progress="m")
     assert found.nearest[:, 0].tolist() == [0, 1]
     assert found.nearest[0, 1] == 3
     assert found.nearest.shape == (2, 4)
     assert found.similarity[1, 0] == pytest.approx(1)
     # Each training image has all others as voters, itself excepted.
     assert found.votes.tolist() == [[0, 3], [1, 2], [1, 2], [1, 2]]
+    assert found.clusters.tolist() == [0, 0]
 
 
 def test_neighbours_survive_the_disk(tmp_path: Path) -> None:
@@ -114,10 +115,12 @@ def test_neighbours_survive_the_disk(tmp_path: Path) -> None:
         rng.integers(0, 9, (3, 5), dtype=np.int32),
         rng.random((3, 5), dtype=np.float32),
         rng.integers(0, 9, (4, 2), dtype=np.uint8),
+        np.array([1, 0, 1], np.int32),
+        np.array([1, 2], np.int32),
     )
     save_neighbours(tmp_path / "neighbours.npz", written)
     read = load_neighbours(tmp_path / "neighbours.npz")
-    for field in ("nearest", "similarity", "votes"):
+    for field in vars(written):
         np.testing.assert_array_equal(getattr(read, field), getattr(written, field))
     path = tmp_path / "neighbours.npz"
     path.write_bytes(path.read_bytes()[:-40])

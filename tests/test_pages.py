@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -40,9 +41,10 @@ def report(demo_params: Params, tmp_path: Path) -> Report:
     return make_report(demo_params, tmp_path)
 
 
-@pytest.fixture
-def page(report: Report) -> Page:
-    return Page(report.html())
+@pytest.fixture(scope="module")
+def page(demo_params: Params, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """Return the page of an unchanged report."""
+    return Page(make_report(demo_params, tmp_path_factory.mktemp("report")).html())
 
 
 # Safety and accessibility.
@@ -168,7 +170,8 @@ def marked(study: Study) -> dict[str, np.ndarray]:
     lists = {"label worth checking": candidates, "near-duplicate in train": study.near_duplicates}
     numbers = np.arange(len(study.test))
     marks = {name: np.isin(numbers, table.position) for name, table in lists.items()}
-    return marks | {group.name: group.members for group in study.groups}
+    groups = itertools.chain.from_iterable(study.groups.values())
+    return marks | {group.name: group.members for group in groups}
 
 
 def test_every_count_equals_images_of_its_query(report: Report, page: Page) -> None:
@@ -201,13 +204,13 @@ def test_every_count_equals_images_of_its_query(report: Report, page: Page) -> N
 def test_explanations_are_judged_with_intervals(report: Report, page: Page) -> None:
     text = page.all("main")[0]["text"]
     assert "better than random maps and than always marking the centre" in text
-    row = page.table("Faithfulness of each model's maps")[1]
+    row = page.table("Quality of each model's maps")[1]
     assert row[:4] == ["high", "layercam", "8 × 8", "0.40"]
     assert "0.40 0.30 – 0.50" in row
 
 
 def test_mask_metrics_are_shown_if_known(report: Report, page: Page) -> None:
-    caption = "Faithfulness of each model's maps"
+    caption = "Quality of each model's maps"
     assert "pointing game" not in page.table(caption)[0]
     masked = {
         "pointing_game": Metric(0.75, 0.7, 0.8, random=0.25, centre=0.5, images=123),
@@ -222,11 +225,14 @@ def test_mask_metrics_are_shown_if_known(report: Report, page: Page) -> None:
     assert Page(report.html()).table(caption)[1][3:5] == ["–", "–"]
 
 
-def test_deletion_and_insertion_are_next_to_baselines(page: Page) -> None:
-    head, row, *_ = page.table("Faithfulness of each model's maps")
+def test_metrics_without_a_gain_are_next_to_baselines(page: Page) -> None:
+    head, row, *_ = page.table("Quality of each model's maps")
     shown = dict(zip(head, row, strict=True))
     assert shown["deletion"] == "0.20 0.31, 0.32"
     assert shown["insertion"] == "0.80 0.41, 0.42"
+    assert shown["SaCo"] == "0.60 0.00, 0.10"
+    assert shown["sparseness"] == "0.50 0.40, 0.30"
+    assert shown["max-sensitivity"] == "0.20 1.70, 0.00"
 
 
 def test_device_is_shown_for_each_model(page: Page) -> None:
@@ -242,7 +248,7 @@ def test_missing_metrics_are_dashes(report: Report) -> None:
             without_evidence_correct=Metric(0),
         )
     page = Page(report.html())
-    assert page.table("Faithfulness of each model's maps")[1][3:] == ["–"] * 6
+    assert page.table("Quality of each model's maps")[1][3:] == ["–"] * 9
     assert "not evaluated" in page.all("main")[0]["text"]
 
 

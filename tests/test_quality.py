@@ -1,5 +1,6 @@
 """Quality of explanations: metrics by hand, and on maps that are known to be good or random."""
 
+import itertools
 import math
 
 import numpy as np
@@ -13,14 +14,16 @@ from cifarpipe.config.schema import Params
 from cifarpipe.explanations.explainer import Explainer
 from cifarpipe.explanations.quality import (
     HEADLINE,
+    appearance_metrics,
     evidence_metrics,
     mask_metrics,
     quality_metrics,
     randomisation_metrics,
-    randomised_network,
     removal_metrics,
 )
-from cifarpipe.results.maps import Explanations
+from cifarpipe.explanations.randomisation import randomised_network
+from cifarpipe.report.sentences import judge_explanations
+from cifarpipe.results.maps import Explanations, Maps
 from cifarpipe.results.metrics import Metric, Metrics, metrics_table
 from cifarpipe.results.predictions import predictions_table
 from cifarpipe.store.prepared import Split
@@ -65,7 +68,7 @@ def test_mask_metrics_by_hand() -> None:
     }
 
 
-def test_no_images_give_no_metrics() -> None:
+def test_no_images_give_no_metrics(explainer: Explainer) -> None:
     none = np.empty((0, 1, 1), np.float32)
     batch, classes = torch.empty(0, 3, 8, 8), torch.empty(0).long()
     assert mask_metrics(none, np.empty((0, 8, 8), bool)) == {}
@@ -73,6 +76,7 @@ def test_no_images_give_no_metrics() -> None:
     assert evidence_metrics(none, np.empty(0, bool))["explained"] == Metric(0)
     found = removal_metrics(corner_logits, batch, none, classes, seed=0)
     assert found == {"removal_images": Metric(0)}
+    assert appearance_metrics(explainer, batch, none, classes, seed=0) == {}
 
 
 def test_single_image_has_no_interval() -> None:
@@ -99,16 +103,56 @@ def test_only_informative_maps_beat_the_baselines(informative: bool) -> None:
     maps[:, :2, :2] += 5 * informative
     found = removal_metrics(corner_logits, batch, maps, torch.zeros(16).long(), seed=0)
     assert found["removal_images"] == Metric(16)
-    road = found["road"]
-    for baseline, value in (("random", road.random), ("centre", road.centre)):
-        gain = found[f"road_over_{baseline}"]
+    for name, baseline in itertools.product(("road", "saco"), ("random", "centre")):
+        gain, metric = found[f"{name}_over_{baseline}"], found[name]
         assert (gain.low > 0) == informative
         assert gain.low < gain.value < gain.high
-        assert gain.value == pytest.approx(road.value - value, abs=2e-4)
+        expected = metric.value - getattr(metric, baseline)
+        assert gain.value == pytest.approx(expected, abs=2e-4)
     if informative:
         deletion, insertion = found["deletion"], found["insertion"]
         assert deletion.value < min(deletion.random, deletion.centre)
         assert insertion.value > max(insertion.random, insertion.centre)
+
+
+@pytest.fixture
+def explainer(demo_params: Params) -> Explainer:
+    origin = make_origin(
+        "convmixer", ["a", "b", "c"], architecture=demo_params.models["convmixer"].architecture
+    )
+    return Explainer(randomised_network(origin, CPU, 5), origin, "gradcam", batch_size=5)
+
+
+def test_random_maps_score_like_the_random_baseline(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By each measure: maps that are drawn anew for each image, and for each time it is asked."""
+    rng = np.random.default_rng(7)
+
+    def draw(_self: Explainer, batch: Tensor, _classes: Tensor) -> Maps:
+        return rng.normal(size=(len(batch), 8, 8)).astype(np.float32)
+
+    monkeypatch.setattr(Explainer, "maps_of", draw)
+    images = rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+    batch, classes = explainer.normalized(images), torch.zeros(60).long()
+    maps = explainer.maps_of(batch, classes)
+    weights = torch.randn(3 * 32 * 32, 3, generator=torch.Generator().manual_seed(0)) / 20
+    found = removal_metrics(lambda b: b.flatten(1) @ weights, batch, maps, classes, seed=0)
+    found |= appearance_metrics(explainer, batch, maps, classes, seed=0)
+    found |= mask_metrics(maps, rng.random((60, 32, 32)) < 0.2)
+    for name in ("road_over_random", "saco_over_random"):
+        assert found[name].low < 0 < found[name].high
+    for name in ("sparseness", "max_sensitivity", "pointing_game", "energy_inside"):
+        metric = found[name]
+        # Twice the interval, since the baseline is drawn, too.
+        assert abs(metric.value - metric.random) < metric.high - metric.low
+    for name in ("deletion", "insertion"):
+        assert found[name].value == pytest.approx(found[name].random, abs=0.1)
+    said = judge_explanations(found)
+    assert "not better than random maps" in said
+    assert "more evidence does not mean more effect" in said
+    assert "does not point at the object" in said
+    assert "WARNING: noise that nobody sees changes them as much as random maps" in said
 
 
 def test_randomisation_check_fails_for_unchanged_maps() -> None:
@@ -122,32 +166,12 @@ def test_randomisation_check_fails_for_unchanged_maps() -> None:
     assert abs(passed["randomisation_correlation"].value) < 0.1
 
 
-@pytest.mark.parametrize("name", ["vit", "convmixer", "resnet18_ln"])
-def test_randomised_network_depends_only_on_seed(name: str, demo_params: Params) -> None:
-    origin = make_origin(name, ["a", "b"], architecture=demo_params.models[name].architecture)
-    torch.manual_seed(7)
-    first, second, other = (randomised_network(origin, CPU, seed) for seed in (0, 0, 1))
-    after = torch.rand(())
-    torch.manual_seed(7)
-    assert torch.equal(after, torch.rand(()))  # the global generator is unchanged
-    assert not first.training
-    weights, same, different = (next(net.parameters()) for net in (first, second, other))
-    assert torch.equal(weights, same)
-    assert not torch.equal(weights, different)
-    torch.manual_seed(0)  # the initial weights of a training with the same seed
-    assert not torch.equal(weights, next(origin.build().parameters()))
-
-
-def test_metrics_of_a_network_are_complete(demo_params: Params) -> None:
+def test_metrics_of_a_network_are_complete(explainer: Explainer) -> None:
     """Masks are used of correct images only, removal of a random sample."""
     rng = np.random.default_rng(0)
-    classes, n = ["a", "b", "c"], 12
+    classes, n = explainer.origin.classes, 12
     images = rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
     split = Split(images, np.arange(n) % 3, np.arange(n) * 5)
-    origin = make_origin(
-        "convmixer", classes, architecture=demo_params.models["convmixer"].architecture
-    )
-    explainer = Explainer(randomised_network(origin, CPU, 5), origin, "gradcam", batch_size=5)
     with torch.no_grad():
         logits = explainer.predict(explainer.normalized(images)).numpy()
     table = predictions_table(logits, split.labels, split.index, classes, None)
@@ -169,6 +193,7 @@ def test_metrics_of_a_network_are_complete(demo_params: Params) -> None:
     assert HEADLINE in metrics
     assert metrics["explained"] == Metric(n)
     assert metrics["removal_images"] == Metric(7)
+    assert {"saco", "sparseness", "max_sensitivity"} <= set(metrics)
     assert metrics["pointing_game"].images == metrics["energy_inside"].images == correct.sum()
     empty = metrics["without_evidence_correct"].value
     assert metrics["pointing_game"].value == round((correct.sum() - empty) / correct.sum(), 4)

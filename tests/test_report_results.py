@@ -125,16 +125,21 @@ def test_single_model_is_not_called_best() -> None:
 def test_explanations_are_judged_by_their_intervals() -> None:
     assert judge_explanations(QUALITY) == (
         "better than random maps and than always marking the centre; "
+        "more evidence means more effect on the prediction; "
         "randomised weights give different maps"
     )
     centre = QUALITY | {"road_over_centre": Metric(0.2, low=-0.01, high=0.4)}
     assert "better than random maps, but not than always marking" in judge_explanations(centre)
     worse = centre | {
         "road_over_random": Metric(0.1, low=0.0, high=0.2),
+        "saco_over_random": Metric(0.1, low=0.0, high=0.2),
+        "max_sensitivity": Metric(1.6, low=1.4, high=1.7, random=1.7, centre=0.0),
         "randomisation_passed": Metric(0),
     }
     text = judge_explanations(worse)
     assert text.startswith("not better than random maps at ranking pixels by importance")
+    assert "; more evidence does not mean more effect on the prediction; " in text
+    assert "WARNING: noise that nobody sees changes them as much as random maps" in text
     assert "WARNING: randomised weights give similar maps" in text
     assert judge_explanations({}) == "not evaluated"
 
@@ -150,5 +155,6 @@ def test_pointing_game_is_judged_against_baselines(low: float, text: str) -> Non
 
 def test_explanations_of_one_image_are_not_judged() -> None:
     """A single image has no interval."""
-    single = QUALITY | {"road_over_random": Metric(0.4), "road_over_centre": Metric(0.4)}
+    gains = ("road_over_random", "road_over_centre", "saco_over_random", "saco_over_centre")
+    single = QUALITY | dict.fromkeys(gains, Metric(0.4))
     assert judge_explanations(single) == "randomised weights give different maps"

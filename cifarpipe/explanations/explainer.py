@@ -87,11 +87,12 @@ class Explainer:
 
     def maps(self, images: NDArray[np.uint8], classes: NDArray[np.int64]) -> Maps:
         """Return a raw map `[N, h, w]` of each image `[N, S, S, 3]` for its target class."""
+        return self.maps_of(self.normalized(images), torch.from_numpy(classes))
+
+    def maps_of(self, batch: Tensor, classes: Tensor) -> Maps:
+        """Return a raw map `[N, h, w]` of each normalised image for its target class."""
         make = map_maker(self.model, self.method)
-        parts = [
-            make(self.normalized(images[part]), torch.from_numpy(classes[part]))
-            for part in _batches(len(images), self.batch_size)
-        ]
+        parts = [make(batch[part], classes[part]) for part in _batches(len(batch), self.batch_size)]
         return np.concatenate(parts) if parts else NO_MAPS
 
     def explain(

@@ -1,16 +1,8 @@
-"""Faithfulness: do maps show what a network uses?
+"""Faithfulness: do maps rank pixels by what a network uses? Tested by removing pixels."""
 
-Tested against known objects, by removing pixels, and by randomising the weights. Every metric is
-compared with uninformative baselines on the same coarse grid: random maps, and maps that are
-highest in the centre.
-"""
-
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -18,81 +10,13 @@ from torch import Tensor
 
 from cifarpipe.explanations.gradcam import upsample
 from cifarpipe.explanations.imputation import impute
-from cifarpipe.results.maps import Maps, without_evidence
+from cifarpipe.results.maps import Maps
 
 REMOVED = (0.2, 0.5, 0.8)  # fractions of the pixels, for ROAD
 STEPS = 8  # of deletion and insertion
+GROUPS = 10  # of pixels, for SaCo
 Floats = NDArray[np.float64]
 Predict = Callable[[Tensor], Tensor]
-
-
-def random_maps(maps: Maps, rng: np.random.Generator) -> Maps:
-    """Return random maps of the same shape."""
-    return rng.standard_normal(maps.shape).astype(np.float32)
-
-
-def centre_maps(maps: Maps) -> Maps:
-    """Return maps of the same shape with a central Gaussian; its sd is a quarter of the side."""
-    rows, columns = (
-        np.exp(-(((np.arange(length) + 0.5) / length - 0.5) ** 2) / (2 * 0.25**2))
-        for length in maps.shape[1:]
-    )
-    middle = np.outer(rows, columns).astype(np.float32)
-    return np.broadcast_to(middle, maps.shape).copy()
-
-
-@dataclass(frozen=True)
-class Pointing:
-    """How often a map's maximum lies on the object (doi:10.1007/s11263-017-1059-x)."""
-
-    hits: int
-    images: int
-    """Maps without evidence count as misses."""
-    centre: float
-    """The score of maps that always point at the centre."""
-    random: float
-    """The score of maps that point anywhere: the objects' mean fraction of the image."""
-
-
-def pointing_game(maps: Maps, masks: NDArray[np.bool_]) -> Pointing:
-    """Compare maps with the objects' masks, without tolerance around the mask.
-
-    The centre's score is that of any map whose maximum is in the centre.
-
-    Args:
-        maps: `[N, h, w]` raw.
-        masks: `[N, H, W]`, true on the object.
-    """
-    if not len(maps):
-        return Pointing(hits=0, images=0, centre=0.0, random=0.0)
-    size = masks.shape[1]
-    large = upsample(maps, size)
-    rows, columns = np.unravel_index(large.reshape(len(large), -1).argmax(axis=1), (size, size))
-    hits = masks[np.arange(len(large)), rows, columns] & ~without_evidence(maps)
-    # The centre of an even size is the corner of four pixels.
-    middle = slice((size - 1) // 2, size // 2 + 1)
-    return Pointing(
-        hits=int(hits.sum()),
-        images=len(maps),
-        centre=float(masks[:, middle, middle].mean()),
-        random=float(masks.mean()),
-    )
-
-
-def energy_inside(maps: Maps, masks: NDArray[np.bool_]) -> Floats:
-    """Return the fraction of each map's positive evidence on the object (arXiv:1910.01279).
-
-    Args:
-        maps: `[N, h, w]` raw.
-        masks: `[N, H, W]`, true on the object.
-
-    Returns:
-        `[N]`; 0 for a map without evidence.
-    """
-    large = np.maximum(upsample(maps, masks.shape[1]), 0).astype(np.float64)
-    whole = large.sum(axis=(1, 2))
-    inside = (large * masks).sum(axis=(1, 2))
-    return np.divide(inside, whole, out=np.zeros_like(whole), where=whole > 0)
 
 
 def road(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor, *, seed: int) -> Floats:
@@ -151,25 +75,41 @@ def deletion_insertion(
     return _area(deleted), _area(inserted)
 
 
-def rank_correlation(maps: Maps, others: Maps) -> Floats:
-    """Return Spearman's correlation of each pair of maps; 0 if one of them is constant."""
-    return np.array(
-        [
-            0.0 if np.ptp(one) == 0 or np.ptp(two) == 0 else scipy.stats.spearmanr(one, two)[0]
-            for one, two in zip(map(np.ravel, maps), map(np.ravel, others), strict=True)
-        ]
-    )
+def saco(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor) -> Floats:
+    """Score maps by removing groups of pixels one at a time (SaCo, arXiv:2404.01415).
 
+    The pixels are ranked and split into `GROUPS` of equal size, each of which is removed alone:
+    replaced by the image's mean colour. Of every two groups, the one with more evidence should
+    matter more to the class's probability. Such a pair counts for the map, any other against it,
+    weighted by the difference in evidence.
 
-def mean_interval(values: Floats) -> tuple[float, float, float]:
-    """Return mean and 95% interval (Student's t); infinite ends for one value, NaN for none."""
-    if not len(values):
-        return math.nan, math.nan, math.nan
-    mean = float(values.mean())
-    if len(values) == 1:
-        return mean, float("-inf"), float("inf")
-    half = float(scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values))
-    return mean, mean - half, mean + half
+    Args:
+        predict: Logits `[B, classes]` of a normalised batch.
+        batch: `[N, 3, S, S]`, normalised.
+        maps: `[N, h, w]`.
+        classes: `[N]` whose probability is followed.
+
+    Returns:
+        `[N]` from -1 (all pairs against the map) to 1 (all for it); 0 for a constant map.
+    """
+    size = batch.shape[-1]
+    large = upsample(maps, size)
+    group = _ranks(large) * GROUPS // size**2  # the last has most evidence
+    flat = large.reshape(group.shape).astype(np.float64)
+    removed_by = torch.from_numpy(group).view(len(batch), 1, size, size).to(batch.device)
+    mean_colour = batch.mean(dim=(2, 3), keepdim=True)
+    evidence, probability = np.empty((2, GROUPS, len(batch)))
+    for number in range(GROUPS):
+        evidence[number] = flat.mean(axis=1, where=group == number)
+        without = torch.where(removed_by == number, mean_colour, batch)
+        probability[number] = _probability(predict, without, classes)
+    weight = evidence[:, None] - evidence  # [groups, groups, N]
+    # Removing the group with more evidence should leave the lower probability.
+    agrees = probability[:, None] <= probability
+    more = np.tri(GROUPS, k=-1, dtype=bool)  # pairs whose first group has more evidence
+    agreement = np.where(agrees, weight, -weight)[more].sum(axis=0)
+    total = weight[more].sum(axis=0)
+    return np.divide(agreement, total, out=np.zeros(len(batch)), where=total > 0)
 
 
 def _ranks(maps: Maps) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""The training images nearest to an image in the features that a network's head reads."""
+"""What a network finds similar, by the features that its head reads."""
 
 from typing import TYPE_CHECKING
 
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cifarpipe.explanations.clusters import find_clusters
 from cifarpipe.networks.checkpoint import Origin
 from cifarpipe.networks.images import ImageStore
 from cifarpipe.networks.inference import compute_logits
@@ -43,17 +44,24 @@ class Embedding(nn.Module):
 
 
 def find_neighbours(
-    model: "Classifier", origin: Origin, data: Prepared, batch_size: int, progress: str
+    model: "Classifier",
+    origin: Origin,
+    data: Prepared,
+    *,
+    batch_size: int,
+    seed: int,
+    progress: str,
 ) -> Neighbours:
-    """Find the nearest training images, by cosine similarity, of all test and training images.
+    """Find the nearest training images of all images, and clusters of the test images.
 
-    The search is exact. A training image is not its own neighbour.
+    The search is exact, by cosine similarity. A training image is not its own neighbour.
 
     Args:
         model: In evaluation mode.
         origin: Of its weights.
         data: The data it was trained on.
         batch_size: Images per forward pass.
+        seed: Of the clusters.
         progress: Label of the progress bars.
     """
 
@@ -69,11 +77,9 @@ def find_neighbours(
     train, test = embed(data.train, "training"), embed(data.test, "test")
     nearest, similarity = search(test, train, NEAREST)
     voters, _ = search(train, train, VOTERS, skip_itself=True)
-    return Neighbours(
-        nearest.astype(np.int32),
-        similarity,
-        count_labels(data.train.labels[voters], len(data.classes)),
-    )
+    votes = count_labels(data.train.labels[voters], len(data.classes))
+    clusters, centres = find_clusters(test.cpu().numpy(), seed)
+    return Neighbours(nearest.astype(np.int32), similarity, votes, clusters, centres)
 
 
 def search(

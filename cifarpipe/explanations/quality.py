@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -10,29 +9,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cifarpipe.explanations.baselines import centre_maps, random_maps
+from cifarpipe.explanations.complexity import sparseness
 from cifarpipe.explanations.explainer import Explainer
-from cifarpipe.explanations.faithfulness import (
-    Predict,
-    centre_maps,
-    deletion_insertion,
-    energy_inside,
-    mean_interval,
-    pointing_game,
-    random_maps,
-    rank_correlation,
-    road,
-)
-from cifarpipe.networks.checkpoint import Origin
-from cifarpipe.results.intervals import wilson_interval
+from cifarpipe.explanations.faithfulness import Floats, Predict, deletion_insertion, road, saco
+from cifarpipe.explanations.localisation import energy_inside, pointing_game
+from cifarpipe.explanations.randomisation import randomised_network, rank_correlation
+from cifarpipe.explanations.robustness import max_sensitivity
+from cifarpipe.results.intervals import mean_interval, wilson_interval
 from cifarpipe.results.maps import Explanations, Maps, without_evidence
 from cifarpipe.results.metrics import Metric, Metrics, rounded
 from cifarpipe.store.prepared import Split
 
-if TYPE_CHECKING:
-    from cifarpipe.models.build import Classifier
-
 HEADLINE = "road_over_random"  # the metric that a review shows first: that of gradcam.json
 MAX_CORRELATION = 0.5  # rank correlation, of either sign, up to which maps count as different
+NOISE = 0.02  # largest change of a value in 0 to 1, for max-sensitivity
 
 
 def quality_metrics(
@@ -53,8 +44,8 @@ def quality_metrics(
         predictions: The predictions table.
         explanations: Of all its rows.
         masks: `[N, H, W]`, true on each test image's object, if known.
-        removal_images: Randomly chosen images from which pixels are removed, errors and correct
-            ones alike.
+        removal_images: Randomly chosen images, errors and correct ones alike, for all metrics that
+            need the network again.
         seed: For sampling, imputation noise and random baselines.
     """
     correct = (predictions.true == predictions.predicted).to_numpy()
@@ -65,17 +56,13 @@ def quality_metrics(
     chosen = np.random.default_rng(seed).permutation(len(split))[:removal_images]
     rows = predictions.iloc[chosen]
     sample = explanations.of(rows["index"].to_numpy())
-    images, classes = split.images[split.positions(sample.index)], explainer.labels(rows.predicted)
-    metrics |= removal_metrics(
-        explainer.predict,
-        explainer.normalized(images),
-        sample.predicted,
-        torch.tensor(classes),
-        seed=seed,
-    )
-    device = next(explainer.model.parameters()).device
-    randomised = replace(explainer, model=randomised_network(explainer.origin, device, seed))
-    return metrics | randomisation_metrics(sample.predicted, randomised.maps(images, classes))
+    maps = sample.predicted
+    batch = explainer.normalized(split.images[split.positions(sample.index)])
+    classes = torch.from_numpy(explainer.labels(rows.predicted))
+    metrics |= removal_metrics(explainer.predict, batch, maps, classes, seed=seed)
+    metrics |= appearance_metrics(explainer, batch, maps, classes, seed=seed)
+    randomised = replace(explainer, model=randomised_network(explainer.origin, batch.device, seed))
+    return metrics | randomisation_metrics(maps, randomised.maps_of(batch, classes))
 
 
 def evidence_metrics(maps: Maps, correct: NDArray[np.bool_]) -> Metrics:
@@ -130,24 +117,76 @@ def removal_metrics(
         seed: Of the imputation noise and the random maps.
 
     Returns:
-        `road` (higher is better), `deletion` (lower is better) and `insertion` (higher is better)
-        with their values for random and centre maps; and ROAD's gain over these, image by image,
-        with its 95% interval: `road_over_random`, `road_over_centre`.
+        `road`, `saco` and `insertion` (higher is better) and `deletion` (lower is better) with
+        their values for random and centre maps; and the gain of the first two over these, image by
+        image, with its 95% interval: `road_over_random` and so on.
     """
     if not len(maps):
         return {"removal_images": Metric(0)}
     rng = np.random.default_rng(seed)
     kinds = {"value": maps, "random": random_maps(maps, rng), "centre": centre_maps(maps)}
-    scores = {kind: road(predict, batch, some, classes, seed=seed) for kind, some in kinds.items()}
-    metrics = {"removal_images": Metric(len(maps)), "road": _means(scores)}
-    for baseline in ("random", "centre"):
-        gain, low, high = mean_interval(scores["value"] - scores[baseline])
-        metrics[f"road_over_{baseline}"] = rounded(gain, low=low, high=high)
+    measured = {
+        "road": {k: road(predict, batch, some, classes, seed=seed) for k, some in kinds.items()},
+        "saco": {k: saco(predict, batch, some, classes) for k, some in kinds.items()},
+    }
+    metrics = {"removal_images": Metric(len(maps))}
+    for name, scores in measured.items():
+        metrics[name] = rounded(**_means(scores))
+        for baseline in ("random", "centre"):
+            gain, low, high = mean_interval(scores["value"] - scores[baseline])
+            metrics[f"{name}_over_{baseline}"] = rounded(gain, low=low, high=high)
     curves = {
         kind: deletion_insertion(predict, batch, some, classes) for kind, some in kinds.items()
     }
-    metrics["deletion"] = _means({kind: deletion for kind, (deletion, _) in curves.items()})
-    metrics["insertion"] = _means({kind: insertion for kind, (_, insertion) in curves.items()})
+    for place, name in enumerate(("deletion", "insertion")):
+        areas = {kind: both[place] for kind, both in curves.items()}
+        metrics[name] = rounded(**_means(areas))
+    return metrics
+
+
+def appearance_metrics(
+    explainer: Explainer, batch: Tensor, maps: Maps, classes: Tensor, *, seed: int
+) -> Metrics:
+    """Measure how concentrated maps are, and how much they change under invisible noise.
+
+    Args:
+        explainer: That computed `maps`.
+        batch: `[N, 3, S, S]`, normalised.
+        maps: `[N, h, w]` of `classes`.
+        classes: `[N]`.
+        seed: Of the noise and the random maps.
+
+    Returns:
+        `sparseness` (higher is more concentrated) and `max_sensitivity` (lower is better; that of
+        centre maps, which never change, is 0), with their 95% intervals and their values for random
+        and centre maps.
+    """
+    if not len(maps):
+        return {}
+    rng = np.random.default_rng(seed)
+    random = random_maps(maps, rng)
+    radius = NOISE / torch.tensor(explainer.origin.std, device=batch.device)[:, None, None]
+
+    measured = {
+        "sparseness": {
+            "value": sparseness(maps),
+            "random": sparseness(random),
+            "centre": sparseness(centre_maps(maps)),
+        },
+        "max_sensitivity": {
+            "value": max_sensitivity(
+                lambda noisy: explainer.maps_of(noisy, classes), batch, maps, radius, seed=seed
+            ),
+            "random": max_sensitivity(
+                lambda _noisy: random_maps(maps, rng), batch, random, radius, seed=seed
+            ),
+            "centre": np.zeros(len(maps)),
+        },
+    }
+    metrics = {}
+    for name, scores in measured.items():
+        _, low, high = mean_interval(scores["value"])
+        metrics[name] = rounded(**_means(scores), low=low, high=high)
     return metrics
 
 
@@ -172,17 +211,5 @@ def randomisation_metrics(maps: Maps, randomised: Maps) -> Metrics:
     return metrics
 
 
-def randomised_network(origin: Origin, device: torch.device, seed: int) -> "Classifier":
-    """Return the same architecture with randomised weights, in evaluation mode.
-
-    These are not the initial weights of a training with the same seed.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-        network = origin.build()
-    return network.to(device).eval()
-
-
-def _means(scores: dict[str, NDArray[np.float64]]) -> Metric:
-    means = {kind: mean_interval(score)[0] for kind, score in scores.items()}
-    return rounded(**means)
+def _means(scores: dict[str, Floats]) -> dict[str, float]:
+    return {kind: float(score.mean()) for kind, score in scores.items()}

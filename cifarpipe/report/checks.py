@@ -62,6 +62,6 @@ def own_flags(study: Study) -> dict[str, NDArray[np.bool_]]:
     }
     numbers = np.arange(len(study.test))
     flags = {name: np.isin(numbers, positions) for name, positions in found.items()}
-    members = {group.name: group.members for group in study.groups}
+    members = {g.name: g.members for groups in study.groups.values() for g in groups}
     weak = study.weak_groups.groupby("model").head(WEAK_GROUPS).group
     return flags | {name: members[name] for name in members if name in set(weak)}

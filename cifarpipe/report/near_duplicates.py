@@ -1,6 +1,8 @@
 """Near-duplicates across splits: test images that are almost a training image."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,8 @@ from cifarpipe.store.prepared import Split
 # similar, 40% reach it; see docs/explanations.md.
 CORRELATION = 0.9
 COLUMNS = ["position", "train_position", "index", "train_index", "correlation", "same_label"]
-AT_ONCE = 1000  # images
+VALUES_AT_ONCE = 2**22  # pixels × channels: 16 MiB in float32
+Floats = NDArray[np.float32]
 
 
 def near_duplicates(test: Split, train: Split, neighbours: Sequence[Neighbours]) -> pd.DataFrame:
@@ -29,18 +32,26 @@ def near_duplicates(test: Split, train: Split, neighbours: Sequence[Neighbours])
         `train_position` in the splits, `index` and `train_index` in the source, `correlation` of
         their pixels, and whether they have the `same_label`. The most similar pair first.
     """
-    nearest = np.concatenate([each.nearest for each in neighbours], axis=1)
+    nearest = np.sort(np.concatenate([each.nearest for each in neighbours], axis=1), axis=1)
+    first = np.diff(nearest, axis=1, prepend=-1) > 0  # not the same as in another model
+    norms = np.ones(len(train), np.float32)
+    for part in _parts(np.unique(nearest), train):
+        norms[part] = _norms(_centred(train.images[part]))
     rows = []
-    for start in range(0, len(test), AT_ONCE):
-        part = slice(start, min(start + AT_ONCE, len(test)))
-        images = _standardised(test.images[part])
-        best, partner = np.full(len(images), -2.0), np.zeros(len(images), np.int64)
-        for column in nearest[part].T:
-            correlation = (images * _standardised(train.images[column])).sum(axis=1)
-            better = correlation > best
-            best[better], partner[better] = correlation[better], column[better]
+    for part in _parts(np.arange(len(test)), test):
+        images = _centred(test.images[part])
+        images /= _norms(images)[:, None]
+        best, partner = np.full(len(part), -2.0), np.zeros(len(part), np.int64)
+        for column, new in zip(nearest[part].T, first[part].T, strict=True):
+            (asked,) = np.nonzero(new)
+            others = column[asked]
+            # The others need no centring: the values of the first add up to 0 in each channel.
+            products = np.einsum("nv,nv->n", images[asked], _values(train.images[others]))
+            correlation = products / norms[others]
+            better = correlation > best[asked]
+            best[asked[better]], partner[asked[better]] = correlation[better], others[better]
         for row in np.flatnonzero(best >= CORRELATION):
-            position, other = start + int(row), int(partner[row])
+            position, other = int(part[row]), int(partner[row])
             indices = int(test.index[position]), int(train.index[other])
             same = bool(test.labels[position] == train.labels[other])
             rows.append([position, other, *indices, round(float(best[row]), 4), same])
@@ -48,12 +59,31 @@ def near_duplicates(test: Split, train: Split, neighbours: Sequence[Neighbours])
     return table.sort_values("correlation", ascending=False, kind="stable", ignore_index=True)
 
 
-def _standardised(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the pixels of each image `[N, H, W, 3]` as `[N, H * W * 3]` of unit length.
+def _parts(positions: NDArray[np.int64], split: Split) -> list[NDArray[np.int64]]:
+    """Split positions so that few values are in memory at a time."""
+    values = split.images[:1].size or 1
+    at_once = max(1, VALUES_AT_ONCE // values)
+    return np.split(positions, range(at_once, len(positions), at_once))
 
-    Each channel is centred, or images of about the same colour would correlate.
+
+def _values(images: NDArray[Any]) -> Floats:
+    """Return the pixels of each image `[N, H, W, 3]` as `[N, H * W * 3]`."""
+    return images.reshape(len(images), math.prod(images.shape[1:])).astype(np.float32)
+
+
+def _centred(images: NDArray[np.uint8]) -> Floats:
+    """Return pixels of mean 0 in each channel, or images of about the same colour would correlate.
+
+    Args:
+        images: `[N, H, W, 3]`.
+
+    Returns:
+        `[N, H * W * 3]`.
     """
-    pixels = images.astype(np.float32)
-    pixels = (pixels - pixels.mean(axis=(1, 2), keepdims=True)).reshape(len(images), -1)
-    length = np.sqrt(np.square(pixels).sum(axis=1, keepdims=True))
-    return np.asarray(pixels / np.where(length > 0, length, 1), np.float32)
+    return _values(images - images.mean(axis=(1, 2), keepdims=True, dtype=np.float32))
+
+
+def _norms(images: Floats) -> Floats:
+    """Return the Euclidean norm of each row; 1 for a row of zeros."""
+    norms = np.sqrt(np.einsum("nv,nv->n", images, images))
+    return np.where(norms > 0, norms, 1)

@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params
-from cifarpipe.evaluation.groups import Group, image_groups, weak_groups
+from cifarpipe.evaluation.groups import Group, cluster_groups, image_groups, weak_groups
 from cifarpipe.report.comparison import compare_pairs
 from cifarpipe.report.label_candidates import label_candidates
 from cifarpipe.report.near_duplicates import near_duplicates
@@ -129,15 +129,21 @@ class Study:
         return label_candidates(splits, self.dataset["classes"])
 
     @cached_property
-    def groups(self) -> list[Group]:
-        """Groups of test images that are looked at."""
-        return image_groups(self.test.images, self.test.labels, self.dataset["classes"])
+    def groups(self) -> dict[str, list[Group]]:
+        """The groups of test images that are looked at, for each model."""
+        looks = image_groups(self.test.images, self.test.labels, self.dataset["classes"])
+        found = {}
+        for model in self.results:
+            clusters, centres = model.neighbours.clusters, model.neighbours.centres
+            index = self.test.index[centres].tolist()
+            found[model.name] = looks + cluster_groups(clusters, index, model.name)
+        return found
 
     @cached_property
     def weak_groups(self) -> pd.DataFrame:
         """Groups on which a model does worse, a row per model and group."""
         tables = [
-            weak_groups(self.groups, model.is_correct).assign(model=model.name)
+            weak_groups(self.groups[model.name], model.is_correct).assign(model=model.name)
             for model in self.results
         ]
         table = pd.concat(tables, ignore_index=True)

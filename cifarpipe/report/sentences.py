@@ -41,12 +41,20 @@ def judge_explanations(quality: Metrics) -> str:
             parts.append("better than random maps, but not than always marking the centre")
         else:
             parts.append("better than random maps and than always marking the centre")
+    if "saco_over_random" in quality and (low := quality["saco_over_random"].low) is not None:
+        more = "more evidence means" if low > 0 else "more evidence does not mean"
+        parts.append(f"{more} more effect on the prediction")
     if "pointing_game" in quality:
         pointing = quality["pointing_game"]
         assert pointing.low is not None
         chance = max(pointing.centre or 0.0, pointing.random or 0.0)
         points = "points" if pointing.low > chance else "does not point"
         parts.append(f"{points} at the object more often than chance or the centre")
+    if "max_sensitivity" in quality:
+        change = quality["max_sensitivity"]
+        assert change.random is not None
+        if (change.high or change.number) >= change.random:
+            parts.append("WARNING: noise that nobody sees changes them as much as random maps")
     if "randomisation_passed" in quality:
         if quality["randomisation_passed"].value:
             parts.append("randomised weights give different maps")

@@ -36,8 +36,9 @@ def choose_training_images(
     """
     most = min(MOST, max_images(size))
     chosen = dict.fromkeys(first.tolist()[:most])
+    is_correct = [model.is_correct for model in results]
     for position in ranked.tolist():
-        wrong = [model for model in results if not model.is_correct[position]]
+        wrong = [m for m, hits in zip(results, is_correct, strict=True) if not hits[position]]
         for model in wrong or results[:1]:
             nearest = dict.fromkeys(model.neighbours.nearest[position].tolist())
             if len(chosen.keys() | nearest.keys()) > most:

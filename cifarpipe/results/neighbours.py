@@ -1,4 +1,4 @@
-"""What a network finds similar, on disk: training images near each test image, and their labels."""
+"""What a network finds similar, on disk: nearest training images, and clusters of test images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,10 @@ class Neighbours:
     """`[N, k]` their cosine similarities, descending."""
     votes: NDArray[np.uint8]
     """`[T, classes]` labels of the training images most similar to each training image."""
+    clusters: NDArray[np.int32]
+    """`[N]` the cluster of each test image."""
+    centres: NDArray[np.int32]
+    """`[K]` position of the test image nearest to the centre of each cluster."""
 
 
 def save_neighbours(path: Path, neighbours: Neighbours) -> None:
@@ -32,4 +36,5 @@ def load_neighbours(path: Path) -> Neighbours:
     Raises:
         UserError: The file is missing or damaged.
     """
-    return Neighbours(*load_arrays(path, ("nearest", "similarity", "votes")))
+    names = ("nearest", "similarity", "votes", "clusters", "centres")
+    return Neighbours(*load_arrays(path, names))

@@ -47,6 +47,11 @@ QUALITY: Metrics = {
     "road": Metric(0.4, random=0.0, centre=0.2),
     "road_over_random": Metric(0.4, low=0.3, high=0.5),
     "road_over_centre": Metric(0.2, low=0.1, high=0.3),
+    "saco": Metric(0.6, random=0.0, centre=0.1),
+    "saco_over_random": Metric(0.6, low=0.5, high=0.7),
+    "saco_over_centre": Metric(0.5, low=0.4, high=0.6),
+    "sparseness": Metric(0.5, low=0.4, high=0.6, random=0.4, centre=0.3),
+    "max_sensitivity": Metric(0.2, low=0.1, high=0.3, random=1.7, centre=0.0),
     "deletion": Metric(0.2, random=0.31, centre=0.32),
     "insertion": Metric(0.8, random=0.41, centre=0.42),
     "randomisation_correlation": Metric(0.05, low=-0.1, high=0.2),
@@ -133,7 +138,14 @@ def make_neighbours(test: int, classes: int) -> Neighbours:
     votes[MISLABELLED] = np.roll(votes[MISLABELLED], 1)
     nearest = (np.arange(test)[:, None] + np.arange(5)) % TRAIN
     similarity = np.broadcast_to(np.linspace(0.9, 0.5, 5), nearest.shape)
-    return Neighbours(nearest.astype(np.int32), similarity.astype(np.float32), votes)
+    clusters, centres = np.arange(test) // (test // 2) % 2, np.array([0, test - 1])
+    return Neighbours(
+        nearest.astype(np.int32),
+        similarity.astype(np.float32),
+        votes,
+        clusters.astype(np.int32),
+        centres.astype(np.int32),
+    )
 
 
 def make_split(count: int, classes: int, step: int) -> Split:

@@ -1,0 +1,38 @@
+"""Randomisation check: rank correlations, and networks with randomised weights."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from cifarpipe.config.schema import Params
+from cifarpipe.explanations.randomisation import randomised_network, rank_correlation
+from tests.support.origins import make_origin
+
+CPU = torch.device("cpu")
+
+
+def test_rank_correlation_equals_scipy() -> None:
+    rng = np.random.default_rng(0)
+    maps, others = rng.normal(size=(3, 4, 4)), rng.normal(size=(3, 4, 4))
+    others[0] = maps[0] ** 3
+    maps[2] = 7.0
+    found = rank_correlation(maps.astype(np.float32), others.astype(np.float32))
+    expected = scipy.stats.spearmanr(maps[1].ravel(), others[1].ravel()).statistic
+    assert found == pytest.approx([1.0, expected, 0.0])
+
+
+@pytest.mark.parametrize("name", ["vit", "convmixer", "resnet18_ln"])
+def test_randomised_network_depends_only_on_seed(name: str, demo_params: Params) -> None:
+    origin = make_origin(name, ["a", "b"], architecture=demo_params.models[name].architecture)
+    torch.manual_seed(7)
+    first, second, other = (randomised_network(origin, CPU, seed) for seed in (0, 0, 1))
+    after = torch.rand(())
+    torch.manual_seed(7)
+    assert torch.equal(after, torch.rand(()))  # the global generator is unchanged
+    assert not first.training
+    weights, same, different = (next(net.parameters()) for net in (first, second, other))
+    assert torch.equal(weights, same)
+    assert not torch.equal(weights, different)
+    torch.manual_seed(0)  # the initial weights of a training with the same seed
+    assert not torch.equal(weights, next(origin.build().parameters()))
