@@ -19,6 +19,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     params = load_params()
     entry, method, options = params.model(model), params.cam_method(model), params.gradcam
 
+    from cifarpipe.explanations.embedding import embed
     from cifarpipe.explanations.explainer import Explainer
     from cifarpipe.explanations.neighbours import find_neighbours
     from cifarpipe.explanations.quality import HEADLINE, quality_metrics
@@ -36,14 +37,13 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
     origin.require(entry.architecture, data)
     predictions = read_predictions(artifact(model, "predictions.csv"), data)
+    embedding = embed(network, origin, data, options.batch_size, progress=model)
     explainer = Explainer(network, origin, method, options.batch_size)
+    explainer.check(data.test, predictions, embedding.logits)
     explanations = explainer.explain(data.test, predictions, progress=f"{model}: {method}")
     save_explanations(artifact(model, "cams.npz"), explanations)
-    neighbours = find_neighbours(
-        network, origin, data, batch_size=options.batch_size, seed=options.seed, progress=model
-    )
+    neighbours = find_neighbours(embedding, data, seed=options.seed)
     save_neighbours(artifact(model, "neighbours.npz"), neighbours)
-
     metrics = quality_metrics(
         explainer, data.test, predictions, explanations, data.test_masks,
         removal_images=options.removal_images, seed=options.seed,

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params
 from cifarpipe.explanations import neighbours as module
-from cifarpipe.explanations.neighbours import Embedding, count_labels, find_neighbours, search
+from cifarpipe.explanations.embedding import HeadInput, embed
+from cifarpipe.explanations.neighbours import count_labels, find_neighbours, search
 from cifarpipe.models.build import build_model
 from cifarpipe.results.neighbours import Neighbours, load_neighbours, save_neighbours
 from cifarpipe.store.prepared import Prepared, Split
@@ -66,14 +67,9 @@ def test_features_are_what_the_head_reads(arch: str, demo_params: Params) -> Non
     model = build_model(entry.architecture, num_classes=10, image_size=32).eval()
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
-        features = Embedding(model)(images)
-        logits = model(images)
-        assert torch.allclose(features.norm(dim=1), torch.ones(3))
-        # The head is linear: it gives the logits of the features, but for their length.
-        directions = F.linear(features, model.head.weight.flatten(1))
-        bias = model.head.bias
-        lengths = ((logits - bias) / directions).mean(dim=1, keepdim=True)
-        torch.testing.assert_close(lengths * directions + bias, logits, rtol=1e-4, atol=1e-4)
+        features = HeadInput(model)(images)
+        expected = F.linear(features.flatten(1), model.head.weight.flatten(1), model.head.bias)
+        torch.testing.assert_close(model(images), expected, rtol=1e-4, atol=1e-4)
     assert not model.head._forward_pre_hooks
 
 
@@ -99,7 +95,10 @@ def test_neighbours_of_colours_are_known(tmp_path: Path) -> None:
     vars(data)["train"] = colours(red, green, blue, (210, 50, 50), labels=[0, 1, 1, 1])
     vars(data)["test"] = colours((190, 50, 50), green, labels=[0, 1])
     origin = make_origin("m", ["a", "b"], mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    found = find_neighbours(OneColour(), origin, data, batch_size=2, seed=0, progress="m")
+    embedding = embed(OneColour(), origin, data, 2, "m")
+    assert torch.allclose(embedding.test.norm(dim=1), torch.ones(2))
+    assert embedding.logits.shape == (2, 2)
+    found = find_neighbours(embedding, data, seed=0)
     assert found.nearest[:, 0].tolist() == [0, 1]
     assert found.nearest[0, 1] == 3
     assert found.nearest.shape == (2, 4)

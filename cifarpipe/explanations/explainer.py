@@ -106,7 +106,7 @@ class Explainer:
             progress: Label of a progress bar.
 
         Raises:
-            RuntimeError: The network's predictions differ from the table's.
+            RuntimeError: The table's true classes are not those of the split.
         """
         index = predictions["index"].to_numpy(np.int64)
         predicted, true = (self.labels(predictions[of]) for of in ("predicted", "true"))
@@ -118,7 +118,6 @@ class Explainer:
         hidden = True if progress is None else None  # None: shown on a terminal only
         for part in tqdm(parts, desc=progress, unit=" batches", disable=hidden, leave=False):
             images = split.images[positions[part]]
-            self._check_predictions(images, predicted[part], index[part])
             maps = self.maps(images, predicted[part])
             maps_of_predicted.append(maps)
             both = maps.copy()
@@ -131,12 +130,21 @@ class Explainer:
         arrays = np.concatenate(maps_of_predicted), np.concatenate(maps_of_true)
         return Explanations(self.method, index, *arrays)
 
-    @torch.no_grad()
-    def _check_predictions(
-        self, images: NDArray[np.uint8], predicted: NDArray[np.int64], index: NDArray[np.int64]
-    ) -> None:
-        logits = self.model(self.normalized(images)).cpu()
-        short = logits.amax(dim=1) - logits.gather(1, torch.from_numpy(predicted)[:, None])[:, 0]
+    def check(self, split: Split, predictions: pd.DataFrame, logits: Tensor) -> None:
+        """Check that the table's predictions are those of the network.
+
+        Args:
+            split: Holds the images.
+            predictions: Rows of the predictions table.
+            logits: `[N, classes]` of the whole split.
+
+        Raises:
+            RuntimeError: They differ.
+        """
+        index = predictions["index"].to_numpy(np.int64)
+        of_rows = logits.cpu()[split.positions(index)]
+        predicted = torch.from_numpy(self.labels(predictions.predicted))
+        short = of_rows.amax(dim=1) - of_rows.gather(1, predicted[:, None])[:, 0]
         if (wrong := (short > TIE).numpy()).any():
             raise RuntimeError(
                 f"the model does not predict what the table says, e.g. for test image "

@@ -1,80 +1,31 @@
 """What a network finds similar, by the features that its head reads."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from cifarpipe.explanations.clusters import find_clusters
-from cifarpipe.networks.checkpoint import Origin
-from cifarpipe.networks.images import ImageStore
-from cifarpipe.networks.inference import compute_logits
+from cifarpipe.explanations.embedding import Embedding
 from cifarpipe.results.neighbours import Neighbours
-from cifarpipe.store.prepared import Prepared, Split
-
-if TYPE_CHECKING:
-    from cifarpipe.models.build import Classifier
+from cifarpipe.store.prepared import Prepared
 
 NEAREST = 5  # training images of each test image
 VOTERS = 50  # nearest other training images, whose labels vote on a training image
 ROWS = 512  # compared with all training images at a time
 
 
-class Embedding(nn.Module):
-    """The features that a network's head reads, scaled to unit length."""
-
-    def __init__(self, model: "Classifier") -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised `[B, 3, S, S]` → `[B, features]`."""
-        read: list[Tensor] = []
-        handle = self.model.head.register_forward_pre_hook(
-            lambda _head, inputs: read.append(*inputs)
-        )
-        try:
-            self.model(images)
-        finally:
-            handle.remove()
-        return F.normalize(read[0].flatten(1).float(), dim=1)
-
-
-def find_neighbours(
-    model: "Classifier",
-    origin: Origin,
-    data: Prepared,
-    *,
-    batch_size: int,
-    seed: int,
-    progress: str,
-) -> Neighbours:
+def find_neighbours(embedding: Embedding, data: Prepared, *, seed: int) -> Neighbours:
     """Find the nearest training images of all images, and clusters of the test images.
 
     The search is exact, by cosine similarity. A training image is not its own neighbour.
 
     Args:
-        model: In evaluation mode.
-        origin: Of its weights.
-        data: The data it was trained on.
-        batch_size: Images per forward pass.
+        embedding: Of the data.
+        data: With the labels.
         seed: Of the clusters.
-        progress: Label of the progress bars.
     """
-
-    def embed(split: Split, name: str) -> Tensor:
-        device = next(model.parameters()).device
-        mean, std = (torch.tensor(values, device=device) for values in (origin.mean, origin.std))
-        images = ImageStore(split.images, device)
-        return compute_logits(
-            Embedding(model), images, mean=mean, std=std, batch_size=batch_size,
-            progress=f"{progress}: features of {name} images",
-        )  # fmt: skip
-
-    train, test = embed(data.train, "training"), embed(data.test, "test")
+    test, train = embedding.test, embedding.train
     nearest, similarity = search(test, train, NEAREST)
     voters, _ = search(train, train, VOTERS, skip_itself=True)
     votes = count_labels(data.train.labels[voters], len(data.classes))

@@ -147,7 +147,7 @@ def render_html(study: Study, *, labels: PublicLabels, pictures: Mapping[str, Pa
         without = len(render(ranked[:0]).encode())
     while len(page.encode()) > MAX_BYTES and len(ranked):
         room = max(MAX_BYTES - without, 0) / (len(page.encode()) - without)
-        ranked = ranked[: int(min(room, 0.99) * len(ranked))]
+        ranked = ranked[: int(0.98 * room * len(ranked))]
         page = render(ranked)
     return page
 

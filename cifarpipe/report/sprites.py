@@ -10,6 +10,7 @@ from PIL import Image
 
 MAX_SIDE = 16_383  # pixels of a WebP image
 SPRITE_COLUMNS = 25
+METHOD = 2  # of WebP: 4 saves 1% of the bytes and takes two to four times as long
 
 Positions = NDArray[np.int64]
 
@@ -38,5 +39,5 @@ def make_sprite(images: NDArray[np.uint8], *, lossless: bool, quality: int) -> s
         top, left = number // columns * size, number % columns * size
         sheet[top : top + size, left : left + size] = image
     buffer = io.BytesIO()
-    Image.fromarray(sheet).save(buffer, "WEBP", lossless=lossless, quality=quality, method=4)
+    Image.fromarray(sheet).save(buffer, "WEBP", lossless=lossless, quality=quality, method=METHOD)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,75 @@
+"""The features that a network's head reads, and its logits, in one forward pass."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cifarpipe.networks.checkpoint import Origin
+from cifarpipe.networks.images import ImageStore
+from cifarpipe.networks.inference import compute_logits
+from cifarpipe.store.prepared import Prepared, Split
+
+if TYPE_CHECKING:
+    from cifarpipe.models.build import Classifier
+
+
+class HeadInput(nn.Module):
+    """A network without its head."""
+
+    def __init__(self, model: "Classifier") -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised `[B, 3, S, S]` → what the head reads, `[B, …]`."""
+        read: list[Tensor] = []
+        handle = self.model.head.register_forward_pre_hook(
+            lambda _head, inputs: read.append(*inputs)
+        )
+        try:
+            self.model(images)
+        finally:
+            handle.remove()
+        return read[0]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What a network makes of the images: features of unit length, and logits."""
+
+    train: Tensor
+    """`[T, F]` of the train split."""
+    test: Tensor
+    """`[N, F]` of the test split."""
+    logits: Tensor
+    """`[N, classes]` of the test split."""
+
+
+@torch.inference_mode()
+def embed(
+    model: "Classifier", origin: Origin, data: Prepared, batch_size: int, progress: str
+) -> Embedding:
+    """Compute the features that the network's head reads, of all training and test images.
+
+    Args:
+        model: In evaluation mode.
+        origin: Of its weights.
+        data: The images.
+        batch_size: Images per forward pass.
+        progress: Label of the progress bars.
+    """
+    device = next(model.parameters()).device
+    mean, std = (torch.tensor(values, device=device) for values in (origin.mean, origin.std))
+
+    def read(split: Split, name: str) -> Tensor:
+        return compute_logits(
+            HeadInput(model), ImageStore(split.images, device), mean=mean, std=std,
+            batch_size=batch_size, progress=f"{progress}: features of {name} images",
+        )  # fmt: skip
+
+    train, test = read(data.train, "training"), read(data.test, "test")
+    train_features, test_features = (F.normalize(x.flatten(1), dim=1) for x in (train, test))
+    return Embedding(train_features, test_features, model.head(test))
