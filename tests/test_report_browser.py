@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from cifarpipe.config.schema import Params
@@ -88,6 +89,16 @@ def test_colours_follow_the_scheme(opened: Visit, scheme: str) -> None:
     lightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (background, text)]
     assert (lightness[0] < lightness[1]) == (scheme == "dark")
     assert abs(lightness[0] - lightness[1]) > 400
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_and_opened_image_are_accessible(page: Page) -> None:
+    """Contrast, names, roles, order of headings and the like: the rules of axe-core."""
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.locator("#tiles button").first.click()
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
 
 
 def test_filters_narrow_the_images(page: Page) -> None:
