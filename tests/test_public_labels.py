@@ -12,6 +12,7 @@ import scipy.special
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params, PublicLabelFiles
 from cifarpipe.report.public_labels import (
+    CIFAR10_CLASSES,
     PublicLabels,
     image_flags,
     label_table,
@@ -44,8 +45,25 @@ def files(tmp_path: Path) -> PublicLabelFiles:
     )
 
 
+def load(files: PublicLabelFiles | None, test_files: list[str] | None = None) -> PublicLabels:
+    return load_public_labels(files, CIFAR10_CLASSES, test_files)
+
+
+def test_images_must_be_those_of_cifar10(files: PublicLabelFiles) -> None:
+    with pytest.raises(UserError, match=r"about CIFAR-10's test images, but the classes are cat"):
+        load_public_labels(files, ["cat", "dog"], None)
+    assert load_public_labels(None, ["cat", "dog"], None) == PublicLabels(None, None, None)
+
+
+@pytest.mark.parametrize("name", ["photo.png", "10000.png", "-1.png", "3.5.png", "²"])
+def test_test_files_must_be_named_by_index(files: PublicLabelFiles, name: str) -> None:
+    assert load(files, ["cat/0.png", "ship/9999.png"]).contested is not None
+    with pytest.raises(UserError, match=r"named by their index in CIFAR-10, .*; 1 are not"):
+        load(files, ["cat/0.png", f"ship/{name}"])
+
+
 def test_files_are_read_correctly(files: PublicLabelFiles) -> None:
-    labels = load_public_labels(files)
+    labels = load(files)
     assert labels.contested.tolist() == [4, 42]  # in image 20, three of five choose the label
     assert labels.duplicates.tolist() == [6, 42]
     assert labels.human[7].tolist() == [0.25, 0, 0, 0, 0, 0, 0, 0.75, 0, 0]
@@ -53,7 +71,7 @@ def test_files_are_read_correctly(files: PublicLabelFiles) -> None:
 
 @pytest.mark.parametrize("files", [None, PublicLabelFiles()])
 def test_all_files_are_optional(files: PublicLabelFiles | None) -> None:
-    assert load_public_labels(files) == PublicLabels(None, None, None)
+    assert load(files) == PublicLabels(None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -78,27 +96,27 @@ def test_wrong_file_is_refused_by_its_key(
     with pytest.raises(
         UserError, match=rf"report\.labels\.{key}: .*other is not the expected file"
     ):
-        load_public_labels(files.model_copy(update={key: str(tmp_path / "other")}))
+        load(files.model_copy(update={key: str(tmp_path / "other")}))
 
 
 def test_missing_file_wrong_shape_and_pickle_are_refused(
     files: PublicLabelFiles, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"nowhere does not exist"):
-        load_public_labels(files.model_copy(update={"human": str(tmp_path / "nowhere")}))
+        load(files.model_copy(update={"human": str(tmp_path / "nowhere")}))
     for name, array in (("shape", np.ones((5, 10))), ("pickle", np.array([{}], object))):
         np.save(tmp_path / f"{name}.npy", array)
         with pytest.raises(UserError, match=r"report\.labels\.human"):
-            load_public_labels(files.model_copy(update={"human": str(tmp_path / f"{name}.npy")}))
+            load(files.model_copy(update={"human": str(tmp_path / f"{name}.npy")}))
     with pytest.raises(UserError, match=r"report\.labels\.duplicates"):
-        load_public_labels(files.model_copy(update={"duplicates": str(tmp_path)}))  # a folder
+        load(files.model_copy(update={"duplicates": str(tmp_path)}))  # a folder
 
 
 def test_relative_path_is_below_raw_data_root(
     files: PublicLabelFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CIFARPIPE_DATA", str(tmp_path))
-    labels = load_public_labels(files.model_copy(update={"contested": "c.json"}))
+    labels = load(files.model_copy(update={"contested": "c.json"}))
     assert labels.contested.tolist() == [4, 42]
 
 
@@ -108,7 +126,7 @@ def test_table_by_hand(files: PublicLabelFiles, tmp_path: Path) -> None:
     predicted = true.copy()
     predicted[[2, 21]] += 1  # indices 4 and 42
     model = results_of(tmp_path, "m", true, predicted, classes=CLASSES)
-    table = label_table([model], load_public_labels(files), CLASSES).set_index("kind")
+    table = label_table([model], load(files), CLASSES).set_index("kind")
     columns = ["images", "errors", "accuracy", "accuracy_without"]
     assert table.loc["contested label", columns].tolist() == [2, 2, 0.0, 1.0]
     assert table.loc["duplicate in train", columns].tolist() == [2, 1, 0.5, round(37 / 38, 4)]
@@ -125,7 +143,7 @@ def test_people_disagree_where_few_choose_the_label(
 ) -> None:
     model = results_of(tmp_path, "m", np.arange(10), np.arange(10), classes=CLASSES)
     model.predictions["index"] = np.arange(10)
-    flags = image_flags(load_public_labels(files), model, CLASSES)
+    flags = image_flags(load(files), model, CLASSES)
     assert flags["people disagree"].tolist() == [i == 7 for i in range(10)]
     assert flags["contested label"].tolist() == [i == 4 for i in range(10)]
 

@@ -9,7 +9,8 @@ import pytest
 
 from cifarpipe.config.reader import load_params
 from cifarpipe.config.schema import Params
-from cifarpipe.report.pages import CIFAR10_CLASSES, baseline_curves
+from cifarpipe.report.pages import baseline_curves
+from cifarpipe.report.public_labels import CIFAR10_CLASSES
 from cifarpipe.results.metrics import Metric
 from cifarpipe.store.outputs import write_text
 from tests.support.report_inputs import CLASSES, Report, make_dataset, make_report, make_results

@@ -451,9 +451,11 @@ def test_public_labels_require_cifar10(file: Path) -> None:
     params = accepted(file, report__labels=labels)
     assert params.report.labels is not None
     assert params.report.labels.human == "h.npy"
-    (error,) = refusal(file, report__labels=labels, data__source="folder", data__folder="photos")
-    assert error == (
-        "report.labels.human is about CIFAR-10's own test images, and data.source is folder"
+    accepted(file, report__labels=labels, data__source="folder", data__folder="cifar10-exact")
+    synthetic = {"data__source": "synthetic", "data__train_size": 100, "data__test_size": 20}
+    (error,) = refusal(file, report__labels=labels, **synthetic)
+    assert (
+        error == "report.labels.human is about CIFAR-10's test images, and data.source is synthetic"
     )
 
 

@@ -19,7 +19,12 @@ from cifarpipe.report.checks import WEAK_GROUPS, WORTH_CHECKING, own_flags, wort
 from cifarpipe.report.comparison import lone_errors, shared_errors
 from cifarpipe.report.explorer import pack, rank_images
 from cifarpipe.report.near_duplicates import CORRELATION
-from cifarpipe.report.public_labels import PublicLabels, image_flags, label_table
+from cifarpipe.report.public_labels import (
+    CIFAR10_CLASSES,
+    PublicLabels,
+    image_flags,
+    label_table,
+)
 from cifarpipe.report.results import Study
 from cifarpipe.report.sentences import judge_explanations, verdict
 from cifarpipe.report.sprites import Positions, max_images
@@ -27,9 +32,6 @@ from cifarpipe.report.templating import templates
 from cifarpipe.report.training_images import TrainingImages, choose_training_images
 from cifarpipe.store.outputs import write_text
 
-CIFAR10_CLASSES = [
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-]  # fmt: skip
 MAX_BYTES = 2_900_000  # of the page
 MAX_IMAGES = 600  # in the page
 MAX_CLASSES = 30  # whose confusions are shown as a matrix …

@@ -7,7 +7,7 @@ contested labels, duplicates, or images on which people disagree.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from cifarpipe.config.schema import PublicLabelFiles
 from cifarpipe.report.results import ModelResults
 from cifarpipe.store.paths import raw_root
 
+CIFAR10_CLASSES = [
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+]  # fmt: skip
 TEST_IMAGES, CLASSES = 10_000, 10  # of CIFAR-10
 MAJORITY = 3  # of five workers
 DISAGREEMENT = 0.8  # below this fraction of people who choose the label, they disagree
@@ -38,13 +41,37 @@ class PublicLabels:
     """`[10000, 10]` fraction of people who choose each class (CIFAR-10H, arXiv:1908.07086)."""
 
 
-def load_public_labels(files: PublicLabelFiles | None) -> PublicLabels:
+def load_public_labels(
+    files: PublicLabelFiles | None, classes: Sequence[str], test_files: Sequence[str] | None
+) -> PublicLabels:
     """Read the given files; a relative path is looked up in the raw-data folder.
 
+    Args:
+        files: Where the user has them.
+        classes: Names, by label.
+        test_files: `class/file name` of each test image; None: they are CIFAR-10's own archive.
+
     Raises:
-        UserError: A file is missing, or is not the expected one.
+        UserError: A file is missing, or is not the expected one; or the test images are not those
+            of CIFAR-10, or their files are not named by their index there.
     """
-    files = files or PublicLabelFiles()
+    if files is None:
+        return PublicLabels(None, None, None)
+    if list(classes) != CIFAR10_CLASSES:
+        raise UserError(
+            f"report.labels is about CIFAR-10's test images, but the classes are "
+            f"{', '.join(classes)}.\nRemove it, or use these images."
+        )
+    stems = [PurePosixPath(name).stem for name in test_files or ()]
+    if other := [
+        stem
+        for stem in stems
+        if not (stem.isascii() and stem.isdecimal() and int(stem) < TEST_IMAGES)
+    ]:
+        raise UserError(
+            f"report.labels needs test files that are named by their index in CIFAR-10, 0 to "
+            f"{TEST_IMAGES - 1}, such as 3235.png; {len(other)} are not, for example {other[0]}."
+        )
     return PublicLabels(
         contested=_read(files.contested, "contested", _contested),
         duplicates=_read(files.duplicates, "duplicates", _duplicates),
