@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.transformer_maps import balanced, legrad, libra_full, libra_input_gradient
-from cifarpipe.explanations.attention import ATTENTION_METHODS
+from benchmarks.transformer_maps import balanced, legrad
 from cifarpipe.explanations.baselines import centre_maps, random_maps
 from cifarpipe.explanations.complexity import sparseness
-from cifarpipe.explanations.explainer import map_maker
+from cifarpipe.explanations.explainer import ATTENTION_METHODS, map_maker
 from cifarpipe.explanations.faithfulness import deletion_insertion, road, saco
 from cifarpipe.explanations.gradcam import CAM_METHODS, class_activation_maps
 from cifarpipe.explanations.localisation import energy_inside, pointing_game
@@ -102,13 +101,8 @@ def candidates(
         for method in sorted(ATTENTION_METHODS):
             found[method, "all"] = map_maker(model, method)
         found["legrad", "all"] = partial(legrad, model)
-        found["libra input × gradient", "tokens"] = partial(libra_input_gradient, model)
-        found["libra input × gradient", "all"] = partial(libra_full, model)
-        for method in ("gradcam", "hirescam", "layercam"):
-            found[f"libra {method}", "own"] = balanced(map_maker(model, method), model)
-        found["libra gradient_attention", "all"] = balanced(
-            map_maker(model, "gradient_attention"), model
-        )
+        for method in ("gradcam", "hirescam", "layercam", "gradient_attention"):
+            found[f"balanced {method}", "own"] = balanced(map_maker(model, method), model)
     return found
 
 

@@ -171,7 +171,7 @@ REFUSED = [
     (
         ["photo.png", "--model", "vit", "--method", "camgrad"],
         "--method is 'camgrad'; allowed for vit, a vit: gradcam, gradcam++, xgradcam, hirescam, "
-        "layercam, eigencam, gradient_attention, attention_rollout.\n",
+        "layercam, eigencam, libragrad, gradient_attention, attention_rollout.\n",
     ),
     (["photo.png", "--model", "vit", "--out", "photo.png"], "photo.png is an image itself"),
     (["photo.png", "--model", "vit", "--out", "linked.png"], "linked.png is an image itself"),

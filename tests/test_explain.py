@@ -42,7 +42,7 @@ def test_probabilities_equal_softmax_of_logits(name: str, demo_params: Params) -
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [("vit", "gradient_attention"), ("vit", "layercam"), ("convmixer", "gradcam")],
+    [("vit", "libragrad"), ("vit", "layercam"), ("convmixer", "gradcam")],
 )
 def test_maps_belong_to_most_probable_classes(name: str, method: str, demo_params: Params) -> None:
     explainer = make_explainer(demo_params, name, method)

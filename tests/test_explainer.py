@@ -204,7 +204,9 @@ def test_images_are_normalised_by_the_origin(convmixer: Setting) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("method", ["gradient_attention", "attention_rollout", "layercam"])
+@pytest.mark.parametrize(
+    "method", ["libragrad", "gradient_attention", "attention_rollout", "layercam"]
+)
 def test_vit_is_explained_by_other_methods(demo_params: Params, method: str) -> None:
     setting = make_setting("vit", demo_params)
     found = run(setting, setting.table, method=method)
@@ -215,7 +217,7 @@ def test_vit_is_explained_by_other_methods(demo_params: Params, method: str) -> 
         assert not differs.any()
     else:
         assert differs.tolist() == wrong.tolist()
-    others = {"gradcam", "gradient_attention", "attention_rollout", "layercam"} - {method}
+    others = {"gradcam", "libragrad", "gradient_attention", "layercam"} - {method}
     for other in others:
         maps = run(setting, setting.table, method=other).predicted
         assert not np.allclose(found.predicted, maps), other

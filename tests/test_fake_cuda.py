@@ -16,6 +16,7 @@ from cifarpipe.config.reader import load_params
 from cifarpipe.config.recipes import Augment
 from cifarpipe.explanations.attention import attention_rollout, gradient_attention
 from cifarpipe.explanations.gradcam import CAM_METHODS, class_activation_maps
+from cifarpipe.explanations.libragrad import libragrad
 from cifarpipe.models.build import build_model
 from cifarpipe.models.vit import ViT
 from cifarpipe.networks.images import ImageStore
@@ -128,6 +129,7 @@ def test_maps_are_computed_on_gpu(name: str, gpu: torch.device) -> None:
     if isinstance(model, ViT):
         classes = torch.zeros(SIZE, dtype=torch.int64)
         assert gradient_attention(model, batch, classes).shape == (SIZE, 8, 8)
+        assert libragrad(model, batch, classes).shape == (SIZE, 8, 8)
         assert attention_rollout(model, batch).shape == (SIZE, 8, 8)
     arguments = model, model.cam_layer, model.cam_map, batch, np.zeros(SIZE, np.int64)
     for method in CAM_METHODS:

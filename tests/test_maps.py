@@ -61,6 +61,7 @@ def test_unexplained_image_is_an_error(unknown: int, explanations: Explanations)
         ("gradcam", True),
         ("layercam", True),
         ("gradient_attention", True),
+        ("libragrad", True),
         ("eigencam", False),
         ("attention_rollout", False),
     ],

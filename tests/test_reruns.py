@@ -133,7 +133,7 @@ CHANGES: dict[str, tuple[list[tuple[str, str, str]], set[str]]] = {
     "count": ([("params.yaml", "count: 20", "count: 30")], every("misclassified")),
     "opacity": ([("params.yaml", "opacity: 0.6", "opacity: 0.5")], every("figures")),
     "method": (
-        [("params.yaml", "method: {vit: gradient_attention", "method: {vit: layercam")],
+        [("params.yaml", "method: {vit: libragrad", "method: {vit: layercam")],
         of(*VITS, since="gradcam"),
     ),
     "title": ([("params.yaml", "title: CIFAR-10", "title: Our CIFAR-10")], {"report"}),

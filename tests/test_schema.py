@@ -470,7 +470,7 @@ def test_method_of_unused_architecture_is_accepted(file: Path) -> None:
     assert accepted(file, content).cam_method("a") == "layercam"
 
 
-@pytest.mark.parametrize("method", ["gradient_attention", "attention_rollout"])
+@pytest.mark.parametrize("method", ["libragrad", "gradient_attention", "attention_rollout"])
 def test_attention_method_needs_attention(file: Path, method: str) -> None:
     assert accepted(file, gradcam__method__vit=method).cam_method("vit") == method
     assert refusal(file, gradcam__method__convmixer=method) == [
@@ -482,7 +482,7 @@ def test_attention_method_needs_attention(file: Path, method: str) -> None:
 def test_unknown_cam_method_gives_one_error(file: Path) -> None:
     (error,) = refusal(file, gradcam__method__vit="camgrad")
     assert error.startswith("gradcam.method.vit is 'camgrad': Input should be 'gradcam', ")
-    assert error.endswith("'gradient_attention' or 'attention_rollout'")
+    assert error.endswith("'libragrad', 'gradient_attention' or 'attention_rollout'")
 
 
 def test_validation_is_required_where_used(file: Path) -> None:

@@ -192,10 +192,11 @@ def explain_image(
 
 def methods_for(model: "Classifier") -> tuple[str, ...]:
     """Return the methods that can explain a network, as params.yaml names them."""
-    from cifarpipe.explanations.attention import ATTENTION_METHODS, AttentionNetwork
+    from cifarpipe.explanations.explainer import ATTENTION_METHODS
     from cifarpipe.explanations.gradcam import CAM_METHODS
+    from cifarpipe.explanations.libragrad import BlockNetwork
 
-    return CAM_METHODS + (ATTENTION_METHODS if isinstance(model, AttentionNetwork) else ())
+    return CAM_METHODS + (ATTENTION_METHODS if isinstance(model, BlockNetwork) else ())
 
 
 def check_out(out: Path, pictures: Sequence[Path]) -> None:

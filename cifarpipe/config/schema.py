@@ -89,7 +89,7 @@ class Misclassified(Section):
 CamMethod: TypeAlias = Literal[
     "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigencam"
 ]
-AttentionMethod: TypeAlias = Literal["gradient_attention", "attention_rollout"]
+AttentionMethod: TypeAlias = Literal["libragrad", "gradient_attention", "attention_rollout"]
 Method: TypeAlias = Literal[CamMethod, AttentionMethod]
 
 

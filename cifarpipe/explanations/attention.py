@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from cifarpipe.results.maps import Maps
 
-ATTENTION_METHODS = ("gradient_attention", "attention_rollout")
-
 
 class Attention(Protocol):
     """A layer that mixes tokens."""

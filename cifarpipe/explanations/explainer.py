@@ -11,13 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from cifarpipe.explanations.attention import (
-    ATTENTION_METHODS,
-    AttentionNetwork,
-    attention_rollout,
-    gradient_attention,
-)
+from cifarpipe.explanations.attention import attention_rollout, gradient_attention
 from cifarpipe.explanations.gradcam import class_activation_maps
+from cifarpipe.explanations.libragrad import BlockNetwork, libragrad
 from cifarpipe.networks.checkpoint import Origin
 from cifarpipe.networks.normalize import normalize
 from cifarpipe.results.maps import CLASS_AGNOSTIC, Explanations, Maps
@@ -30,6 +26,7 @@ if TYPE_CHECKING:
 # rounding depends on the batch size.
 TIE = 1e-3  # in logits
 MakeMaps = Callable[[Tensor, Tensor], Maps]
+ATTENTION_METHODS = ("libragrad", "gradient_attention", "attention_rollout")
 NO_MAPS: Maps = np.empty((0, 1, 1), np.float32)
 
 
@@ -47,12 +44,13 @@ def map_maker(model: "Classifier", method: str) -> MakeMaps:
         return lambda batch, classes: class_activation_maps(
             model, model.cam_layer, model.cam_map, batch, classes, method=method
         )
-    if not isinstance(model, AttentionNetwork):
+    if not isinstance(model, BlockNetwork):
         raise ValueError(f"{method} needs a network with attention")
-    network: AttentionNetwork = model
+    network: BlockNetwork = model
     if method == "attention_rollout":
         return lambda batch, _classes: attention_rollout(network, batch)
-    return lambda batch, classes: gradient_attention(network, batch, classes)
+    compute = libragrad if method == "libragrad" else gradient_attention
+    return lambda batch, classes: compute(network, batch, classes)
 
 
 @dataclass(frozen=True)

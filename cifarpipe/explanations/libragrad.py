@@ -1,0 +1,96 @@
+"""Maps of a vision transformer from gradients that are balanced: LibraGrad (arXiv:2411.16760)."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from cifarpipe.explanations.attention import AttentionNetwork
+from cifarpipe.results.maps import Maps
+
+
+@runtime_checkable
+class BlockNetwork(AttentionNetwork, Protocol):
+    """A network of tokens that pass through blocks of attention, layer norm and GELU."""
+
+    blocks: nn.Sequential
+    """Each maps tokens `[B, N, C]`, the patch tokens last, to tokens."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Return all modules."""
+        ...
+
+
+def libragrad(model: BlockNetwork, batch: Tensor, classes: Tensor) -> Maps:
+    """Multiply the tokens before every block by their balanced gradients, and add up.
+
+    Each of these products, summed over all tokens, is the class's logit but for the biases'
+    shares, which are left out since they belong to no image.
+
+    Args:
+        model: In evaluation mode.
+        batch: `[N, 3, H, W]`, normalised, on the model's device.
+        classes: `[N]` the target class of each image.
+
+    Returns:
+        `[N, h, w]` on the grid of patches, signed.
+    """
+    tokens: list[Tensor] = []
+    with (
+        torch.inference_mode(False),  # enables gradients inside `no_grad`, too
+        torch.autocast(batch.device.type, enabled=False),
+        balanced_gradients(model),
+        ExitStack() as hooks,
+    ):
+        for block in model.blocks:
+            hook = block.register_forward_pre_hook(lambda _block, inputs: tokens.append(*inputs))
+            hooks.callback(hook.remove)
+        # With gradients from the input on, tokens have one even if all weights are frozen.
+        logits = model(batch.detach().clone().requires_grad_())
+        target = logits.gather(1, classes.to(logits.device)[:, None]).sum()
+        gradients = torch.autograd.grad(target, tokens)
+    shares = [(x * gradient).sum(dim=2) for x, gradient in zip(tokens, gradients, strict=True)]
+    patches = torch.stack(shares).detach().sum(dim=0)[:, -(model.grid**2) :]
+    maps: Maps = patches.reshape(-1, model.grid, model.grid).float().cpu().numpy()
+    return maps
+
+
+@contextmanager
+def balanced_gradients(model: BlockNetwork) -> Iterator[None]:
+    """Treat factors that depend on the image as constants in every gradient in this context.
+
+    They are the attention weights, the standard deviation in a layer norm, and the factor by which
+    a GELU multiplies. Without them the network is linear in its tokens, so that gradients show what
+    is added to the logit. Outputs stay the same; hooks and `explicit` are restored afterwards.
+    """
+    balance: dict[type[nn.Module], Callable[..., Tensor]] = {
+        nn.LayerNorm: _balanced_norm,
+        nn.GELU: _balanced_gelu,
+        nn.Softmax: _constant,
+    }
+    with ExitStack() as restored:
+        for attention in model.attentions:
+            restored.callback(setattr, attention, "explicit", attention.explicit)
+            attention.explicit = True
+        for module in model.modules():
+            if hook := balance.get(type(module)):
+                restored.callback(module.register_forward_hook(hook).remove)
+        yield
+
+
+def _balanced_norm(norm: nn.LayerNorm, inputs: tuple[Tensor], _output: Tensor) -> Tensor:
+    (x,) = inputs
+    centred = x - x.mean(dim=-1, keepdim=True)
+    deviation = (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
+    return centred / deviation.detach() * norm.weight + norm.bias
+
+
+def _balanced_gelu(_gelu: nn.GELU, inputs: tuple[Tensor], _output: Tensor) -> Tensor:
+    (x,) = inputs
+    return x * torch.special.ndtr(x).detach()
+
+
+def _constant(_module: nn.Module, _inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return output.detach().requires_grad_()  # its own gradient can still be read
