@@ -107,4 +107,4 @@ def test_random_maps_are_called_so(study: Path) -> None:
     succeed(study, "dvc", "repro", "-s", f"figures@{MODEL}", "report")
     summary = (study / "reports/summary.md").read_text(encoding="utf-8")
     assert "not better than random maps at ranking pixels by importance" in summary
-    assert "WARNING: noise that nobody sees changes them as much as random maps" in summary
+    assert "WARNING: under small noise they change as much as random maps" in summary

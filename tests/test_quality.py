@@ -14,12 +14,13 @@ from cifarpipe.config.schema import Params
 from cifarpipe.explanations.explainer import Explainer
 from cifarpipe.explanations.quality import (
     HEADLINE,
-    appearance_metrics,
+    complexity_metrics,
     evidence_metrics,
     mask_metrics,
     quality_metrics,
     randomisation_metrics,
     removal_metrics,
+    robustness_metrics,
 )
 from cifarpipe.explanations.randomisation import randomised_network
 from cifarpipe.report.sentences import judge_explanations
@@ -76,7 +77,8 @@ def test_no_images_give_no_metrics(explainer: Explainer) -> None:
     assert evidence_metrics(none, np.empty(0, bool))["explained"] == Metric(0)
     found = removal_metrics(corner_logits, batch, none, classes, seed=0)
     assert found == {"removal_images": Metric(0)}
-    assert appearance_metrics(explainer, batch, none, classes, seed=0) == {}
+    assert complexity_metrics(none, seed=0) == {}
+    assert robustness_metrics(explainer, batch, none, classes, seed=0) == {}
 
 
 def test_single_image_has_no_interval() -> None:
@@ -138,7 +140,8 @@ def test_random_maps_score_like_the_random_baseline(
     maps = explainer.maps_of(batch, classes)
     weights = torch.randn(3 * 32 * 32, 3, generator=torch.Generator().manual_seed(0)) / 20
     found = removal_metrics(lambda b: b.flatten(1) @ weights, batch, maps, classes, seed=0)
-    found |= appearance_metrics(explainer, batch, maps, classes, seed=0)
+    found |= complexity_metrics(maps, seed=0)
+    found |= robustness_metrics(explainer, batch, maps, classes, seed=0)
     found |= mask_metrics(maps, rng.random((60, 32, 32)) < 0.2)
     for name in ("road_over_random", "saco_over_random"):
         assert found[name].low < 0 < found[name].high
@@ -152,7 +155,7 @@ def test_random_maps_score_like_the_random_baseline(
     assert "not better than random maps" in said
     assert "more evidence does not mean more effect" in said
     assert "does not point at the object" in said
-    assert "WARNING: noise that nobody sees changes them as much as random maps" in said
+    assert "WARNING: under small noise they change as much as random maps" in said
 
 
 def test_randomisation_check_fails_for_unchanged_maps() -> None:

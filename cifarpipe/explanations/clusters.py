@@ -27,7 +27,7 @@ def find_clusters(
     """
     count = max(1, min(MOST, len(features) // MEAN_SIZE))
     rng = np.random.default_rng(seed)
-    with warnings.catch_warnings(action="ignore"):  # of an empty cluster
+    with warnings.catch_warnings(action="ignore"):  # an empty cluster is no problem here
         centres, clusters = kmeans2(features, count, ITERATIONS, minit="++", rng=rng)
     # Of images at equal distance from the origin, the nearest has the largest inner product.
     nearest = (features @ centres.T).argmax(axis=0)

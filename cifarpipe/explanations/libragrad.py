@@ -24,10 +24,10 @@ class BlockNetwork(AttentionNetwork, Protocol):
 
 
 def libragrad(model: BlockNetwork, batch: Tensor, classes: Tensor) -> Maps:
-    """Multiply the tokens before every block by their balanced gradients, and add up.
+    """Multiply the tokens before every block by their balanced gradients, and sum over the blocks.
 
-    Each of these products, summed over all tokens, is the class's logit but for the biases'
-    shares, which are left out since they belong to no image.
+    The sum over the tokens of one block is the class's logit without the shares of the biases that
+    follow, which belong to no position.
 
     Args:
         model: In evaluation mode.

@@ -60,7 +60,8 @@ def quality_metrics(
     batch = explainer.normalized(split.images[split.positions(sample.index)])
     classes = torch.from_numpy(explainer.labels(rows.predicted))
     metrics |= removal_metrics(explainer.predict, batch, maps, classes, seed=seed)
-    metrics |= appearance_metrics(explainer, batch, maps, classes, seed=seed)
+    metrics |= complexity_metrics(maps, seed=seed)
+    metrics |= robustness_metrics(explainer, batch, maps, classes, seed=seed)
     randomised = replace(explainer, model=randomised_network(explainer.origin, batch.device, seed))
     return metrics | randomisation_metrics(maps, randomised.maps_of(batch, classes))
 
@@ -144,10 +145,31 @@ def removal_metrics(
     return metrics
 
 
-def appearance_metrics(
+def complexity_metrics(maps: Maps, *, seed: int) -> Metrics:
+    """Measure how concentrated maps are, next to uninformative baselines.
+
+    Args:
+        maps: `[N, h, w]`.
+        seed: Of the random maps.
+
+    Returns:
+        `sparseness` (higher is more concentrated) with its 95% interval, and its values for random
+        and centre maps.
+    """
+    if not len(maps):
+        return {}
+    scores = {
+        "value": sparseness(maps),
+        "random": sparseness(random_maps(maps, np.random.default_rng(seed))),
+        "centre": sparseness(centre_maps(maps)),
+    }
+    return {"sparseness": _mean_metric(scores)}
+
+
+def robustness_metrics(
     explainer: Explainer, batch: Tensor, maps: Maps, classes: Tensor, *, seed: int
 ) -> Metrics:
-    """Measure how concentrated maps are, and how much they change under invisible noise.
+    """Measure how much maps change under small noise, next to uninformative baselines.
 
     Args:
         explainer: That computed `maps`.
@@ -157,37 +179,24 @@ def appearance_metrics(
         seed: Of the noise and the random maps.
 
     Returns:
-        `sparseness` (higher is more concentrated) and `max_sensitivity` (lower is better; that of
-        centre maps, which never change, is 0), with their 95% intervals and their values for random
-        and centre maps.
+        `max_sensitivity` (lower is better) with its 95% interval, and its values for random maps,
+        drawn anew each time, and for centre maps, which never change: 0.
     """
     if not len(maps):
         return {}
     rng = np.random.default_rng(seed)
     random = random_maps(maps, rng)
     radius = NOISE / torch.tensor(explainer.origin.std, device=batch.device)[:, None, None]
-
-    measured = {
-        "sparseness": {
-            "value": sparseness(maps),
-            "random": sparseness(random),
-            "centre": sparseness(centre_maps(maps)),
-        },
-        "max_sensitivity": {
-            "value": max_sensitivity(
-                lambda noisy: explainer.maps_of(noisy, classes), batch, maps, radius, seed=seed
-            ),
-            "random": max_sensitivity(
-                lambda _noisy: random_maps(maps, rng), batch, random, radius, seed=seed
-            ),
-            "centre": np.zeros(len(maps)),
-        },
+    scores = {
+        "value": max_sensitivity(
+            lambda noisy: explainer.maps_of(noisy, classes), batch, maps, radius, seed=seed
+        ),
+        "random": max_sensitivity(
+            lambda _noisy: random_maps(maps, rng), batch, random, radius, seed=seed
+        ),
+        "centre": np.zeros(len(maps)),
     }
-    metrics = {}
-    for name, scores in measured.items():
-        _, low, high = mean_interval(scores["value"])
-        metrics[name] = rounded(**_means(scores), low=low, high=high)
-    return metrics
+    return {"max_sensitivity": _mean_metric(scores)}
 
 
 def randomisation_metrics(maps: Maps, randomised: Maps) -> Metrics:
@@ -209,6 +218,12 @@ def randomisation_metrics(maps: Maps, randomised: Maps) -> Metrics:
         passed = low > -MAX_CORRELATION and high < MAX_CORRELATION
         metrics["randomisation_passed"] = Metric(int(passed))
     return metrics
+
+
+def _mean_metric(scores: dict[str, Floats]) -> Metric:
+    """Return the mean of each kind of maps' scores, with the interval of `value`."""
+    _, low, high = mean_interval(scores["value"])
+    return rounded(**_means(scores), low=low, high=high)
 
 
 def _means(scores: dict[str, Floats]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Robustness: do maps stay the same under changes of the image that nobody sees?"""
+"""Robustness: do maps stay the same if the image changes a little?"""
 
 from collections.abc import Callable
 

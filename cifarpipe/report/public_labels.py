@@ -23,7 +23,7 @@ from cifarpipe.store.paths import raw_root
 CIFAR10_CLASSES = [
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 ]  # fmt: skip
-TEST_IMAGES, CLASSES = 10_000, 10  # of CIFAR-10
+TEST_IMAGES = 10_000  # of CIFAR-10
 MAJORITY = 3  # of five workers
 DISAGREEMENT = 0.8  # below this fraction of people who choose the label, they disagree
 Index = NDArray[np.int64]
@@ -105,8 +105,8 @@ def _duplicates(path: Path) -> Index:
 
 def _human(path: Path) -> NDArray[np.float64]:
     counts = np.load(path, allow_pickle=False).astype(np.float64)
-    if counts.shape != (TEST_IMAGES, CLASSES) or not (counts >= 0).all():
-        raise ValueError(f"its shape is {counts.shape}, not {(TEST_IMAGES, CLASSES)}")
+    if counts.shape != (TEST_IMAGES, len(CIFAR10_CLASSES)) or not (counts >= 0).all():
+        raise ValueError(f"its shape is {counts.shape}, not {(TEST_IMAGES, len(CIFAR10_CLASSES))}")
     return counts / counts.sum(axis=1, keepdims=True)
 
 

@@ -54,7 +54,7 @@ def judge_explanations(quality: Metrics) -> str:
         change = quality["max_sensitivity"]
         assert change.random is not None
         if (change.high or change.number) >= change.random:
-            parts.append("WARNING: noise that nobody sees changes them as much as random maps")
+            parts.append("WARNING: under small noise they change as much as random maps")
     if "randomisation_passed" in quality:
         if quality["randomisation_passed"].value:
             parts.append("randomised weights give different maps")
