@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks.transformer_maps import balanced, legrad
+from benchmarks.transformer_maps import Transformer, balanced, legrad
 from cifarpipe.explanations.baselines import centre_maps, random_maps
 from cifarpipe.explanations.complexity import sparseness
 from cifarpipe.explanations.explainer import ATTENTION_METHODS, map_maker
@@ -97,7 +97,7 @@ def candidates(
             found[method, name] = lambda batch, classes, layer=layer, method=method: (
                 class_activation_maps(model, layer, model.cam_map, batch, classes, method=method)
             )
-    if isinstance(model, ViT | ViTConv):
+    if isinstance(model, Transformer):
         for method in sorted(ATTENTION_METHODS):
             found[method, "all"] = map_maker(model, method)
         found["legrad", "all"] = partial(legrad, model)

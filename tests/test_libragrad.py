@@ -101,3 +101,20 @@ def test_outputs_and_hooks_are_unchanged(network: Network, batch: Tensor) -> Non
         maps = libragrad(network, batch, classes)
     assert np.isfinite(maps).all()
     assert not any(block._forward_pre_hooks for block in network.blocks)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_other_forms_of_layers_keep_their_output(bias: bool, batch: Tensor) -> None:
+    """The approximate GELU, also at 0, and norms without bias or without weight."""
+    network = make_network("mean")
+    for block in network.blocks:
+        block.mlp[1] = nn.GELU(approximate="tanh")
+        block.attention_norm = nn.LayerNorm(12, bias=bias)
+        block.mlp_norm = nn.LayerNorm(12, elementwise_affine=False)
+        nn.init.zeros_(block.mlp[0].weight[:4])
+        nn.init.zeros_(block.mlp[0].bias[:4])
+    with torch.no_grad():
+        expected = network(batch)
+        with balanced_gradients(network):
+            torch.testing.assert_close(network(batch), expected, rtol=1e-4, atol=1e-4)
+    assert np.isfinite(libragrad(network, batch, torch.tensor([2, 0, 3]))).all()

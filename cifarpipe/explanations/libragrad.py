@@ -75,8 +75,9 @@ def balanced_gradients(model: BlockNetwork) -> Iterator[None]:
             restored.callback(setattr, attention, "explicit", attention.explicit)
             attention.explicit = True
         for module in model.modules():
-            if hook := balance.get(type(module)):
-                restored.callback(module.register_forward_hook(hook).remove)
+            for kind, hook in balance.items():
+                if isinstance(module, kind):
+                    restored.callback(module.register_forward_hook(hook).remove)
         yield
 
 
@@ -84,12 +85,16 @@ def _balanced_norm(norm: nn.LayerNorm, inputs: tuple[Tensor], _output: Tensor) -
     (x,) = inputs
     centred = x - x.mean(dim=-1, keepdim=True)
     deviation = (centred.square().mean(dim=-1, keepdim=True) + norm.eps).sqrt()
-    return centred / deviation.detach() * norm.weight + norm.bias
+    normalised = centred / deviation.detach()
+    weight, bias = norm.weight, norm.bias  # each may be None
+    scaled = normalised if weight is None else normalised * weight
+    return scaled if bias is None else scaled + bias
 
 
-def _balanced_gelu(_gelu: nn.GELU, inputs: tuple[Tensor], _output: Tensor) -> Tensor:
+def _balanced_gelu(_gelu: nn.GELU, inputs: tuple[Tensor], output: Tensor) -> Tensor:
     (x,) = inputs
-    return x * torch.special.ndtr(x).detach()
+    gate = torch.where(x == 0, 0.5, output / x)  # so that either form of GELU keeps its output
+    return x * gate.detach()
 
 
 def _constant(_module: nn.Module, _inputs: tuple[Tensor], output: Tensor) -> Tensor:
