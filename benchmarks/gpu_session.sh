@@ -16,7 +16,7 @@
 #                a call of its own, IMAGES.tar.part1of3 and so on, made by
 #                split -n 3 --numeric-suffixes=1 -a 1 --additional-suffix=of3 IMAGES.tar IMAGES.tar.part
 #                If a part is missing, another whole archive is used.
-# TOY=1 runs all of it at toy size, also on a CPU. gpu_study.py describes PARAMS and WEIGHTS.
+# TOY=1 runs all of it at toy size, also on a CPU. gpu_study.py describes its variables.
 set -euo pipefail
 usage="usage: benchmarks/gpu_session.sh check|study|speed DIR [SECONDS]"
 what=${1:?$usage} out=${2:?$usage} seconds=${3:-540}

@@ -8,8 +8,9 @@ predictions and weights (`cat study.tar.gz.* | tar xz`). Environment variables:
 
 - PARAMS: another file than params.yaml.
 - JOBS: how many models at a time; by default 5.
-- WEIGHTS: models, separated by spaces. The archive then has only their weights. By default it has
-  the weights of at most `SMALL` bytes: all that comes back in one call must not exceed 64 MiB.
+- ARTIFACTS: models, separated by spaces. The archive then has only all their artifacts, which are
+  large. By default it has the weights of at most `SMALL` bytes: all that comes back in one call
+  must not exceed 64 MiB.
 """
 
 import io
@@ -124,12 +125,11 @@ def end_group(process: subprocess.Popen[str]) -> None:
 def write_results(folder: Path) -> None:
     """Write the times, and the archive in parts."""
     write_csv(folder / "timing.csv", stage_table(LOG, STUDY / "logs"))
-    weights = list(STUDY.glob("artifacts/*/model.safetensors"))
-    if "WEIGHTS" in os.environ:
-        wanted = os.environ["WEIGHTS"].split()
-        paths = [path for path in weights if path.parent.name in wanted]
+    if "ARTIFACTS" in os.environ:
+        paths = [STUDY / "artifacts" / name for name in os.environ["ARTIFACTS"].split()]
     else:
         paths = [path for pattern in ARCHIVED for path in sorted(STUDY.glob(pattern))]
+        weights = STUDY.glob("artifacts/*/model.safetensors")
         paths += [LOG, *(path for path in weights if path.stat().st_size <= SMALL)]
     for old in folder.glob("study.tar.gz.*"):
         old.unlink()

@@ -66,7 +66,7 @@ BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
     "models__vit__mlp_dim": POSITIVE_INT,
     "models__vit__pool": (["class", "mean"], ["max", None]),
     "models__vit__dropout": FRACTION,
-    "models__vit__init": (["mimetic"], ["xavier", None]),
+    "models__vit__init": (["mimetic", "normal"], ["xavier", None]),
     "models__vit_conv__dim": ([4], [0, 6]),
     "models__vit_conv__depth": POSITIVE_INT,
     "models__vit_conv__heads": POSITIVE_INT,

@@ -26,8 +26,9 @@ class ViT(Recipe):
     pool: Literal["class", "mean"]
     """What the head reads: a class token, or the mean of the patch tokens."""
     dropout: Annotated[Fraction | None, OFF_IF_ABSENT] = None
-    init: Annotated[Literal["mimetic"] | None, OFF_IF_ABSENT] = None
-    """`mimetic`: attention and positions start as trained networks have them."""
+    init: Annotated[Literal["mimetic", "normal"] | None, OFF_IF_ABSENT] = None
+    """`mimetic`: attention and positions start as trained networks have them. `normal`: class token
+    and positions start with standard deviation 1 instead of 0.02."""
 
     @model_validator(mode="after")
     def _heads_divide_dim(self) -> "ViT":

@@ -118,7 +118,8 @@ class ViT(nn.Module):
         pool: `class`: the head reads a class token. `mean`: it reads the mean of the patch tokens,
             and there is no class token.
         init: `mimetic`: attention and positions start as `init_mimetic` describes. Otherwise
-            attention starts as PyTorch's layers do, and positions are small random numbers.
+            attention starts as PyTorch's layers do; class token and positions are random numbers
+            with standard deviation 1 (`normal`, as in lucidrains/vit-pytorch) or 0.02 (None).
 
     Raises:
         ValueError: `patch` does not divide `image_size`.
@@ -137,16 +138,18 @@ class ViT(nn.Module):
         mlp_dim: int,
         dropout: float = 0.0,
         pool: Literal["class", "mean"] = "class",
-        init: Literal["mimetic"] | None = None,
+        init: Literal["mimetic", "normal"] | None = None,
     ) -> None:
         super().__init__()
         if image_size % patch:
             raise ValueError(f"patch {patch} does not divide the image size {image_size}")
         self.grid = image_size // patch
         self.patch_embedding = nn.Conv2d(3, dim, patch, stride=patch)
-        self.class_token = nn.Parameter(torch.randn(1, 1, dim) * 0.02) if pool == "class" else None
+        deviation = 1.0 if init == "normal" else 0.02
+        token = torch.randn(1, 1, dim) * deviation if pool == "class" else None
+        self.class_token = None if token is None else nn.Parameter(token)
         tokens = self.grid**2 + (self.class_token is not None)
-        self.positions = nn.Parameter(torch.randn(1, tokens, dim) * 0.02)
+        self.positions = nn.Parameter(torch.randn(1, tokens, dim) * deviation)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.Sequential(
             *(
