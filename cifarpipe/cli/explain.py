@@ -194,9 +194,9 @@ def methods_for(model: "Classifier") -> tuple[str, ...]:
     """Return the methods that can explain a network, as params.yaml names them."""
     from cifarpipe.explanations.explainer import ATTENTION_METHODS
     from cifarpipe.explanations.gradcam import CAM_METHODS
-    from cifarpipe.explanations.libragrad import BlockNetwork
+    from cifarpipe.explanations.libragrad import has_attention_blocks
 
-    return CAM_METHODS + (ATTENTION_METHODS if isinstance(model, BlockNetwork) else ())
+    return CAM_METHODS + (ATTENTION_METHODS if has_attention_blocks(model) else ())
 
 
 def check_out(out: Path, pictures: Sequence[Path]) -> None:

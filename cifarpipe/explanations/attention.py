@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ class Attention(Protocol):
     """Its output: attention weights `[B, heads, N, N]`."""
 
 
-@runtime_checkable
 class AttentionNetwork(Protocol):
     """A network of tokens, the last of which are a square grid of patches."""
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cifarpipe.explanations.attention import attention_rollout, gradient_attention
 from cifarpipe.explanations.gradcam import class_activation_maps
-from cifarpipe.explanations.libragrad import BlockNetwork, libragrad
+from cifarpipe.explanations.libragrad import has_attention_blocks, libragrad
 from cifarpipe.networks.checkpoint import Origin
 from cifarpipe.networks.normalize import normalize
 from cifarpipe.results.maps import CLASS_AGNOSTIC, Explanations, Maps
@@ -44,13 +44,12 @@ def map_maker(model: "Classifier", method: str) -> MakeMaps:
         return lambda batch, classes: class_activation_maps(
             model, model.cam_layer, model.cam_map, batch, classes, method=method
         )
-    if not isinstance(model, BlockNetwork):
+    if not has_attention_blocks(model):
         raise ValueError(f"{method} needs a network with attention")
-    network: BlockNetwork = model
     if method == "attention_rollout":
-        return lambda batch, _classes: attention_rollout(network, batch)
+        return lambda batch, _classes: attention_rollout(model, batch)
     compute = libragrad if method == "libragrad" else gradient_attention
-    return lambda batch, classes: compute(network, batch, classes)
+    return lambda batch, classes: compute(model, batch, classes)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,6 @@ from cifarpipe.explanations.attention import AttentionNetwork
 from cifarpipe.results.maps import Maps
 
 
-@runtime_checkable
 class BlockNetwork(AttentionNetwork, Protocol):
     """A network of tokens that pass through blocks of attention, layer norm and GELU."""
 
@@ -21,6 +20,11 @@ class BlockNetwork(AttentionNetwork, Protocol):
     def modules(self) -> Iterator[nn.Module]:
         """Return all modules."""
         ...
+
+
+def has_attention_blocks(model: nn.Module) -> TypeGuard[BlockNetwork]:
+    """Return whether a network is a `BlockNetwork`."""
+    return all(hasattr(model, name) for name in ("blocks", "grid", "attentions", "pooled_tokens"))
 
 
 def libragrad(model: BlockNetwork, batch: Tensor, classes: Tensor) -> Maps:
