@@ -5,6 +5,9 @@ deterministic kernel; no speeds and no wrong results.
 """
 
 from collections.abc import Iterator
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,9 +17,11 @@ from torch import nn
 from cifarpipe.augment.pipeline import Augmentation
 from cifarpipe.config.reader import load_params
 from cifarpipe.config.recipes import Augment
+from cifarpipe.explanations import embedding
 from cifarpipe.explanations.attention import attention_rollout, gradient_attention
 from cifarpipe.explanations.gradcam import CAM_METHODS, class_activation_maps
 from cifarpipe.explanations.libragrad import libragrad
+from cifarpipe.explanations.neighbours import search
 from cifarpipe.models.build import build_model
 from cifarpipe.models.vit import ViT
 from cifarpipe.networks.images import ImageStore
@@ -134,6 +139,21 @@ def test_maps_are_computed_on_gpu(name: str, gpu: torch.device) -> None:
     arguments = model, model.cam_layer, model.cam_map, batch, np.zeros(SIZE, np.int64)
     for method in CAM_METHODS:
         assert class_activation_maps(*arguments, method=method).shape[0] == SIZE
+
+
+@ARCHITECTURES
+def test_images_are_embedded_and_searched_on_gpu(
+    name: str, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding, "ImageStore", partial(ImageStore, limit=10**9))
+    split = SimpleNamespace(images=IMAGES)
+    data = cast(Any, SimpleNamespace(train=split, test=split))
+    origin = cast(Any, SimpleNamespace(mean=[0.5] * 3, std=[0.2] * 3))
+    found = embedding.embed(build(name, gpu).eval(), origin, data, 16, progress=name)
+    assert {each.device for each in (found.train, found.test, found.logits)} == {gpu}
+    assert found.logits.shape == (40, 10)
+    rows, similarities = search(found.train, found.train, 5, skip_itself=True)
+    assert rows.shape == similarities.shape == (40, 5)
 
 
 def test_own_backward_pass_equals_pytorch() -> None:
