@@ -176,7 +176,7 @@ def candidates(value: Any) -> Iterator[Any]:
             numbers = (value * 2, value / 2, value + 1, value - 1, value + 2, value + 0.1)
             yield from (*numbers, value // 2, 0.5)
         case str():
-            yield from ("bf16", "last", "always", "sgd", "onecycle", "alternating", "all",
+            yield from ("bf16", "last", "always", "sgd", "onecycle", "alternating", "random", "all",
                         "synthetic", "hirescam", "layercam", "mean", "Another title")  # fmt: skip
         case None:
             yield from (1000, 0.5, "somewhere")
