@@ -73,6 +73,15 @@ def test_features_are_what_the_head_reads(arch: str, demo_params: Params) -> Non
     assert not model.head._forward_pre_hooks
 
 
+def test_network_stays_in_evaluation_mode() -> None:
+    """In training mode, batch norm would use and change other statistics."""
+    model = OneColour().eval()
+    data = Prepared(Path(), {"classes": ["a", "b"]})
+    vars(data)["train"] = vars(data)["test"] = colours((1, 2, 3), (4, 5, 6), labels=[0, 1])
+    embed(model, make_origin("m", ["a", "b"]), data, 2, "m")
+    assert not any(module.training for module in model.modules())
+
+
 class OneColour(torch.nn.Module):
     """A network whose features are the mean colour of an image."""
 

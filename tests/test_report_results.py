@@ -107,7 +107,7 @@ def test_insignificant_difference_is_a_tie() -> None:
 def test_verdict_is_corrected_for_the_number_of_pairs() -> None:
     """Six more images correct than two models: p = 0.03 twice, corrected 0.09."""
     assert verdict(*make_board(90, 84, 84)).endswith(
-        "no significant difference from m1, m2 (McNemar test, 5%, Holm's correction for 3 pairs)."
+        "no significant difference from m1, m2 (McNemar test, 5%, Holm correction for 3 pairs)."
     )
 
 

@@ -20,7 +20,7 @@ def verdict(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
     )
     others = pairs[(pairs["first"] == best.model) & (pairs.p_holm >= LEVEL)].second
     if len(others):
-        correction = f", Holm's correction for {len(pairs)} pairs" if len(pairs) > 1 else ""
+        correction = f", Holm correction for {len(pairs)} pairs" if len(pairs) > 1 else ""
         return (
             f"{best.model} has {score}; no significant difference from {', '.join(others)} "
             f"(McNemar test, 5%{correction})."
