@@ -8,8 +8,8 @@ predictions and weights (`cat study.tar.gz.* | tar xz`). Environment variables:
 
 - PARAMS: another file than params.yaml.
 - JOBS: how many models at a time; by default 5.
-- ARTIFACTS: models, separated by spaces. The archive then has only all their artifacts, which are
-  large. By default it has the weights of at most `SMALL` bytes: all that comes back in one call
+- ARTIFACTS: models, separated by spaces. The archive then has all of their artifacts and nothing
+  else. Without it, no maps, and only weights of at most `SMALL` bytes: what comes back in one call
   must not exceed 64 MiB.
 """
 

@@ -22,7 +22,7 @@ class HeadInput(nn.Module):
     def __init__(self, model: "Classifier") -> None:
         super().__init__()
         self.model = model
-        self.training = model.training  # of both, since `eval` and `train` change both
+        self.training = model.training  # a caller that restores our mode restores the model's
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised `[B, 3, S, S]` → what the head reads, `[B, …]`."""
