@@ -126,7 +126,8 @@ def write_results(folder: Path) -> None:
     """Write the times, and the archive in parts."""
     write_csv(folder / "timing.csv", stage_table(LOG, STUDY / "logs"))
     if "ARTIFACTS" in os.environ:
-        paths = [STUDY / "artifacts" / name for name in os.environ["ARTIFACTS"].split()]
+        names = os.environ["ARTIFACTS"].split()
+        paths = [path for name in names for path in STUDY.glob(f"artifacts/{name}")]
     else:
         paths = [path for pattern in ARCHIVED for path in sorted(STUDY.glob(pattern))]
         weights = STUDY.glob("artifacts/*/model.safetensors")
