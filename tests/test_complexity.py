@@ -22,3 +22,8 @@ def test_sparseness_of_spread_and_concentrated_maps() -> None:
     concentrated[2, 5] = -7
     found = sparseness(np.stack([spread, signed, concentrated, nothing]))
     assert found == pytest.approx([0, 0, 63 / 64, 0])
+
+
+def test_sparseness_does_not_depend_on_the_scale() -> None:
+    maps = np.random.default_rng(0).random((3, 4, 4), np.float32)
+    assert sparseness(maps * 1e-4) == pytest.approx(sparseness(maps))

@@ -192,3 +192,33 @@ def test_saco_of_right_wrong_and_constant_maps() -> None:
         (np.ones_like(maps), first, 0),
     ):
         assert saco(predict, image, each, classes) == pytest.approx([expected])
+
+
+def test_saco_does_not_depend_on_the_scale_of_the_maps(bright: Tensor) -> None:
+    classes = torch.zeros(12, dtype=torch.int64)
+    maps = random_maps(corner(), np.random.default_rng(0))
+    found = saco(corner_logits, bright, maps / 100, classes)
+    assert found == pytest.approx(saco(corner_logits, bright, maps, classes))
+
+
+def test_saco_counts_equal_probabilities_for_the_map(bright: Tensor) -> None:
+    """As in Algorithm 1 of the paper: the drop is to be at least as large."""
+    found = saco(lambda batch: torch.zeros(len(batch), 2), bright, corner(), torch.zeros(12).long())
+    assert found.tolist() == [1.0] * 12
+
+
+def test_equal_values_rank_by_position() -> None:
+    """Of pixels with the same value, the last ones count as the most important."""
+    image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) + 9
+    maps = np.random.default_rng(0).integers(3, size=(1, SIZE, SIZE)).astype(np.float32)
+    values = maps.ravel().tolist()
+    order = sorted(range(SIZE**2), key=lambda place: (values[place], place))
+    deleted: list[list[int]] = []
+
+    def record(batch: Tensor) -> Tensor:
+        deleted.append((batch[0, 0] == 0).flatten().nonzero()[:, 0].tolist())
+        return torch.zeros(1, 2)
+
+    deletion_insertion(record, image, maps, torch.zeros(1).long())
+    # Every other batch is one with inserted pixels, which leave no zeros.
+    assert deleted[::2] == [sorted(order[SIZE**2 - 32 * step :]) for step in range(9)]

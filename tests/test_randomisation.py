@@ -36,3 +36,14 @@ def test_randomised_network_depends_only_on_seed(name: str, demo_params: Params)
     assert not torch.equal(weights, different)
     torch.manual_seed(0)  # the initial weights of a training with the same seed
     assert not torch.equal(weights, next(origin.build().parameters()))
+
+
+def test_rank_correlation_of_maps_between_0_and_1() -> None:
+    maps = np.linspace(0, 1, 16, dtype=np.float32).reshape(1, 4, 4)
+    assert rank_correlation(maps, maps) == pytest.approx([1.0])
+
+
+def test_rank_correlation_needs_as_many_maps_of_each() -> None:
+    maps = np.random.default_rng(0).random((2, 4, 4), np.float32)
+    with pytest.raises(ValueError, match="shorter"):
+        rank_correlation(maps, maps[:1])

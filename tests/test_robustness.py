@@ -59,3 +59,11 @@ def test_noise_depends_only_on_the_seed() -> None:
     assert not np.array_equal(first, max_sensitivity(red, batch, red(batch), RADIUS, seed=2))
     torch.manual_seed(5)
     assert torch.equal(after, torch.rand(()))
+
+
+def test_max_sensitivity_does_not_depend_on_the_scale_of_the_maps() -> None:
+    batch = torch.ones(2, 3, 6, 6)
+    small = max_sensitivity(
+        lambda noisy: red(noisy) / 1000, batch, red(batch) / 1000, RADIUS, seed=0
+    )
+    assert small == pytest.approx(max_sensitivity(red, batch, red(batch), RADIUS, seed=0))
