@@ -53,7 +53,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     for name, file in (("maps", "cams.npz"), ("neighbours", "neighbours.npz")):
         metrics[name] = Metric(short_digest(artifact(model, file)))
     write_csv(model_report(model, "gradcam.csv"), metrics_table(metrics))
-    print(f"{model}: {method}: {', '.join(f'{name} {m.value}' for name, m in metrics.items())}")
+    print(f"{model}: {method}: {metrics['explained'].value} images explained")
 
 
 if __name__ == "__main__":
