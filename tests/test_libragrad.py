@@ -5,7 +5,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cifarpipe.explanations.libragrad import balanced_gradients, libragrad
+from cifarpipe.explanations.libragrad import (
+    balanced_gradients,
+    has_attention_blocks,
+    libragrad,
+)
+from cifarpipe.models.convmixer import ConvMixer
 from cifarpipe.models.vit import ViT
 from cifarpipe.models.vit_conv import ViTConv
 
@@ -109,7 +114,7 @@ def test_other_forms_of_layers_keep_their_output(bias: bool, batch: Tensor) -> N
     network = make_network("mean")
     for block in network.blocks:
         block.mlp[1] = nn.GELU(approximate="tanh")
-        block.attention_norm = nn.LayerNorm(12, bias=bias)
+        block.attention_norm = nn.LayerNorm(12, eps=0.1, bias=bias)
         block.mlp_norm = nn.LayerNorm(12, elementwise_affine=False)
         nn.init.zeros_(block.mlp[0].weight[:4])
         nn.init.zeros_(block.mlp[0].bias[:4])
@@ -118,3 +123,27 @@ def test_other_forms_of_layers_keep_their_output(bias: bool, batch: Tensor) -> N
         with balanced_gradients(network):
             torch.testing.assert_close(network(batch), expected, rtol=1e-4, atol=1e-4)
     assert np.isfinite(libragrad(network, batch, torch.tensor([2, 0, 3]))).all()
+
+
+def test_gradient_of_gelu_at_zero_is_its_limit() -> None:
+    network = make_network("mean")
+    x = torch.zeros(2, requires_grad=True)
+    with balanced_gradients(network):
+        network.blocks[0].mlp[1](x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [0.5, 0.5]
+
+
+def test_only_networks_of_attention_blocks_are_explained() -> None:
+    assert all(has_attention_blocks(make_network(kind)) for kind in ("class", "mean", "conv"))
+    assert not has_attention_blocks(
+        ConvMixer(image_size=16, num_classes=4, dim=8, depth=1, kernel=3, patch=2)
+    )
+    for part in ("blocks", "grid", "attentions", "pooled_tokens"):
+        others = {"blocks", "grid", "attentions", "pooled_tokens"} - {part}
+        network = nn.Module()
+        for name in others:
+            setattr(network, name, 1)
+        assert not has_attention_blocks(network)
+        setattr(network, part, 1)
+        assert has_attention_blocks(network)
