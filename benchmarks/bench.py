@@ -63,7 +63,7 @@ def page_head(machine: Machine, command: str) -> str:
         f"# Measured on {'a GPU' if machine.device.type == 'cuda' else 'a CPU'}\n\n"
         f"By `{command}`; [performance.md](performance.md) explains the numbers. "
         f"{device_name(machine.device)}; {processor()}; Python {platform.python_version()}, "
-        f"{packages}. Medians of {machine.size.repeats}, both alternately in one run.\n"
+        f"{packages}. Medians of {machine.size.repeats}; a row's figures were timed alternately.\n"
     )
 
 
