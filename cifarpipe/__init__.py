@@ -1,1 +1,1 @@
-"""Train, evaluate and explain CIFAR-10 image classifiers. Knows nothing of DVC."""
+"""Train, evaluate and explain CIFAR-10 image classifiers. Only `cifarpipe.cli` uses DVC."""

@@ -1,7 +1,7 @@
 """Validate params.yaml, and notice changes of the raw images, before any other stage runs.
 
 Reads all of params.yaml and the raw images of `data.folder`; writes data/source.json, which changes
-only when these images do. DVC runs this stage every time.
+only with these images and their source. DVC runs this stage every time.
 """
 
 from cifarpipe.config.command import run

@@ -2,7 +2,7 @@
 
 Reads data/prepared/, artifacts/M/model.safetensors and artifacts/M/predictions.csv; writes the maps
 (artifacts/M/cams.npz), what the network finds similar (artifacts/M/neighbours.npz) and, in
-reports/models/M/, the metrics of the explanations (gradcam.csv; the first one in gradcam.json).
+reports/models/M/, the metrics of the explanations (gradcam.csv; one of them in gradcam.json).
 """
 
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""One training on two machines: two nodes of torchrun, each with a folder of its own."""
+"""One training on two machines: two nodes, each with a folder of its own."""
 
 import shutil
 import socket
@@ -36,9 +36,8 @@ def start(machines: list[Path]) -> list[subprocess.Popen[str]]:
     processes = []
     for rank, folder in enumerate(machines):
         command = [
-            "torchrun", "--nnodes", "2", "--node-rank", str(rank), "--nproc-per-node", "1",
-            "--master-addr", "localhost", "--master-port", str(port),
-            "-m", "stages.train", "convmixer",
+            "cifarpipe", "train", "convmixer", "--nodes", "2", "--rank", str(rank),
+            "--address", f"localhost:{port}", "--processes", "1",
         ]  # fmt: skip
         processes.append(
             subprocess.Popen(
@@ -113,7 +112,3 @@ def test_dvc_records_a_training_from_outside(machines: list[Path]) -> None:
     succeed(first, "dvc", "commit", "--force", "train@convmixer")
     status = succeed(first, "dvc", "status", "train@convmixer")
     assert "Data and pipelines are up to date" in status
-
-
-def test_this_python_has_torchrun() -> None:
-    assert (Path(sys.executable).parent / "torchrun").exists()

@@ -102,7 +102,7 @@ def test_settings_become_experiments(study: Path, sbatch: Path) -> None:
     succeed(study, "git", "checkout", "-q", ".")
     done = run(study, "cifarpipe", "slurm", "--settings", "bins.txt")
     assert done.returncode == 2
-    assert "There are experiments named bins-2 already, or" in done.stderr
+    assert "These experiments already exist, wait or run: bins-2." in done.stderr
 
 
 @pytest.mark.slow

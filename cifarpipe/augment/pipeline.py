@@ -135,7 +135,7 @@ def check_sizes(recipe: Augment, image_size: int) -> None:
     """Check that transforms leave something of an image.
 
     Raises:
-        UserError: One is larger than images of `image_size` × `image_size` pixels.
+        UserError: One is too large for images of `image_size` × `image_size` pixels.
     """
     limits = (("crop", recipe.crop, image_size // 2), ("cutout", recipe.cutout, image_size))
     for key, pixels, most in limits:
@@ -149,7 +149,7 @@ def check_sizes(recipe: Augment, image_size: int) -> None:
 def in_order(recipe: Augment, mean: Tensor, std: Tensor, size: int, seed: int) -> list[Transform]:
     """Return the transforms of a recipe, in the order in which they are applied.
 
-    First those that move whole pixels, on bytes; then RandAugment, whose operations are defined on
+    First crops and flips, on bytes; then RandAugment, whose operations are defined on
     bytes; then those that compute with fractions. Pixels from outside the image are black. Erased
     pixels get the mean colour, since they are erased after normalisation.
     """

@@ -39,7 +39,10 @@ def main() -> None:
 
 @app.callback(no_args_is_help=True)
 def root() -> None:
-    """Use the trained models of params.yaml. Run it in the project's root folder."""
+    """Run the study of params.yaml, compare results, and use trained models.
+
+    Run it in the project's root folder.
+    """
 
 
 @app.command()
@@ -110,6 +113,28 @@ def repro(
     from cifarpipe.cli.repro import reproduce
 
     raise typer.Exit(reproduce(jobs))
+
+
+@app.command()
+def train(
+    model: Annotated[
+        str, typer.Argument(help="Name of an entry of `models`.", autocompletion=complete_model)
+    ],
+    nodes: Annotated[int, typer.Option(min=2, help="Number of machines.")],
+    rank: Annotated[int, typer.Option(min=0, help="Number of this machine: 0, 1 and so on.")],
+    address: Annotated[str, typer.Option(help="HOST:PORT of machine 0, where they meet.")],
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of this machine; by default one per GPU, or one on the CPU."),
+    ] = None,
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds to wait for the others.")] = 600,
+) -> None:
+    """Train one model on several machines; run this on each. On one, `dvc repro` does it."""
+    from cifarpipe.cli.train import train_on_nodes
+
+    train_on_nodes(
+        model, nodes=nodes, rank=rank, address=address, processes=processes, timeout=timeout
+    )
 
 
 @app.command()

@@ -60,7 +60,7 @@ class Train(Section):
     precision: Literal["auto", "bf16", "fp32"]
     """auto: bf16 where the device computes it natively, else fp32."""
     compile: Literal["auto", "always", "never"]
-    """Use torch.compile. auto: where it saves clearly more time in a run than it takes."""
+    """Use torch.compile. auto: on a GPU; on a CPU if it clearly saves more time than it takes."""
     devices: PositiveInt
     """GPUs that train one model together; without a GPU, processes on the CPU."""
     keep: Literal["best", "last"]
@@ -72,10 +72,10 @@ class Evaluate(Section):
 
     batch_size: PositiveInt
     calibration_bins: PositiveInt
-    """Equal-width bins of the expected calibration error."""
+    """Of the calibration errors, and of the reliability diagram."""
     tta: Annotated[Literal["flip"] | None, OFF_IF_ABSENT] = None
-    """Test-time augmentation: an additional accuracy, averaged over each image and its mirror
-    image."""
+    """Test-time augmentation: an additional accuracy, of the mean logits of each image and its
+    mirror image."""
 
 
 class Misclassified(Section):
@@ -102,7 +102,7 @@ class GradCam(Section):
     opacity: Annotated[float, Field(gt=0, le=1)]
     """Of a map's strongest point in pictures; changes no map."""
     removal_images: NonNegativeInt
-    """Test images on which the maps are evaluated by removing pixels."""
+    """Test images for the quality metrics of the maps, except those that use masks."""
     seed: NonNegativeInt
     """For sampling, imputation noise and random baselines."""
 

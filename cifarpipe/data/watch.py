@@ -1,7 +1,7 @@
 """Notice when raw images change, without reading them all again.
 
 Raw data lies outside DVC's graph. This module keeps its fingerprint in a small file on which the
-stage `prepare` depends. Only files whose size or modification time differ from the last run are
+stage `prepare` depends. Only files whose size or modification time differs from the last run are
 hashed again. Imports nothing slow, since DVC runs it every time.
 """
 

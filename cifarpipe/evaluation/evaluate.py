@@ -47,7 +47,8 @@ class Evaluation:
 def evaluate(model: nn.Module, origin: Origin, data: Prepared, options: Evaluate) -> Evaluation:
     """Evaluate a network on the test split.
 
-    The temperature is fitted on the validation split, otherwise used only to select the epoch.
+    The temperature is fitted on the validation split, which training has used, too: for the plateau
+    schedule and the choice of the epoch.
 
     Args:
         model: In evaluation mode.

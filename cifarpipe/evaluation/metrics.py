@@ -53,7 +53,7 @@ def compute_metrics(
 
 
 def headline(metrics: Metrics) -> dict[str, float | int | str]:
-    """Return the metrics that a review shows first: those of metrics.json."""
+    """Return the metrics that `dvc metrics diff` shows: those of metrics.json."""
     accuracy = metrics["accuracy"]
     assert accuracy.low is not None
     assert accuracy.high is not None

@@ -21,7 +21,7 @@ from cifarpipe.results.maps import Explanations, Maps, without_evidence
 from cifarpipe.results.metrics import Metric, Metrics, rounded
 from cifarpipe.store.prepared import Split
 
-HEADLINE = "road_over_random"  # the metric that a review shows first: that of gradcam.json
+HEADLINE = "road_over_random"  # the metric that `dvc metrics diff` shows
 MAX_CORRELATION = 0.5  # rank correlation, of either sign, up to which maps count as different
 NOISE = 0.02  # largest change of a value in 0 to 1, for max-sensitivity
 
@@ -44,8 +44,8 @@ def quality_metrics(
         predictions: The predictions table.
         explanations: Of all its rows.
         masks: `[N, H, W]`, true on each test image's object, if known.
-        removal_images: Randomly chosen images, errors and correct ones alike, for all metrics that
-            need the network again.
+        removal_images: Randomly chosen images, errors and correct ones alike, for all metrics but
+            those of evidence and masks.
         seed: For sampling, imputation noise and random baselines.
     """
     correct = (predictions.true == predictions.predicted).to_numpy()

@@ -52,8 +52,7 @@ def device_name(device: torch.device) -> str:
     return f"CPU ({torch.backends.cpu.get_cpu_capability()}, {threads})"
 
 
-# Architectures whose convolutions are faster in channels-last layout, as `make bench` measured
-# (docs/performance.md). What was not measured keeps PyTorch's default.
+# Where channels-last layout was measured to be faster; elsewhere, PyTorch's default.
 CHANNELS_LAST = {("convmixer", "cpu"), ("compact_ln", "cpu"), ("resnet18_ln", "cpu")}
 
 

@@ -1,4 +1,4 @@
-"""Labels worth checking: where several predictions agree that the label is wrong."""
+"""Labels worth checking: those that are probably wrong, by confident learning."""
 
 from collections.abc import Sequence
 

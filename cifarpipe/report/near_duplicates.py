@@ -12,7 +12,7 @@ from cifarpipe.results.neighbours import Neighbours
 from cifarpipe.store.prepared import Split
 
 # Of the 286 test images of CIFAR-10 that arXiv:1902.00423 calls duplicates, near-duplicates or very
-# similar, 40% reach it; see docs/explanations.md.
+# similar, 109 reach it; see docs/explanations.md.
 CORRELATION = 0.9
 COLUMNS = ["position", "train_position", "index", "train_index", "correlation", "same_label"]
 VALUES_AT_ONCE = 2**22  # pixels × channels: 16 MiB in float32

@@ -1,4 +1,4 @@
-"""The paths of all files that stages write; dvc.yaml names the same paths."""
+"""Paths of files that stages write; dvc.yaml names the same ones, where DVC tracks them."""
 
 import os
 from collections.abc import Container

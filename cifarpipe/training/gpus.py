@@ -60,7 +60,7 @@ def claimed(
     Args:
         names: Of all resources, the preferred ones first.
         count: How many to lock.
-        on_wait: Called once if none are free yet.
+        on_wait: Called once if too few are free.
         folder: Of the lock files; by default the system's folder of temporary files.
 
     Yields:

@@ -24,8 +24,8 @@ Work = Callable[[World, torch.device], None]
 def run_on_devices(work: Work, count: int, *, name: str, module: str, states: Path) -> None:
     """Run `work` on `count` devices: in this process, or once in each of `count` processes.
 
-    Waits until so many GPUs are free of other trainings. In a process that torchrun has started, by
-    it or by a user on one or more machines, it runs `work` there.
+    Waits until so many GPUs are free of other trainings. In a process of torchrun, started by this
+    function or by a user, `work` is run directly.
 
     Args:
         work: Trains and writes; gets this process's rank and device.

@@ -204,7 +204,7 @@ def check_finite(name: str, losses: Tensor, epoch: int, first_step: int, lr: flo
         step = first_step + int((~finite).nonzero()[0, 0]) + 1
         raise UserError(
             f"{name}: the loss is not finite in epoch {epoch}, step {step}, at learning rate "
-            f"{lr:.6g}.\nNothing was written. Lower `models.{name}.lr_scale` or `lr`, increase "
+            f"{lr:.6g}.\nNo weights were written. Lower `models.{name}.lr_scale` or `lr`, increase "
             f"`warmup`, or set `clip_norm`."
         )
 

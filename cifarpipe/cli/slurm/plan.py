@@ -36,7 +36,7 @@ class Plan:
     """The git repository that is cloned, and gets the experiments."""
     cache: str | None
     """Folder of DVC's cache that all nodes see; None: files travel by DVC's remote."""
-    settings: str
+    local_config: str
     """Content of .dvc/config.local."""
     remotes: dict[str, str]
     """Paths of remotes that are folders, by name."""

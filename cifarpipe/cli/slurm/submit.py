@@ -52,7 +52,7 @@ def submit(
     plan = Plan(
         origin=origin or str(Path.cwd()),
         cache=None if origin else output("dvc", "cache", "dir"),
-        settings=LOCAL.read_text(encoding="utf-8") if LOCAL.is_file() else "",
+        local_config=LOCAL.read_text(encoding="utf-8") if LOCAL.is_file() else "",
         remotes=remotes,
         raw=str(raw_root().resolve()),
         author=author(),
@@ -216,7 +216,7 @@ def refuse_names(names: Sequence[str]) -> None:
     known = {ref.rsplit("/", 1)[-1] for ref in there} | unfinished()
     if taken := sorted(known & set(names)):
         raise UserError(
-            f"There are experiments named {', '.join(taken)} already, or they wait or run.\n"
+            f"These experiments already exist, wait or run: {', '.join(taken)}.\n"
             f"Give another --name, or remove them with `dvc exp remove`."
         )
 

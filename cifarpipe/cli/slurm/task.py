@@ -48,8 +48,8 @@ def run_task(folder: Path, index: int) -> int:
         clone = Path(temporary)
         if code := run_all(git_commands(plan, experiment), clone, plan):
             return code
-        if plan.settings:
-            (clone / LOCAL).write_text(plan.settings, encoding="utf-8")
+        if plan.local_config:
+            (clone / LOCAL).write_text(plan.local_config, encoding="utf-8")
         if experiment.params is not None:
             (clone / PARAMS_FILE).write_text(experiment.params, encoding="utf-8")
         return run_all(dvc_commands(plan, experiment), clone, plan)
