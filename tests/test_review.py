@@ -160,7 +160,7 @@ def test_comment_is_complete_and_within_size_limit() -> None:
     assert "- New: **new**, 97.78%" in text
     assert "- Removed: gone" in text
     assert "1 test images fixed, 1 broken (McNemar's p = 1)" in text
-    assert "more: `dvc metrics diff main`." in text
+    assert "more, in `metrics.csv` and `gradcam.csv` of `reports/models/*/`." in text
     assert "| vit.metric_0 | 0.5 | 0.6 | +0.1 |" in text
 
 
