@@ -20,7 +20,7 @@ def main() -> None:
     from cifarpipe.figures.curves import draw_curves
     from cifarpipe.figures.galleries import draw_samples
     from cifarpipe.figures.layout import save_figure
-    from cifarpipe.report.pages import baseline_curves, size_warning, write_pages
+    from cifarpipe.report.pages import baseline_curves, page_warnings, write_pages
     from cifarpipe.report.provenance import PACKAGES, provenance
     from cifarpipe.report.public_labels import load_public_labels
     from cifarpipe.report.results import Study, curves_table, read_results
@@ -47,7 +47,7 @@ def main() -> None:
     page = write_pages(study, labels, REPORTS)
 
     print(f"report: {page.resolve()}")
-    if warning := size_warning(page):
+    for warning in page_warnings(page, labels):
         print(f"warning: {warning}")
     if folders := left_over_folders(params.models):
         print(

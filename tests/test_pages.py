@@ -15,12 +15,13 @@ import yaml
 from PIL import Image
 
 from cifarpipe.config.schema import Params
-from cifarpipe.report.pages import MAX_BYTES, data_uri, size_warning
+from cifarpipe.report.pages import MAX_BYTES, data_uri, page_warnings
 from cifarpipe.report.results import Study
 from cifarpipe.report.sentences import verdict
 from cifarpipe.results.metrics import Metric
 from tests.support.report_inputs import (
     CLASSES,
+    NO_LABELS,
     SCRIPT,
     TITLE,
     Page,
@@ -405,11 +406,20 @@ def test_temperature_at_search_limit_is_noted(report: Report, temperature: float
 def test_warning_about_large_page(tmp_path: Path) -> None:
     page = tmp_path / "index.html"
     page.write_bytes(b"x" * MAX_BYTES)
-    assert size_warning(page) is None
+    assert page_warnings(page, NO_LABELS) == []
     page.write_bytes(b"x" * (MAX_BYTES + 300_000))
-    warning = size_warning(page)
-    assert warning is not None
+    (warning,) = page_warnings(page, NO_LABELS)
     assert "index.html has 3.2 MB, more than 2.9 MB" in warning
+
+
+def test_warning_about_missing_label_file(report: Report, tmp_path: Path) -> None:
+    text = "report.labels.human: <nowhere> does not exist"
+    report.labels = replace(NO_LABELS, missing=(text,))
+    page = tmp_path / "index.html"
+    page.write_text(report.html())
+    assert page_warnings(page, report.labels) == [text]
+    shown = [p["text"] for p in Page(report.html()).all("p")]
+    assert shown.count(f"{text}.") == 1
 
 
 def test_page_shows_parameters_and_provenance(report: Report, page: Page) -> None:

@@ -99,11 +99,18 @@ def test_wrong_file_is_refused_by_its_key(
         load(files.model_copy(update={key: str(tmp_path / "other")}))
 
 
-def test_missing_file_wrong_shape_and_pickle_are_refused(
-    files: PublicLabelFiles, tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match=r"nowhere does not exist"):
-        load(files.model_copy(update={"human": str(tmp_path / "nowhere")}))
+def test_missing_files_are_named(files: PublicLabelFiles) -> None:
+    labels = load(files.model_copy(update={"human": "nowhere", "contested": "nor/there"}))
+    assert labels.missing == (
+        "report.labels.contested: nor/there does not exist",
+        "report.labels.human: nowhere does not exist",
+    )
+    assert labels.contested is None
+    assert labels.human is None
+    assert labels.duplicates.tolist() == [6, 42]
+
+
+def test_wrong_shape_and_pickle_are_refused(files: PublicLabelFiles, tmp_path: Path) -> None:
     for name, array in (("shape", np.ones((5, 10))), ("pickle", np.array([{}], object))):
         np.save(tmp_path / f"{name}.npy", array)
         with pytest.raises(UserError, match=r"report\.labels\.human"):

@@ -74,15 +74,14 @@ def write_pages(study: Study, labels: PublicLabels, folder: Path) -> Path:
     return page
 
 
-def size_warning(page: Path) -> str | None:
-    """Return a warning if the page is larger than `MAX_BYTES`."""
+def page_warnings(page: Path, labels: PublicLabels) -> list[str]:
+    """Return what is wrong with a page: label files are missing, or it exceeds `MAX_BYTES`."""
     size = page.stat().st_size
-    if size <= MAX_BYTES:
-        return None
-    return (
+    too_large = (
         f"{page} has {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:.1f} MB: with so many models "
         f"and classes, the tables alone fill it"
     )
+    return [*labels.missing, *([too_large] if size > MAX_BYTES else [])]
 
 
 def render_html(study: Study, *, labels: PublicLabels, pictures: Mapping[str, Path]) -> str:
@@ -111,6 +110,7 @@ def render_html(study: Study, *, labels: PublicLabels, pictures: Mapping[str, Pa
         "judged": {model.name: judge_explanations(model.quality) for model in ordered},
         "shared_errors": shared_errors(is_correct).to_dict("records"),
         "lone_errors": lone_errors(is_correct),
+        "missing_labels": labels.missing,
         "label_rows": label_table(ordered, labels, classes).to_dict("records"),
         "matrices": len(classes) <= MAX_CLASSES and len(classes) ** 2 * len(ordered) <= MAX_CELLS,
         "max_temperature": MAX_TEMPERATURE,

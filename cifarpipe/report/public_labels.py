@@ -5,7 +5,7 @@ contested labels, duplicates, or images on which people disagree.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,6 +39,8 @@ class PublicLabels:
     """There is an exact or near duplicate, or a very similar image, in train (arXiv:1902.00423)."""
     human: NDArray[np.float64] | None
     """`[10000, 10]` fraction of people who choose each class (CIFAR-10H, arXiv:1908.07086)."""
+    missing: tuple[str, ...] = ()
+    """A message for each file that does not exist."""
 
 
 def load_public_labels(
@@ -52,8 +54,8 @@ def load_public_labels(
         test_files: `class/file name` of each test image; None: they are CIFAR-10's own archive.
 
     Raises:
-        UserError: A file is missing, or is not the expected one; or the test images are not those
-            of CIFAR-10, or their files are not named by their index there.
+        UserError: A file is not the expected one; or the test images are not those of CIFAR-10, or
+            their files are not named by their index there.
     """
     if files is None:
         return PublicLabels(None, None, None)
@@ -72,20 +74,18 @@ def load_public_labels(
             f"report.labels needs test files that are named by their index in CIFAR-10, 0 to "
             f"{TEST_IMAGES - 1}, such as 3235.png; {len(other)} are not, for example {other[0]}."
         )
-    return PublicLabels(
-        contested=_read(files.contested, "contested", _contested),
-        duplicates=_read(files.duplicates, "duplicates", _duplicates),
-        human=_read(files.human, "human", _human),
-    )
+    readers = {"contested": _contested, "duplicates": _duplicates, "human": _human}
+    paths = {key: path for key, path in files.given().items() if path is not None}
+    # An absolute path stays as it is.
+    there = {key: path for key, path in paths.items() if (raw_root() / path).exists()}
+    found = {key: _read(path, key, readers[key]) for key, path in there.items()}
+    missing = (f"report.labels.{key}: {paths[key]} does not exist" for key in paths.keys() - there)
+    return PublicLabels(**dict.fromkeys(readers) | found, missing=tuple(sorted(missing)))
 
 
-def _read(path: str | None, key: str, reader: Any) -> Any:
-    if path is None:
-        return None
+def _read(path: str, key: str, reader: Callable[[Path], Any]) -> Any:
     try:
-        return reader(raw_root() / path)  # an absolute path stays as it is
-    except FileNotFoundError:
-        raise UserError(f"report.labels.{key}: {path} does not exist.") from None
+        return reader(raw_root() / path)
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"report.labels.{key}: {path} is not the expected file "
