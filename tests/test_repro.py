@@ -1,7 +1,5 @@
 """`cifarpipe repro`: several models at a time, with the results of `dvc repro`."""
 
-import re
-from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -48,22 +46,6 @@ def test_side_by_side_gives_the_lock_of_one_after_the_other(tmp_path: Path) -> N
     assert (several / "dvc.lock").read_bytes() == (one / "dvc.lock").read_bytes()
     for model in MODELS:
         assert f"{model} | Running stage 'train@{model}':" in done.stdout.splitlines()
-
-
-@pytest.mark.dvc
-def test_model_with_most_epochs_starts_first(tmp_path: Path) -> None:
-    folder = stub_study(tmp_path)
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    names = ("few", "most", "fewest", "more")
-    for name, epochs in zip(names, (2, 9, 1, 4), strict=True):
-        params["models"][name] = deepcopy(params["models"]["vit"]) | {"epochs": epochs}
-    params["models"] = {name: params["models"][name] for name in names}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    done = run(folder, "cifarpipe", "repro", "--jobs", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    trained = re.findall(r"Running stage 'train@(\w+)'", done.stdout)
-    assert set(trained[:2]) == {"most", "more"}
-    assert trained[3] == "fewest"
 
 
 @pytest.mark.dvc

@@ -34,8 +34,7 @@ def reproduce(jobs: int) -> int:
     """
     if jobs == 1:
         return _run(["dvc", "repro"])
-    entries = load_params().models
-    models = list(entries)
+    models = list(load_params().models)
     shared, per_model = stages()
     if code := _run(["dvc", "repro", *shared]):
         return code
@@ -52,11 +51,9 @@ def reproduce(jobs: int) -> int:
         command = ["dvc", "--wait-for-lock", "repro", "--single-item", *targets]
         return _run(command, variables, show)
 
-    # Those with most epochs first, so that none of them runs alone at the end.
-    longest_first = sorted(models, key=lambda name: -entries[name].epochs)
     with ThreadPoolExecutor(jobs) as pool:
-        codes = dict(zip(longest_first, pool.map(run_model, longest_first), strict=True))
-    failed = [name for name in models if codes[name]]
+        codes = dict(zip(models, pool.map(run_model, models), strict=True))
+    failed = [name for name, code in codes.items() if code]
     code = 1 if failed else _run(["dvc", "repro"])
     sort_lock([*shared, *(f"{stage}@{name}" for stage in per_model for name in models)])
     if failed:
