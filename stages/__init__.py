@@ -1,1 +1,1 @@
-"""One thin script per DVC stage: read inputs, one library call, write outputs."""
+"""One thin script per DVC stage: read inputs, call the library, write outputs."""

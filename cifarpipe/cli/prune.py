@@ -1,4 +1,4 @@
-"""Remove what models have left behind that are no longer in params.yaml."""
+"""Remove what models that are no longer in params.yaml have left behind."""
 
 import shutil
 

@@ -104,7 +104,7 @@ class GradCam(Section):
     removal_images: NonNegativeInt
     """Test images for the quality metrics of the maps, except those that use masks."""
     seed: NonNegativeInt
-    """For sampling, imputation noise and random baselines."""
+    """Of all random draws of the stage."""
 
 
 class PublicLabelFiles(Section):

@@ -46,7 +46,7 @@ def quality_metrics(
         masks: `[N, H, W]`, true on each test image's object, if known.
         removal_images: Randomly chosen images, errors and correct ones alike, for all metrics but
             those of evidence and masks.
-        seed: For sampling, imputation noise and random baselines.
+        seed: Of all random draws.
     """
     correct = (predictions.true == predictions.predicted).to_numpy()
     metrics = evidence_metrics(explanations.predicted, correct)

@@ -51,7 +51,7 @@ class Execution:
     graphed: bool = False
     """Whether steps are replayed as a CUDA graph."""
     required: bool = False
-    """Whether to fail if a compiled or graphed step can't be used, in place of the eager one."""
+    """If compiled or graphed steps can't be used: whether to fail, not to go on eagerly."""
     world: World = field(default_factory=World)
 
     def describe(self) -> dict[str, object]:
@@ -77,7 +77,7 @@ class Execution:
 
         The default stream can't be captured. Nor can a step if autograd nodes of its parameters
         from another stream are alive, so all of a training, from placing its network on, belongs
-        into such a block.
+        in such a block.
         """
         if not self.graphed:
             yield

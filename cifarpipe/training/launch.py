@@ -77,7 +77,7 @@ def is_launched() -> bool:
 def joined() -> Iterator[tuple[World, torch.device]]:
     """Join the process group that torchrun set up; yield this process's rank and device.
 
-    Every process raises a `UserError`; only the main one prints it.
+    A `UserError` of the block is raised by the main process only; the others exit with its code.
     """
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = pick_device(int(os.environ["LOCAL_RANK"]))

@@ -32,7 +32,7 @@ class PredictionChange:
 
 @dataclass(frozen=True)
 class ModelChange:
-    """How one model differs that is in both snapshots."""
+    """How a model that is in both snapshots differs."""
 
     name: str
     before: Metrics
