@@ -76,7 +76,7 @@ def test_convmixer_map_layer_is_an_early_block(depth: int, number: int) -> None:
 def test_map_layers_of_vit_conv_and_compact_ln() -> None:
     vit_conv, compact = map(build, ("vit_conv", "compact_ln"))
     assert vit_conv.cam_layer is vit_conv.get_submodule("stem.5")
-    assert compact.cam_layer is compact.get_submodule("layers.7.mlp.1")
+    assert compact.cam_layer is compact.get_submodule("layers.4.mlp.1")
 
 
 def test_map_layers_of_other_networks_are_late() -> None:

@@ -87,7 +87,6 @@ class CompactLN(nn.Module):
             layers += halve(dim_in, dim)
             layers += [Block(dim=dim, kernel=kernel, expansion=expansion) for _ in range(depth)]
         self.layers = nn.Sequential(*layers)
-        self.depths = tuple(depths)
         self.norm = nn.LayerNorm(dims[-1])
         self.head = nn.Linear(dims[-1], num_classes)
 
@@ -105,14 +104,14 @@ class CompactLN(nn.Module):
 
     @property
     def cam_layer(self) -> nn.Module:
-        """The layer whose activation map is taken: the GELU in the first stage's last block.
+        """The layer whose activation map is taken: the GELU of the first block.
 
         A GELU's output is near zero where a feature is absent, as class activation maps assume;
-        that of a norm or of a whole block is not, and maps of these rank pixels no better than
-        random ones (docs/explanations.md).
+        that of a norm or of a whole block is not, and maps of these rank pixels less well. Those of
+        later blocks are less often on the object (docs/explanations.md).
         """
-        blocks = [layer for layer in self.layers if isinstance(layer, Block)]
-        activation: nn.Module = blocks[self.depths[0] - 1].mlp[1]
+        first = next(layer for layer in self.layers if isinstance(layer, Block))
+        activation: nn.Module = first.mlp[1]
         return activation
 
     def cam_map(self, activation: Tensor) -> Tensor:
