@@ -1,10 +1,11 @@
 """`cifarpipe current`: the stages that a dry run of DVC would run."""
 
+import json
 import subprocess
 
 import pytest
 
-from cifarpipe.cli.current import check_current, stale_stages
+from cifarpipe.cli.current import changes, check_current, stale_stages
 from cifarpipe.config.errors import UserError
 
 # Printed by `dvc repro --dry --allow-missing` of DVC 3.
@@ -49,7 +50,7 @@ INVALID = "'./dvc.yaml' is invalid.\n\nDid not find expected node content, in li
     [
         (CURRENT, []),
         (STALE, ["train@vit_t2t", "report"]),
-        (STOPPED, ["prepare"]),
+        (STOPPED, ["prepare", "train@vit"]),
         (INVALID, []),
         ("", []),
     ],
@@ -65,6 +66,19 @@ def test_stage_that_always_runs_is_not_stale() -> None:
 
 def test_quoted_stage_line_is_not_a_stage() -> None:
     assert stale_stages("> echo \"Running stage 'a':\"\nStage 'b' didn't change, skipping\n") == []
+
+
+def test_changes_are_files_and_parameters_but_not_missing_files() -> None:
+    deps = {
+        "data/source.json": "deleted",
+        "stages/prepare.py": "modified",
+        "params.yaml": {"data": "modified", "data.image_size": "new"},
+    }
+    outs = {"data/prepared": "not in cache"}
+    status = {"prepare": [{"changed deps": deps}, {"changed outs": outs}, "changed command"]}
+    expected = ["`data` in params.yaml", "`data.image_size` in params.yaml"]
+    assert changes(json.dumps(status)) == ["stages/prepare.py", *expected, "changed command"]
+    assert changes("{}") == changes("ERROR: failed") == []
 
 
 def replace_dvc(monkeypatch: pytest.MonkeyPatch, output: str, error: str, code: int) -> list[str]:
@@ -92,7 +106,7 @@ def test_current_lock_is_confirmed(
     ("output", "error", "code", "message"),
     [
         (STALE, "", 0, "`dvc repro` would run train@vit_t2t report.\n"),
-        (STOPPED, "ERROR: failed", 255, "`dvc repro` would run prepare ….\n"),
+        (STOPPED, "ERROR: failed", 255, "`dvc repro` would run prepare train@vit ….\n"),
         ("", INVALID, 255, "'./dvc.yaml' is invalid."),
     ],
 )

@@ -252,7 +252,8 @@ def test_stale_lock_is_reported_without_data(study: Path, tmp_path: Path) -> Non
     replace_in(clone / "params.yaml", "seed: 0", "seed: 1")
     done = run(clone, "make", "-s", "-o", ".venv/.ready", "current")
     assert done.returncode == 2
-    assert "dvc.lock is not up to date: `dvc repro` would run prepare …" in done.stderr
+    assert "dvc.lock is not up to date: `dvc repro` would run prepare" in done.stderr
+    assert "\nChanged since prepare ran: `seed` in params.yaml.\n" in done.stderr
     assert "ERROR" not in done.stderr
 
 

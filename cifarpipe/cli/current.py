@@ -1,5 +1,6 @@
 """Check that dvc.lock is what `dvc repro` would write."""
 
+import json
 import re
 import subprocess
 import sys
@@ -13,12 +14,10 @@ def check_current() -> None:
     """Print that dvc.lock is up to date.
 
     Raises:
-        UserError: It is not; with the stages that would run. Or DVC failed, with its message.
+        UserError: It is not; with the stages that would run, and what changed for the first one. Or
+            DVC failed, with its message.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_dvc("repro", "--dry", "--allow-missing")
     output = done.stdout + done.stderr
     stages = stale_stages(output)
     if not stages and done.returncode:
@@ -26,14 +25,49 @@ def check_current() -> None:
     if stages:
         # Without the data, DVC stops at the first stage that it can't follow.
         more = " …" if done.returncode else ""
+        changed = ", ".join(changes(run_dvc("status", "--json", stages[0]).stdout))
+        since = f"\nChanged since {stages[0]} ran: {changed}." if changed else ""
         raise UserError(
-            f"dvc.lock is not up to date: `dvc repro` would run {' '.join(stages)}{more}.\n"
+            f"dvc.lock is not up to date: `dvc repro` would run {' '.join(stages)}{more}.{since}\n"
             f"Run it and commit its results."
         )
     print("dvc.lock is up to date.")
 
 
+def run_dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run DVC; return its output and exit code."""
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def stale_stages(output: str) -> list[str]:
-    """Return the stages that a dry run would run, from its output."""
-    found = re.findall(r"^Running stage '(.+)':$", output, re.MULTILINE)
-    return [stage for stage in found if stage not in ALWAYS_RUN]
+    """Return the stages that a dry run would run, from its output.
+
+    A stage fails even in a dry run if it would run, and an input is missing.
+    """
+    found = re.findall(
+        r"^(?:Running stage|ERROR: failed to reproduce) '(.+?)':", output, re.MULTILINE
+    )
+    return [stage for stage in dict.fromkeys(found) if stage not in ALWAYS_RUN]
+
+
+def changes(status: str) -> list[str]:
+    """Return which files and parameters changed, from the status of a stage in JSON.
+
+    Missing files, which a clone need not have, are no changes.
+    """
+    try:
+        entries = [entry for stage in json.loads(status).values() for entry in stage]
+    except ValueError:  # DVC failed
+        return []
+    found: list[str] = []
+    for entry in entries:
+        if not isinstance(entry, dict):  # "changed command"
+            found.append(entry)
+            continue
+        for path, what in entry.get("changed deps", {}).items():
+            if isinstance(what, dict):
+                found += [f"`{key}` in {path}" for key in what]
+            elif what == "modified":
+                found.append(path)
+    return found
