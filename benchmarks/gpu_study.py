@@ -127,7 +127,8 @@ def write_results(folder: Path) -> None:
     write_csv(folder / "timing.csv", stage_table(LOG, STUDY / "logs"))
     if "ARTIFACTS" in os.environ:
         names = os.environ["ARTIFACTS"].split()
-        paths = [path for name in names for path in STUDY.glob(f"artifacts/{name}")]
+        folders = [STUDY / "artifacts" / name for name in names]
+        paths = [path for path in folders if path.exists()]  # some may not be trained yet
     else:
         paths = [path for pattern in ARCHIVED for path in sorted(STUDY.glob(pattern))]
         weights = STUDY.glob("artifacts/*/model.safetensors")

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from cifarpipe.cli.current import changes, check_current, stale_stages
+from cifarpipe.cli.current import changed_inputs, check_current, stale_stages
 from cifarpipe.config.errors import UserError
 
 # Printed by `dvc repro --dry --allow-missing` of DVC 3.
@@ -77,8 +77,8 @@ def test_changes_are_files_and_parameters_but_not_missing_files() -> None:
     outs = {"data/prepared": "not in cache"}
     status = {"prepare": [{"changed deps": deps}, {"changed outs": outs}, "changed command"]}
     expected = ["`data` in params.yaml", "`data.image_size` in params.yaml"]
-    assert changes(json.dumps(status)) == ["stages/prepare.py", *expected, "changed command"]
-    assert changes("{}") == changes("ERROR: failed") == []
+    assert changed_inputs(json.dumps(status)) == ["stages/prepare.py", *expected, "changed command"]
+    assert changed_inputs("{}") == changed_inputs("ERROR: failed") == []
 
 
 def replace_dvc(monkeypatch: pytest.MonkeyPatch, output: str, error: str, code: int) -> list[str]:

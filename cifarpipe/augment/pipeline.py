@@ -149,9 +149,9 @@ def check_sizes(recipe: Augment, image_size: int) -> None:
 def in_order(recipe: Augment, mean: Tensor, std: Tensor, size: int, seed: int) -> list[Transform]:
     """Return the transforms of a recipe, in the order in which they are applied.
 
-    First crops and flips, on bytes; then RandAugment, whose operations are defined on
-    bytes; then those that compute with fractions. Pixels from outside the image are black. Erased
-    pixels get the mean colour, since they are erased after normalisation.
+    First crops and flips, on bytes; then RandAugment, whose operations are defined on bytes; then
+    those that compute with fractions. Pixels from outside the image are black. Erased pixels get
+    the mean colour, since they are erased after normalisation.
     """
     moving: list[Transform] = []
     if recipe.crop:

@@ -25,7 +25,7 @@ def check_current() -> None:
     if stages:
         # Without the data, DVC stops at the first stage that it can't follow.
         more = " …" if done.returncode else ""
-        changed = ", ".join(changes(run_dvc("status", "--json", stages[0]).stdout))
+        changed = ", ".join(changed_inputs(run_dvc("status", "--json", stages[0]).stdout))
         since = f"\nChanged since {stages[0]} ran: {changed}." if changed else ""
         raise UserError(
             f"dvc.lock is not up to date: `dvc repro` would run {' '.join(stages)}{more}.{since}\n"
@@ -43,7 +43,7 @@ def run_dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
 def stale_stages(output: str) -> list[str]:
     """Return the stages that a dry run would run, from its output.
 
-    A stage fails even in a dry run if it would run, and an input is missing.
+    If a stage would run and one of its inputs is missing, DVC fails even in a dry run.
     """
     found = re.findall(
         r"^(?:Running stage|ERROR: failed to reproduce) '(.+?)':", output, re.MULTILINE
@@ -51,10 +51,13 @@ def stale_stages(output: str) -> list[str]:
     return [stage for stage in dict.fromkeys(found) if stage not in ALWAYS_RUN]
 
 
-def changes(status: str) -> list[str]:
-    """Return which files and parameters changed, from the status of a stage in JSON.
+def changed_inputs(status: str) -> list[str]:
+    """Return which files and parameters of a stage changed.
 
-    Missing files, which a clone need not have, are no changes.
+    A missing file does not count: a clone need not have it.
+
+    Args:
+        status: What `dvc status --json` prints for one stage.
     """
     try:
         entries = [entry for stage in json.loads(status).values() for entry in stage]

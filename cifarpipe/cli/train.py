@@ -1,22 +1,18 @@
 """Train one model on several machines: `cifarpipe train` runs on each of them."""
 
-import logging
 import os
-import sys
 
-# Its C++ part prints a stack for every failed attempt to connect, unless told not to when loaded.
+# For every failed attempt to connect, PyTorch's C++ part prints a stack trace; only what is set
+# when it is loaded prevents that.
 os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"
 import torch
 import torch.distributed as dist
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.reader import load_params
+from cifarpipe.training.launch import run_processes
 
 del os.environ["TORCH_CPP_LOG_LEVEL"]
-STAGE = "stages.train"
 
 
 def train_on_nodes(
@@ -42,24 +38,13 @@ def train_on_nodes(
     host, _, port = address.rpartition(":")
     if not (host and port.isdecimal()):
         raise UserError(f"--address is {address!r}.\nAllowed: HOST:PORT, such as first:29500.")
-    # A process that fails has printed why; torchrun's own report adds nothing.
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    config = LaunchConfig(
-        min_nodes=nodes,
-        max_nodes=nodes,
-        nproc_per_node=processes or torch.cuda.device_count() or 1,
-        rdzv_backend="static",
-        rdzv_endpoint=address,
-        rdzv_configs={"rank": rank, "timeout": timeout},
-        run_id=model,
-        max_restarts=0,
-    )
     try:
-        elastic_launch(config, sys.executable)("-m", STAGE, model)
-    except SignalException as stopped:
-        raise SystemExit(128 + stopped.sigval) from None
-    except ChildFailedError as error:
-        raise SystemExit(max(1, *(each.exitcode for each in error.failures.values()))) from None
+        run_processes(
+            "stages.train", model,
+            nodes=nodes, nproc_per_node=processes or torch.cuda.device_count() or 1,
+            rdzv_backend="static", rdzv_endpoint=address,
+            rdzv_configs={"rank": rank, "timeout": timeout}, run_id=model,
+        )  # fmt: skip
     except (dist.DistStoreError, dist.DistNetworkError) as error:
         raise UserError(
             f"The {nodes} machines did not meet at {address} (--timeout: {timeout} seconds).\n"

@@ -75,12 +75,14 @@ def load_public_labels(
             f"{TEST_IMAGES - 1}, such as 3235.png; {len(other)} are not, for example {other[0]}."
         )
     readers = {"contested": _contested, "duplicates": _duplicates, "human": _human}
-    paths = {key: path for key, path in files.given().items() if path is not None}
-    # An absolute path stays as it is.
-    there = {key: path for key, path in paths.items() if (raw_root() / path).exists()}
-    found = {key: _read(path, key, readers[key]) for key, path in there.items()}
-    missing = (f"report.labels.{key}: {paths[key]} does not exist" for key in paths.keys() - there)
-    return PublicLabels(**dict.fromkeys(readers) | found, missing=tuple(sorted(missing)))
+    found: dict[str, Any] = dict.fromkeys(readers)
+    missing = []
+    for key, path in sorted(files.given().items()):
+        if (raw_root() / path).exists():  # an absolute path stays as it is
+            found[key] = _read(path, key, readers[key])
+        else:
+            missing.append(f"report.labels.{key}: {path} does not exist")
+    return PublicLabels(**found, missing=tuple(missing))
 
 
 def _read(path: str, key: str, reader: Callable[[Path], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Paths of files that stages write; dvc.yaml names the same ones, where DVC tracks them."""
+"""Paths of files that stages write; dvc.yaml repeats those that DVC tracks."""
 
 import os
 from collections.abc import Container

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -106,25 +107,37 @@ def launch(gpus: Sequence[int], module: str, *arguments: str) -> None:
     Raises:
         SystemExit: A process failed, with its exit code; or a signal stopped all of them.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
     if torch.cuda.is_available():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = visible.split(",") if visible else [str(gpu) for gpu in range(max(gpus) + 1)]
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[gpu] for gpu in gpus)
-    # A process that fails has printed why; torchrun's own report adds nothing.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=len(gpus),
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+    run_processes(
+        module, *arguments,
+        nproc_per_node=len(gpus), rdzv_backend="c10d", rdzv_endpoint="localhost:0",
         run_id=str(os.getpid()),
-        max_restarts=0,
-    )
+    )  # fmt: skip
+
+
+def run_processes(module: str, *arguments: str, nodes: int = 1, **options: Any) -> None:
+    """Run `python -m module arguments` in the processes of this machine, and wait for them.
+
+    Args:
+        module: The module to run.
+        *arguments: Its arguments.
+        nodes: Machines.
+        **options: Of torchrun's `LaunchConfig`: processes of this machine, and how machines meet.
+
+    Raises:
+        SystemExit: A process failed, with its exit code; or a signal stopped all of them.
+        DistStoreError, DistNetworkError: The machines did not meet.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # A process that fails has printed why; torchrun's own report adds nothing.
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    config = LaunchConfig(min_nodes=nodes, max_nodes=nodes, max_restarts=0, **options)
     try:
         elastic_launch(config, sys.executable)("-m", module, *arguments)
     except SignalException as stopped:
