@@ -17,7 +17,7 @@ STEPS = 5  # of the Newton-Schulz iteration
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 UPDATE_RMS = 0.2  # root mean square of an update at learning rate 1, about that of AdamW
 EPSILON = 1e-7
-# Columns per row from which iterating on the Gram matrix saves time on a CPU.
+# Columns per row from which iterating on the Gram matrix saves time on a CPU, in float32.
 GRAM_FROM = 2
 
 
@@ -121,8 +121,8 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     Args:
         matrices: `[N, rows, columns]`.
         dtype: float32, or bfloat16 as its authors have it, where the device computes that
-            natively; elsewhere bfloat16 takes many times as long. Far from square matrices are
-            computed in float32 on a CPU, by fewer operations.
+            natively; elsewhere bfloat16 takes many times as long. On a CPU, float32 takes fewer
+            operations for matrices that are far from square.
 
     Returns:
         `[N, rows, columns]`, float32 or bfloat16.
@@ -130,10 +130,9 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT
     rows, columns = x.shape[1:]
-    if columns >= GRAM_FROM * rows and x.device.type == "cpu":
-        orthogonal = _iterate_gram(_normalised(x.float()))
-    else:
-        orthogonal = _iterate(_normalised(x.to(dtype)))
+    by_gram = x.device.type == "cpu" and dtype == torch.float32 and columns >= GRAM_FROM * rows
+    iterate = _iterate_gram if by_gram else _iterate
+    orthogonal = iterate(_normalised(x.to(dtype)))
     return orthogonal if wide else orthogonal.mT
 
 
