@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from benchmarks.machine import Machine, processor, this_machine
 from benchmarks.passes import augmentation, evaluation, growth, start_up, whole_epoch
+from benchmarks.profiles import profiles
 from benchmarks.steps import compiling, kept_memory, optimizer_share, train_step
 from benchmarks.study import ROOT
 from cifarpipe.networks.devices import device_name
@@ -29,6 +30,7 @@ def sections(machine: Machine) -> dict[str, Callable[[], str]]:
         "Augmentation": lambda: augmentation(machine),
         "Train step": lambda: train_step(machine),
         "Train step in fp32": lambda: train_step(machine, "fp32"),
+        "Kinds of operations": lambda: profiles(machine),
         "Optimizer": lambda: optimizer_share(machine),
         "Kept memory": lambda: kept_memory(machine),
         "Compiling": lambda: compiling(machine),
