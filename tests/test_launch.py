@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -189,7 +190,10 @@ def test_signal_gives_its_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_user_error_of_processes_exits_with_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Only the processes' own messages are printed."""
+    """Only the processes' own messages are printed, and no temporary files are left."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     (tmp_path / "fails.py").write_text(
         "import sys; print('error: no images', file=sys.stderr); sys.exit(2)"
     )
@@ -199,3 +203,4 @@ def test_user_error_of_processes_exits_with_2(
     assert ended.value.code == 2
     printed = capfd.readouterr().err
     assert set(printed.splitlines()) == {"error: no images"}, printed
+    assert not list(temporary.iterdir())

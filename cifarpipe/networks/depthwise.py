@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
+from cifarpipe.networks.compilation import compile_for
+
 # (input, gradient of the output, shape of the kernel) → gradients of weight and bias
 Gradients = Callable[[Tensor, Tensor, tuple[int, int]], tuple[Tensor, Tensor]]
 
@@ -132,4 +134,4 @@ def compiled_gradients(x: Tensor, grad: Tensor, kernel: tuple[int, int]) -> tupl
 
 @cache
 def _compiled() -> Gradients:
-    return torch.compile(shifted_gradients, dynamic=False)
+    return compile_for(shifted_gradients, torch.device("cpu"))

@@ -131,13 +131,17 @@ def run_processes(module: str, *arguments: str, nodes: int = 1, **options: Any) 
         SystemExit: A process failed, with its exit code; or a signal stopped all of them.
         DistStoreError, DistNetworkError: The machines did not meet.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # A process that fails has printed why; torchrun's own report adds nothing.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
-    config = LaunchConfig(min_nodes=nodes, max_nodes=nodes, max_restarts=0, **options)
+    config = LaunchConfig(
+        min_nodes=nodes, max_nodes=nodes, max_restarts=0,
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # by default an empty folder for each run
+        **options,
+    )  # fmt: skip
     try:
         elastic_launch(config, sys.executable)("-m", module, *arguments)
     except SignalException as stopped:

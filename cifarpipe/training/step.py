@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.recipes import Recipe
+from cifarpipe.networks.compilation import compile_for
 from cifarpipe.networks.precision import autocast
 from cifarpipe.training.batches import Batch
 from cifarpipe.training.execution import Execution
@@ -239,7 +240,7 @@ def make_step(
         return eager
 
     def make_fast(batch: Batch, lr: float) -> Step:
-        forward = torch.compile(network, dynamic=False) if compiles else network
+        forward = compile_for(network, execution.device) if compiles else network
         step = EagerStep(state, recipe, execution, forward)
         return GraphedStep(step, batch, lr) if execution.graphed else step
 
