@@ -65,7 +65,8 @@ def page_head(machine: Machine, command: str) -> str:
         f"# Measured on {'a GPU' if machine.device.type == 'cuda' else 'a CPU'}\n\n"
         f"By `{command}`; [performance.md](performance.md) explains the numbers. "
         f"{device_name(machine.device)}; {processor()}; Python {platform.python_version()}, "
-        f"{packages}. Medians of {machine.size.repeats}; a row's figures were timed alternately.\n"
+        f"{packages}. Medians of {machine.size.repeats} (`Compiling`: of 5); a row's figures were "
+        f"timed alternately, except in `Optimizer` and `Whole epoch`.\n"
     )
 
 

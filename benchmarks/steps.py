@@ -127,7 +127,10 @@ def optimizer_share(machine: Machine) -> str:
             update = machine.median(state.optimizer.step)
             row += [f"{1000 * update:.3g} ms", f"{update / whole:.0%}"]
         rows.append(row)
-    head = ["optimizer", "in the planned precision", "share", "in fp32", "share"]
+    head = [
+        "optimizer's update", "time, network as planned", "share of the step",
+        "time, network in fp32", "share of the step",
+    ]  # fmt: skip
     return table(head, rows)
 
 
