@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.support.study import (
+    OWN_PROCESSES,
     ROOT,
     experiments,
     link_environment,
@@ -23,6 +24,14 @@ from tests.support.study import (
 )
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_processes() -> Iterator[None]:
+    """Run commands in process groups of their own; a signal to that of a fork stops the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(OWN_PROCESSES, "1")
+        yield
 
 
 @pytest.fixture(scope="module")

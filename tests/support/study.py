@@ -20,6 +20,7 @@ from tests.support.preloaded import preloading_path
 ROOT = Path(__file__).parents[2]
 MODELS = ("vit", "convmixer")
 HALF = "lr=0.005"  # of 0.01 in the demo's parameters
+OWN_PROCESSES = "OWN_PROCESSES"  # environment variable; set: no command is a fork
 PER_MODEL = ("train", "evaluate", "misclassified", "gradcam", "figures")
 SMALL = {
     "vit": {"dim": 32, "depth": 2, "heads": 2, "mlp_dim": 32, "epochs": 2},
@@ -30,11 +31,12 @@ SMALL = {
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command as in a shell with the environment activated.
 
-    DVC, `cifarpipe` and stages are forks of a process that has imported the large packages: see
-    `preloaded`.
+    DVC, `cifarpipe` and stages are forks of a process that has imported the large packages (see
+    `preloaded`), except in tests with the fixture `own_processes`.
     """
     variables = environment()
-    if not any(name.startswith("COVERAGE_") for name in os.environ):  # which measures no forks
+    # Coverage measures no forks.
+    if not any(name.startswith("COVERAGE_") or name == OWN_PROCESSES for name in os.environ):
         variables["PATH"] = f"{preloading_path()}{os.pathsep}{variables['PATH']}"
     # Into files: a process that it leaves in the background would keep a pipe open.
     with TemporaryFile("w+") as out, TemporaryFile("w+") as errors:
