@@ -187,7 +187,7 @@ def some_steps(entry: ModelEntry, execution: Execution) -> Trace:
 def _some_steps(entry: ModelEntry, execution: Execution) -> Trace:
     torch.compiler.reset()
     model = execution.place(new_network(entry)).train()
-    state = TrainingState(model, entry)
+    state = TrainingState(model, entry, execution.precision)
     step = make_step("check", state, model, entry, execution, size=BATCH)
     before = torch.nn.utils.parameters_to_vector(model.parameters()).detach().clone()
     losses = []

@@ -120,7 +120,7 @@ def optimizer_share(machine: Machine) -> str:
         for precision in ("auto", "fp32"):
             execution = plan(machine, entry, precision)
             model = execution.place(new_network(entry)).train()
-            state = TrainingState(model, entry)
+            state = TrainingState(model, entry, execution.precision)
             step = EagerStep(state, entry, execution, model)
             batch = Batch(*random_batch(execution.device), Share(0, BATCH, 1 / BATCH))
             whole = machine.median(lambda: step(batch, LEARNING_RATE))  # noqa: B023
@@ -128,8 +128,8 @@ def optimizer_share(machine: Machine) -> str:
             row += [f"{1000 * update:.3g} ms", f"{update / whole:.0%}"]
         rows.append(row)
     head = [
-        "optimizer's update", "time, network as planned", "share of the step",
-        "time, network in fp32", "share of the step",
+        "optimizer's update", "time, as planned", "share of the step",
+        "time, in fp32", "share of the step",
     ]  # fmt: skip
     return table(head, rows)
 

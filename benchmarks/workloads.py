@@ -112,7 +112,7 @@ def train_steps(entry: ModelEntry, execution: Execution, *, steps: int) -> Calla
     """
     with execution.own_stream():
         model = execution.place(new_network(entry)).train()
-        state = TrainingState(model, entry)
+        state = TrainingState(model, entry, execution.precision)
         step = make_step("bench", state, model, entry, execution, size=BATCH)
         batch = Batch(*random_batch(execution.device), Share(0, BATCH, 1 / BATCH))
         losses = torch.zeros(steps, device=execution.device)

@@ -66,7 +66,7 @@ def make_batch(device: torch.device) -> Batch:
 def test_train_step_runs_on_gpu(name: str, precision: str, gpu: torch.device) -> None:
     recipe = PARAMS.models[name].model_copy(update={"ema": 0.99})
     execution = Execution(gpu, precision)
-    state = TrainingState(execution.place(build(name, gpu)), recipe)
+    state = TrainingState(execution.place(build(name, gpu)), recipe, precision)
     step = EagerStep(state, recipe, execution, state.model)
     loss, hits = step(make_batch(gpu), 0.1)
     assert loss.device == hits.device == gpu

@@ -110,6 +110,28 @@ def test_launched_process_joins_its_group(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("group_of_one")
+@pytest.mark.parametrize(
+    ("allowed", "available", "processes", "expected"),
+    [(8, 8, 1, 8), (8, 8, 2, 4), (1, 8, 1, 1), (6, 8, 2, 3), (8, 4, 2, 2), (1, 8, 2, 1)],
+)
+def test_processes_of_one_machine_share_its_threads(
+    allowed: int,
+    available: int,
+    processes: int,
+    expected: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: allowed)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(module, "cores", lambda: available)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    with joined():
+        pass
+    assert chosen == [expected]
+
+
+@pytest.mark.usefixtures("group_of_one")
 def test_main_process_raises_the_user_error() -> None:
     with pytest.raises(UserError, match="no images"), joined():
         raise UserError("no images")

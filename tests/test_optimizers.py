@@ -21,6 +21,7 @@ from cifarpipe.training.optimizers import (
     set_learning_rate,
     state_tensors,
 )
+from cifarpipe.training.state import TrainingState
 
 EVERY_MODEL = pytest.mark.parametrize("name", load_params("params.demo.yaml").models)
 
@@ -147,28 +148,41 @@ def test_muon_and_adamw_share_all_parameters(demo_params: Params) -> None:
 
 
 @pytest.mark.parametrize("keep_norm", [True, None])
-@pytest.mark.parametrize("bf16", [True, False])
-def test_muon_keeps_norms_on_request_and_uses_bf16_where_native(
-    keep_norm: bool | None, bf16: bool, demo_params: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(optimizers, "computes_bf16", lambda _device: bf16)
+def test_muon_keeps_norms_on_request(keep_norm: bool | None, demo_params: Params) -> None:
     entry = with_muon(demo_params)
     options = entry.optimizer.model_copy(update={"keep_norm": keep_norm})
     entry = entry.model_copy(update={"optimizer": options})
     muon, _ = make_optimizer(build(entry), entry).optimizers
     assert muon.keep_norm is bool(keep_norm)
-    assert muon.dtype == (torch.bfloat16 if bf16 else torch.float32)
 
 
-def test_only_optimizers_on_a_gpu_are_made_to_be_captured(
-    demo_params: Params, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("precision", "native", "expected"),
+    [
+        ("bf16", True, torch.bfloat16),
+        ("bf16", False, torch.float32),
+        ("fp32", True, torch.float32),
+    ],
+)
+def test_muon_computes_in_bf16_if_the_run_and_the_device_do(
+    precision: str,
+    native: bool,
+    expected: torch.dtype,
+    demo_params: Params,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(optimizers, "computes_bf16", lambda _device: False)
+    monkeypatch.setattr(optimizers, "computes_bf16", lambda _device: native)
+    entry = with_muon(demo_params)
+    muon, _ = TrainingState(build(entry), entry, precision).optimizer.optimizers
+    assert muon.dtype == expected
+
+
+def test_only_optimizers_on_a_gpu_are_made_to_be_captured(demo_params: Params) -> None:
     for name, expected in (("cuda", True), ("cpu", False)):
         device = torch.device(name)
-        adamw = optimizers._make(nn.Linear(2, 2), with_adamw(demo_params), device)
+        adamw = optimizers._make(nn.Linear(2, 2), with_adamw(demo_params), device, torch.float32)
         _, beside_muon = optimizers._make(
-            build(with_muon(demo_params)), with_muon(demo_params), device
+            build(with_muon(demo_params)), with_muon(demo_params), device, torch.float32
         ).optimizers
         assert adamw.defaults["capturable"] is expected
         assert beside_muon.defaults["capturable"] is expected

@@ -83,7 +83,9 @@ def joined() -> Iterator[tuple[World, torch.device]]:
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     device = pick_device(int(os.environ["LOCAL_RANK"]))
     if device.type == "cpu":
-        torch.set_num_threads(max(1, cores() // int(os.environ["LOCAL_WORLD_SIZE"])))
+        # PyTorch's own number is that of OMP_NUM_THREADS, if a user set it.
+        threads = min(torch.get_num_threads(), cores())
+        torch.set_num_threads(max(1, threads // int(os.environ["LOCAL_WORLD_SIZE"])))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     world = World(rank, size)
     try:

@@ -99,7 +99,7 @@ def _train(
     model = execution.place(model)
     check_memory(run.name, model, data.image_size, len(batches.shares[0]), execution)
     network = world.wrap_ddp(model)
-    state = TrainingState(model, recipe)
+    state = TrainingState(model, recipe, execution.precision)
     whole = len(batches.shares[0])
     train_step = make_step(run.name, state, network, recipe, execution, size=whole)
     # From the main process: other machines may not have the file.

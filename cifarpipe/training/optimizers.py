@@ -43,16 +43,26 @@ class CombinedOptimizer:
             optimizer.load_state_dict(its_state)
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer | CombinedOptimizer:
-    """Return the recipe's optimizer of all parameters; every step sets its learning rate."""
+def make_optimizer(
+    model: nn.Module, recipe: Recipe, precision: str = "fp32"
+) -> torch.optim.Optimizer | CombinedOptimizer:
+    """Return the recipe's optimizer of all parameters; every step sets its learning rate.
+
+    Args:
+        model: On the device that computes.
+        recipe: Optimizer and weight decay.
+        precision: Of the run, `bf16` or `fp32`. With `bf16`, Muon also orthogonalises in it, if the
+            device has instructions for it.
+    """
     device = next(model.parameters()).device
-    optimizer = _make(model, recipe, device)
+    in_bf16 = precision == "bf16" and computes_bf16(device)
+    optimizer = _make(model, recipe, device, torch.bfloat16 if in_bf16 else torch.float32)
     place_learning_rate(optimizer, device)
     return optimizer
 
 
 def _make(
-    model: nn.Module, recipe: Recipe, device: torch.device
+    model: nn.Module, recipe: Recipe, device: torch.device, muon_dtype: torch.dtype
 ) -> torch.optim.Optimizer | CombinedOptimizer:
     options = recipe.optimizer
     groups = parameter_groups(model, options.weight_decay, options.decay_on)
@@ -72,7 +82,7 @@ def _make(
             nesterov=options.nesterov,
             weight_decay=options.weight_decay,
             keep_norm=bool(options.keep_norm),
-            dtype=torch.bfloat16 if computes_bf16(device) else torch.float32,
+            dtype=muon_dtype,
         )
         taken = {id(kernel) for kernels in hidden.values() for kernel in kernels}
         for group in groups:

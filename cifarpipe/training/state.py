@@ -43,11 +43,17 @@ class Epoch:
 
 
 class TrainingState:
-    """Network, optimizer, history and the weights kept so far: what a killed run resumes from."""
+    """Network, optimizer, history and the weights kept so far: what a killed run resumes from.
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+    Args:
+        model: With its initial weights, on the device that computes.
+        recipe: Optimizer, schedule and averaging.
+        precision: Of the run; see `make_optimizer`.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, precision: str = "fp32") -> None:
         self.model = model
-        self.optimizer = make_optimizer(model, recipe)
+        self.optimizer = make_optimizer(model, recipe, precision)
         self.plateau = PlateauFactor(recipe.plateau) if recipe.plateau else None
         self.averaged = AveragedNetwork(model, recipe.ema) if recipe.ema else None
         self.rows: list[Epoch] = []
