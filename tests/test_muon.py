@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cifarpipe.training import muon
 from cifarpipe.training.muon import Muon, orthogonalize
 
 SHAPES = [(6, 4), (4, 6), (6, 4), (5, 5), (6, 4)]
@@ -102,6 +103,17 @@ def test_fp32_orthogonalisation_is_the_polynomial_of_singular_values(
     expected = (left * values) @ right
     found = orthogonalize(matrices, torch.float32).double()
     assert (found - expected).norm() / expected.norm() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(20, 90), (90, 20), (30, 30)])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_matrices_may_be_orthogonalised_a_few_at_a_time(
+    shape: tuple[int, int], count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrices = torch.randn(5, *shape)
+    together = orthogonalize(matrices, torch.float32)
+    monkeypatch.setattr(muon, "BYTES_AT_A_TIME", count * matrices[0].nbytes)
+    torch.testing.assert_close(orthogonalize(matrices, torch.float32), together)
 
 
 def test_kept_norm_changes_direction_alone() -> None:

@@ -19,6 +19,8 @@ UPDATE_RMS = 0.2  # root mean square of an update at learning rate 1, about that
 EPSILON = 1e-7
 # Columns per row from which iterating on the Gram matrix saves time on a CPU, in float32.
 GRAM_FROM = 2
+# In float32 on a CPU, matrices are orthogonalised a few at a time, to stay in the cache.
+BYTES_AT_A_TIME = 2**20
 
 
 class Muon(torch.optim.Optimizer):
@@ -130,10 +132,18 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     wide = matrices.shape[1] <= matrices.shape[2]
     x = matrices if wide else matrices.mT
     rows, columns = x.shape[1:]
-    by_gram = x.device.type == "cpu" and dtype == torch.float32 and columns >= GRAM_FROM * rows
-    iterate = _iterate_gram if by_gram else _iterate
-    orthogonal = iterate(_normalised(x.to(dtype)))
+    in_fp32_on_cpu = x.device.type == "cpu" and dtype == torch.float32
+    iterate = _iterate_gram if in_fp32_on_cpu and columns >= GRAM_FROM * rows else _iterate
+    count = _at_a_time(4 * rows * columns) if in_fp32_on_cpu else len(x)
+    parts = [iterate(_normalised(part.to(dtype))) for part in x.split(count)]
+    orthogonal = torch.cat(parts) if len(parts) > 1 else parts[0]
     return orthogonal if wide else orthogonal.mT
+
+
+def _at_a_time(size: int) -> int:
+    """Return how many matrices of `size` bytes to compute at a time: a multiple of the threads."""
+    threads = torch.get_num_threads()
+    return threads * max(1, BYTES_AT_A_TIME // (threads * size))
 
 
 def _normalised(x: Tensor) -> Tensor:
