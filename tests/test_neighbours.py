@@ -117,6 +117,30 @@ def test_neighbours_of_colours_are_known(tmp_path: Path) -> None:
     assert found.clusters.tolist() == [0, 0]
 
 
+class Headless(torch.nn.Module):
+    """A network without a layer that is its head: the largest colour is its class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean(dim=(2, 3)) + self.unused
+
+
+def test_network_without_head_has_no_neighbours(tmp_path: Path) -> None:
+    data = Prepared(tmp_path, {"classes": ["a", "b", "c"]})
+    vars(data)["train"] = colours((9, 0, 0), (0, 9, 0), (0, 0, 9), labels=[0, 1, 2])
+    vars(data)["test"] = colours((0, 9, 0), (0, 0, 9), labels=[1, 2])
+    origin = make_origin("m", data.classes, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    embedding = embed(Headless(), origin, data, 2, "m")
+    assert embedding.logits.argmax(dim=1).tolist() == [1, 2]
+    found = find_neighbours(embedding, data, seed=0)
+    assert found.nearest.shape == found.similarity.shape == (2, 0)
+    assert found.votes.tolist() == [[0, 0, 0]] * 3
+    assert (found.clusters.tolist(), found.centres.tolist()) == ([0, 0], [0])
+
+
 def test_neighbours_survive_the_disk(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     written = Neighbours(

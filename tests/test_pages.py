@@ -19,6 +19,7 @@ from cifarpipe.report.pages import MAX_BYTES, data_uri, page_warnings
 from cifarpipe.report.results import Study
 from cifarpipe.report.sentences import verdict
 from cifarpipe.results.metrics import Metric
+from cifarpipe.results.neighbours import Neighbours
 from tests.support.report_inputs import (
     CLASSES,
     NO_LABELS,
@@ -420,6 +421,27 @@ def test_warning_about_missing_label_file(report: Report, tmp_path: Path) -> Non
     assert page_warnings(page, report.labels) == [text]
     shown = [p["text"] for p in Page(report.html()).all("p")]
     assert shown.count(f"{text}.") == 1
+
+
+@pytest.mark.parametrize("names", [["middle"], ["high", "middle", "low"]])
+def test_networks_without_features_are_named(names: list[str], report: Report) -> None:
+    for number, model in enumerate(report.results):
+        if model.name in names:
+            some = model.neighbours
+            none = Neighbours(
+                some.nearest[:, :0],
+                some.similarity[:, :0],
+                np.zeros_like(some.votes),
+                np.zeros_like(some.clusters),
+                some.centres[:1],
+            )
+            report.results[number] = replace(model, neighbours=none)
+    sentence = f"Models without features, since their networks have no head: {', '.join(names)}."
+    assert any(p["text"].endswith(sentence) for p in Page(report.html()).all("p"))
+
+
+def test_nothing_is_said_of_features_if_all_networks_have_them(page: Page) -> None:
+    assert not any("without features" in p["text"] for p in page.all("p"))
 
 
 def test_page_shows_parameters_and_provenance(report: Report, page: Page) -> None:

@@ -22,9 +22,11 @@ def find_clusters(
 
     Returns:
         `[N]` the cluster of each image, and `[K]` the image nearest to each cluster's centre; one
-        cluster if there are fewer than twice `MEAN_SIZE` images. A cluster may be empty; its centre
-        is an image of another one.
+        cluster if there are fewer than twice `MEAN_SIZE` images, or no features. A cluster may be
+        empty; its centre is an image of another one.
     """
+    if not features.shape[1]:
+        return np.zeros(len(features), np.int32), np.zeros(1, np.int32)
     count = max(1, min(MOST, len(features) // MEAN_SIZE))
     rng = np.random.default_rng(seed)
     with warnings.catch_warnings(action="ignore"):  # an empty cluster is no problem here

@@ -39,7 +39,10 @@ class HeadInput(nn.Module):
 
 @dataclass(frozen=True)
 class Embedding:
-    """What a network makes of the images: features of unit length, and logits."""
+    """What a network makes of the images: features of unit length, and logits.
+
+    F is 0 for a network without features.
+    """
 
     train: Tensor
     """`[T, F]` of the train split."""
@@ -56,7 +59,7 @@ def embed(
     """Compute the features that the network's head reads, of all training and test images.
 
     Args:
-        model: In evaluation mode.
+        model: In evaluation mode. Without `head` it has no features.
         origin: Of its weights.
         data: The images.
         batch_size: Images per forward pass.
@@ -65,12 +68,17 @@ def embed(
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in (origin.mean, origin.std))
 
-    def read(split: Split, name: str) -> Tensor:
+    def compute(network: nn.Module, split: Split, what: str) -> Tensor:
         return compute_logits(
-            HeadInput(model), ImageStore(split.images, device), mean=mean, std=std,
-            batch_size=batch_size, progress=f"{progress}: features of {name} images",
+            network, ImageStore(split.images, device), mean=mean, std=std,
+            batch_size=batch_size, progress=f"{progress}: {what} images",
         )  # fmt: skip
 
-    train, test = read(data.train, "training"), read(data.test, "test")
+    if getattr(model, "head", None) is None:
+        logits = compute(model, data.test, "logits of test")
+        train, test = (logits.new_empty(len(split), 0) for split in (data.train, data.test))
+        return Embedding(train, test, logits)
+    train = compute(HeadInput(model), data.train, "features of training")
+    test = compute(HeadInput(model), data.test, "features of test")
     train_features, test_features = (F.normalize(x.flatten(1), dim=1) for x in (train, test))
     return Embedding(train_features, test_features, model.head(test))

@@ -45,9 +45,9 @@ def search(
         skip_itself: The queries are the rows of `base`; each is no answer to itself.
 
     Returns:
-        `[N, count]` rows, and their cosine similarities.
+        `[N, count]` rows, and their cosine similarities; `[N, 0]` without features.
     """
-    count = min(count, len(base) - skip_itself)
+    count = min(count, len(base) - skip_itself) if base.shape[1] else 0
     rows, similarities = [], []
     for start in range(0, len(queries), ROWS):
         product = queries[start : start + ROWS] @ base.T

@@ -121,6 +121,9 @@ def render_html(study: Study, *, labels: PublicLabels, pictures: Mapping[str, Pa
             for name, table in study.weak_groups.groupby("model")
         },
         "correlation": CORRELATION,
+        "without_features": [
+            model.name for model in ordered if not model.neighbours.nearest.shape[1]
+        ],
         "pictures": pictures,
         "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704
         "script": Markup(script),  # noqa: S704

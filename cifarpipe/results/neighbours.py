@@ -11,7 +11,10 @@ from cifarpipe.results.arrays import load_arrays, save_arrays
 
 @dataclass(frozen=True)
 class Neighbours:
-    """By cosine similarity of the features that the network's head reads."""
+    """By cosine similarity of the features that the network's head reads.
+
+    Of a network without features: no nearest images (k = 0), no votes, one cluster.
+    """
 
     nearest: NDArray[np.int32]
     """`[N, k]` positions, in the train split, of the images most similar to each test image."""
