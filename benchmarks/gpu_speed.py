@@ -1,9 +1,10 @@
 """Measure all ways to compute a step on this machine: `python -m benchmarks.gpu_speed DIR`.
 
 Eagerly, compiled, as a CUDA graph, and compiled as a CUDA graph; each in both memory layouts, next
-to an ordinary PyTorch loop and to the physical limit. Then sections of `benchmarks.bench`. Writes
-performance_gpu.md, speed.csv and speed.log, again after each measurement; the exit code is 75 if
-the time ran out first. On a CPU it measures what applies there, and the page has another name.
+to an ordinary PyTorch loop and to the physical limit; and the kernels of a step. Then sections of
+`benchmarks.bench`. Writes performance_gpu.md, speed.csv, kernels.csv and speed.log, again after
+each measurement; the exit code is 75 if the time ran out first. On a CPU it measures what applies
+there, and the page has another name.
 """
 
 import os
@@ -18,6 +19,7 @@ import torch
 
 from benchmarks.bench import page_head, page_text, sections
 from benchmarks.machine import GPU_SIZE, TOY, TOY_SIZE, bandwidth, table, this_machine
+from benchmarks.profiles import kernels
 from benchmarks.steps import measured_peaks, physical_limit
 from benchmarks.tasks import (
     HOME,
@@ -50,6 +52,7 @@ WAYS = {
 }
 BASELINES = {"ordinary loop, AdamW": False, "ordinary loop, PyTorch's Muon": True}
 LIMIT = "physical limit"
+LONGEST, NAME_LENGTH = 8, 60  # kernels of a model in the page, and characters of their names
 # Sections of `benchmarks.bench` that are measured afterwards, the most valuable first.
 SECTIONS = (
     "Augmentation", "Optimizer", "Evaluation", "Start-up", "Train step in fp32", "More images",
@@ -107,6 +110,12 @@ def measure_ways(name: str, layout: str) -> list[Row]:
     return rows
 
 
+def measure_kernels(name: str) -> list[Row]:
+    """Measure the kernels of a model's step."""
+    use_compiler_cache(name, "contiguous", empty=False)
+    return kernels(this_machine(), name).assign(model=name).to_dict("records")
+
+
 def measure_epoch(name: str) -> list[Row]:
     """Measure whole epochs of a model, by its default recipe, next to an ordinary loop."""
     use_compiler_cache(name, "contiguous", empty=False)
@@ -137,6 +146,7 @@ def use_compiler_cache(name: str, layout: str, *, empty: bool) -> None:
 FUNCTIONS: dict[str, Callable[..., list[Row]]] = {
     "machine": measure_machine,
     "ways": measure_ways,
+    "kernels": measure_kernels,
     "epoch": measure_epoch,
     "section": measure_section,
 }
@@ -149,7 +159,11 @@ def all_tasks() -> list[Task]:
     others = [name for name in names if name not in convolutional]
     return [
         Task("machine", 120),
-        *(Task(f"ways {name} contiguous", 300) for name in names),
+        *(
+            task
+            for name in names
+            for task in (Task(f"ways {name} contiguous", 300), Task(f"kernels {name}", 120))
+        ),
         *(Task(f"ways {name} channels_last", 300) for name in convolutional),
         *(Task(f"epoch {name}", 300) for name in names),
         *(Task(f"ways {name} channels_last", 300) for name in others),
@@ -164,11 +178,15 @@ def write_results(folder: Path, runner: TaskRunner, outcomes: list[Outcome]) -> 
         by_function[each.task.split(" ")[0]].append(each)
     ways = pd.DataFrame([row for each in by_function["ways"] for row in each.rows])
     write_csv(folder / "speed.csv", ways, float_format="%.6g")
+    by_kernel = pd.DataFrame([row for each in by_function["kernels"] for row in each.rows])
+    write_csv(folder / "kernels.csv", by_kernel, float_format="%.6g")
     head = "".join(row["head"] for each in by_function["machine"] for row in each.rows)
     texts: dict[str, str] = {}
     if not ways.empty:
         texts["Ways to compute a step"] = ways_table(ways)
         texts["Seconds until the first steps"] = starts_table(ways)
+    if not by_kernel.empty:
+        texts["Kernels of a step"] = kernels_table(by_kernel)
     if cells := [row["cells"] for each in by_function["epoch"] for row in each.rows]:
         texts["Whole epoch"] = table(EPOCH_HEAD, cells)
     for each in by_function["section"]:
@@ -217,6 +235,21 @@ def starts_table(ways: pd.DataFrame) -> str:
     text = "What the first call takes in addition. `compiled` compiles with an empty cache"
     text += ", `compiled and graphed` after that in the same process.\n\n"
     return text + table(["seconds", "layout", *WAYS], rows)
+
+
+def kernels_table(by_kernel: pd.DataFrame) -> str:
+    """Return a row per model: how many kernels a step has, their time, and the longest of them."""
+    rows = []
+    for model, found in by_kernel.groupby("model", sort=False):
+        total, step = found.microseconds.sum(), found.step.iloc[0]
+        longest = [
+            f"`{row.kernel[:NAME_LENGTH]}` {row.microseconds / total:.0%} ({row.calls:.3g} ×)"
+            for row in found[:LONGEST].itertuples()
+        ]
+        numbers = [f"{found.calls.sum():,.0f}", f"{total:,.0f} µs", f"{step:,.0f} µs"]
+        rows.append([f"`{model}`", *numbers, "<br>".join(longest)])
+    head = ["model", "kernels", "their time", "the step's time", "the longest: share (calls)"]
+    return "All of them are in `kernels.csv`.\n\n" + table(head, rows)
 
 
 def subjects(ways: pd.DataFrame) -> list[tuple[str, str]]:

@@ -1,8 +1,10 @@
-"""Section of the benchmark on where the time of a train step goes, by kind of operation."""
+"""Where the time of a train step goes: by kind of operation, and by kernel."""
 
 from collections import Counter
 from collections.abc import Iterator
 
+import pandas as pd
+from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 
@@ -45,6 +47,30 @@ def profiles(machine: Machine) -> str:
         shares = [f"{seconds[each] / total:.0%}" for each in kinds]
         rows.append([f"`{name}`", how_computed(execution), milliseconds, *shares])
     return table([f"step of {BATCH} images", "computed in", "time", *kinds], rows)
+
+
+def kernels(machine: Machine, name: str) -> pd.DataFrame:
+    """Measure the kernels of a model's train step on a GPU, as users run it; on a CPU, operations.
+
+    Returns:
+        A row per kernel, the longest first: `kernel` (its name), and of one step `calls`,
+        `microseconds` of all of them, and `step`, the microseconds of the step itself without the
+        profiler.
+    """
+    entry, steps = default_models(machine)[name], machine.size.steps
+    work = train_steps(entry, plan(machine, entry), steps=steps)
+    seconds = machine.median(work) / steps
+    on_gpu = machine.device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as found:
+        machine.seconds(work)
+    device = DeviceType.CUDA if on_gpu else DeviceType.CPU
+    rows = []
+    for event in found.key_averages():
+        own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        if event.device_type == device and own:
+            rows.append([event.key, event.count / steps, own / steps, 1e6 * seconds])
+    frame = pd.DataFrame(rows, columns=["kernel", "calls", "microseconds", "step"])
+    return frame.sort_values("microseconds", ascending=False, ignore_index=True)
 
 
 def kind(event: FunctionEvent) -> str:
