@@ -1,5 +1,6 @@
 """`cifarpipe predict`: the files it finds, the table it writes, and what it refuses."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -101,21 +102,65 @@ def test_unreadable_files_are_listed_and_the_rest_classified(
     assert len(read("predictions_convmixer.csv")) == 30
 
 
-def test_all_files_unreadable_gives_an_empty_table(folder: Path) -> None:
+def test_without_a_readable_file_no_table_is_written(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("note.txt").write_text("no image")
-    assert not predict_files(["note.txt"], "convmixer", Path("empty.csv"))
-    assert read("empty.csv").columns[:3].tolist() == ["file", "class", "confidence"]
-    assert len(read("empty.csv")) == 0
+    Path("before.csv").write_text("kept")
+    assert not predict_files(["note.txt"], "convmixer", Path("before.csv"))
+    assert Path("before.csv").read_text() == "kept"
+    printed = capsys.readouterr()
+    assert printed.out == "None of 1 files could be read; before.csv was not written.\n"
+    assert "not read: note.txt: is not an image" in printed.err
+
+
+def test_unusual_names_are_escaped(folder: Path) -> None:
+    """One row per file, whatever reads the table."""
+    names = [b"line\nend.png", b"return\r.png", b"not UTF-8 \xff.png", 'é, "ü".png'.encode()]
+    for name in names:
+        shutil.copy("photos/a/00.png", b"photos/" + name)
+    (folder / "photos/broken\t.png").touch()
+    assert not predict_files(["photos"], "convmixer", None)
+    with Path("predictions_convmixer.csv").open(encoding="utf-8", newline="") as file:
+        assert sum(1 for _ in file) == 1 + 34
+    found = set(read("predictions_convmixer.csv").file)
+    assert {
+        r"photos/line\nend.png", r"photos/return\r.png", r"photos/not UTF-8 \udcff.png",
+        'photos/é, "ü".png',
+    } <= found  # fmt: skip
 
 
 def test_files_folders_and_patterns_are_found_once(folder: Path) -> None:
     (folder / "photos/.hidden").mkdir()
     (folder / "photos/.hidden/x.png").touch()
     (folder / "photos/a/.y.png").touch()
-    found = find_files(["photos/b/*1.png", "photos/a", "photos/b/01.png"])
+    (folder / "photos/a/Thumbs.db").touch()
+    found = find_files(["photos/b/*1.png", "photos/a", "photos/b/01.png"], besides=Path("x.csv"))
     names = [path.as_posix() for path in found]
     assert names[:3] == ["photos/b/01.png", "photos/b/11.png", "photos/b/21.png"]
     assert names[3:] == [f"photos/a/{number:02d}.png" for number in range(0, 30, 2)]
+
+
+def test_links_are_followed_and_broken_ones_found(folder: Path) -> None:
+    (folder / "album").mkdir()
+    (folder / "album/linked").symlink_to(folder / "photos/a")
+    (folder / "album/back").symlink_to(folder / "album")
+    (folder / "album/broken.png").symlink_to("nowhere.png")
+    names = [path.as_posix() for path in find_files(["album"], besides=Path("x.csv"))]
+    assert names[0] == "album/broken.png"
+    assert names[1:] == [f"album/linked/{number:02d}.png" for number in range(0, 30, 2)]
+    assert not predict_files(["album"], "convmixer", None)
+    assert len(read("predictions_convmixer.csv")) == 15
+
+
+def test_pattern_of_folders_means_what_they_contain(folder: Path) -> None:
+    assert len(find_files(["photos/*"], besides=Path("x.csv"))) == 30
+
+
+def test_own_table_is_no_input(folder: Path) -> None:
+    for _ in range(2):
+        assert predict_files(["photos"], "convmixer", Path("photos/found.csv"))
+    assert len(read("photos/found.csv")) == 30
 
 
 @pytest.mark.parametrize(
@@ -126,13 +171,20 @@ def test_files_folders_and_patterns_are_found_once(folder: Path) -> None:
         (["empty"], "convmixer", None, "empty has no files"),
         (["photos"], "vit", None, "artifacts/vit/model.safetensors"),
         (["photos"], "vitt", None, "unknown model 'vitt'"),
-        (["photos"], "convmixer", Path("a.txt"), "allowed: a name that ends in .csv"),
+        (["photos"], "convmixer", Path("a.txt"), "allowed: the name of a file that ends in .csv"),
+        (["photos"], "convmixer", Path("photos"), "allowed: the name of a file that ends in .csv"),
+        (["photos"], "convmixer", Path("folder.csv"), "--out is folder.csv; allowed: the name"),
+        (["photos"], "convmixer", Path("note.txt/a.csv"), "can't be written: Not a directory"),
+        (["photos"], "convmixer", Path("n" * 300 + ".csv"), "can't be written: File name too long"),
+        (["photos", ""], "convmixer", None, "an empty path does not exist"),
     ],
 )
 def test_mistake_is_refused_and_nothing_written(
     paths: list[str], model: str, out: Path | None, expected: str, folder: Path
 ) -> None:
-    (folder / "empty").mkdir()
+    for name in ("empty", "folder.csv"):
+        (folder / name).mkdir()
+    (folder / "note.txt").touch()
     before = {path.name for path in folder.iterdir()}
     with pytest.raises((UserError, OSError)) as refused:
         predict_files(paths, model, out)

@@ -50,8 +50,15 @@ def test_machines_that_do_not_meet(tmp_path: Path, rank: int, taken: bool) -> No
     ("rank", "address", "message"),
     [
         ("2", "first:29500", "--rank is 2, of 2 machines.\nAllowed: 0 to 1."),
-        ("0", "first", "--address is 'first'.\nAllowed: HOST:PORT, such as first:29500."),
-        ("0", ":29500", "--address is ':29500'.\nAllowed: HOST:PORT, such as first:29500."),
+        *(
+            (
+                "0",
+                address,
+                f"--address is {address!r}.\nAllowed: HOST:PORT, such as first:29500, with a port "
+                f"of 1 to 65535.",
+            )
+            for address in ("first", ":29500", "first:99999", "http://first:29500", "first:２９")
+        ),
     ],
 )
 def test_refused_arguments(tmp_path: Path, rank: str, address: str, message: str) -> None:

@@ -36,19 +36,18 @@ def export_model(model: str, out: Path | None) -> None:
             would compute other probabilities than the network.
     """
     from cifarpipe.config.reader import load_params
+    from cifarpipe.store.outputs import atomic_path, check_output
 
     params = load_params()
     params.model(model)
     out = out or Path(f"{model}.onnx")
-    if out.suffix.lower() != ".onnx" or out.is_dir():
-        raise UserError(f"--out is {out}; allowed: the name of a file that ends in .onnx.")
+    check_output(out, ".onnx")
     require_packages()
 
     import numpy as np
     import torch
 
     from cifarpipe.networks.checkpoint import load_model
-    from cifarpipe.store.outputs import atomic_path
     from cifarpipe.store.paths import artifact
     from cifarpipe.store.prepared import load_prepared
 

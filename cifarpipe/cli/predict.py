@@ -1,12 +1,16 @@
 """`cifarpipe predict`: classify image files, and write a table."""
 
 import glob
+import os
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifarpipe.config.errors import UserError
+from cifarpipe.data.watch import is_ignored
+from cifarpipe.store.outputs import check_output, write_csv
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # unreadable files that are listed
 DIGITS = 6  # of a probability
+ESCAPED = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control, lone surrogates, line ends
 
 
 def predict_files(paths: Sequence[str], model: str, out: Path | None) -> bool:
@@ -35,14 +40,12 @@ def predict_files(paths: Sequence[str], model: str, out: Path | None) -> bool:
 
     params = load_params()
     params.model(model)
-    files = find_files(paths)
     out = out or Path(f"predictions_{model}.csv")
-    if out.suffix.lower() != ".csv":
-        raise UserError(f"--out is {out}; allowed: a name that ends in .csv.")
+    check_output(out, ".csv")
+    files = find_files(paths, besides=out)
 
     from cifarpipe.networks.checkpoint import load_model
     from cifarpipe.networks.devices import pick_device
-    from cifarpipe.store.outputs import write_csv
     from cifarpipe.store.paths import artifact
 
     network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
@@ -56,17 +59,21 @@ def predict_files(paths: Sequence[str], model: str, out: Path | None) -> bool:
 
     device = next(network.parameters()).device
     mean, std = (torch.tensor(each, device=device) for each in (origin.mean, origin.std))
-    names, logits = [], [np.empty((0, len(origin.classes)), np.float32)]
+    names: list[str] = []
+    logits: list[NDArray[np.float32]] = []
     with torch.inference_mode():
         for part, pixels in blocks:
-            names += [str(file) for file in part]
+            names += [printable(file) for file in part]
             inputs = normalize(torch.from_numpy(pixels).to(device), mean, std)
             logits.append(network(inputs).float().cpu().numpy())
-    table = prediction_rows(names, np.concatenate(logits), origin.classes)
-    write_csv(out, table)
-    counts = table["class"].value_counts()
-    print(", ".join(f"{count} {name}" for name, count in counts.items()) or "no image")
-    print(f"Predictions of {model} for {len(table)} of {len(files)} files: {out}")
+    if names:
+        table = prediction_rows(names, np.concatenate(logits), origin.classes)
+        write_csv(out, table)
+        counts = table["class"].value_counts()
+        print(", ".join(f"{count} {name}" for name, count in counts.items()))
+        print(f"Predictions of {model} for {len(table)} of {len(files)} files: {out}")
+    else:
+        print(f"None of {len(files)} files could be read; {out} was not written.")
     for line in unreadable[:SHOWN]:
         print(f"not read: {line}", file=sys.stderr)
     if len(unreadable) > SHOWN:
@@ -74,10 +81,14 @@ def predict_files(paths: Sequence[str], model: str, out: Path | None) -> bool:
     return not unreadable
 
 
-def find_files(paths: Sequence[str]) -> list[Path]:
+def find_files(paths: Sequence[str], *, besides: Path) -> list[Path]:
     """Return the files that paths and patterns name, each once, those of a folder sorted.
 
-    Hidden files and folders inside a folder are left out.
+    Hidden files and folders inside a folder are left out; links to folders are followed.
+
+    Args:
+        paths: Files, folders or patterns.
+        besides: A file that is no input.
 
     Raises:
         UserError: A path names no file.
@@ -85,24 +96,51 @@ def find_files(paths: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for text in paths:
         path = Path(text)
-        if path.is_dir():
-            inside = sorted(path.rglob("*"))
-            files = [each for each in inside if each.is_file() and not _is_hidden(each, path)]
-        elif path.exists():
-            files = [path]
-        else:
-            matches = glob.glob(text, recursive=True)  # noqa: PTH207  (may be absolute)
-            files = [Path(each) for each in sorted(matches)]
-            files = [each for each in files if each.is_file()]
+        exact = bool(text) and os.path.lexists(path)
+        matches = [path] if exact else [Path(each) for each in sorted(_matching(text))]
+        files = [file for each in matches for file in _files_in(each)]
         if not files:
-            what = "has no files" if path.is_dir() else "does not exist"
-            raise UserError(f"{text} {what}.\nExpected: image files, folders, or a pattern.")
+            what = "has no files" if matches else "does not exist"
+            raise UserError(
+                f"{text or 'an empty path'} {what}.\n"
+                f"Expected: image files, folders, or a pattern such as 'photos/*.jpg'."
+            )
         found |= dict.fromkeys(files)
-    return list(found)
+    return [file for file in found if not (besides.exists() and _is_same(file, besides))]
 
 
-def _is_hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+def _matching(pattern: str) -> list[str]:
+    return glob.glob(pattern, recursive=True)  # noqa: PTH207  (may be absolute)
+
+
+def _files_in(path: Path) -> list[Path]:
+    """Return a file itself, or all files in a folder, sorted."""
+    if not path.is_dir():
+        return [path]
+    found, seen = [], set()
+    for folder, inside, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link leads back
+            inside.clear()
+            continue
+        seen.add(real)
+        inside[:] = [name for name in inside if not is_ignored(name)]
+        found += [Path(folder, name) for name in names if not is_ignored(name)]
+    return sorted(found)
+
+
+def _is_same(file: Path, other: Path) -> bool:
+    return file.exists() and file.samefile(other)
+
+
+def printable(file: Path) -> str:
+    """Return a file's path as text: control characters and bytes that are not UTF-8 escaped."""
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter) in ESCAPED
+        else letter
+        for letter in str(file)
+    )
 
 
 def readable(
@@ -124,7 +162,7 @@ def readable(
     pictures: list[NDArray[np.uint8]] = []
     for file, picture in zip(files, decode_all(files, size), strict=True):
         if isinstance(picture, str):
-            unreadable.append(f"{file}: {picture}")
+            unreadable.append(f"{printable(file)}: {picture}")
             continue
         part.append(file)
         pictures.append(picture)

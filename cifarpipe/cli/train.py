@@ -1,6 +1,7 @@
 """Train one model on several machines: `cifarpipe train` runs on each of them."""
 
 import os
+import re
 
 # For every failed attempt to connect, PyTorch's C++ part prints a stack trace; only what is set
 # when it is loaded prevents that.
@@ -13,6 +14,9 @@ from cifarpipe.config.reader import load_params
 from cifarpipe.training.launch import run_processes
 
 del os.environ["TORCH_CPP_LOG_LEVEL"]
+
+HOST = re.compile(r"[\w.-]+|\[[\da-fA-F:.]+\]", re.ASCII)  # a name or an address
+PORTS = range(1, 65536)
 
 
 def train_on_nodes(
@@ -36,8 +40,11 @@ def train_on_nodes(
     if rank >= nodes:
         raise UserError(f"--rank is {rank}, of {nodes} machines.\nAllowed: 0 to {nodes - 1}.")
     host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal()):
-        raise UserError(f"--address is {address!r}.\nAllowed: HOST:PORT, such as first:29500.")
+    if not (HOST.fullmatch(host) and port.isascii() and port.isdecimal() and int(port) in PORTS):
+        raise UserError(
+            f"--address is {address!r}.\nAllowed: HOST:PORT, such as first:29500, with a port of "
+            f"{PORTS.start} to {PORTS.stop - 1}."
+        )
     try:
         run_processes(
             "stages.train", model,

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -47,6 +48,26 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             _remove(partial)
+
+
+def check_output(path: Path, suffix: str) -> None:
+    """Check, before the work that leads to it, that a file named by `--out` can be written.
+
+    Raises:
+        UserError: Its name does not end in `suffix`, it is a folder, or its folder can't be used.
+    """
+    try:
+        allowed = path.suffix.lower() == suffix and not path.is_dir()
+        home = next(folder for folder in path.absolute().parents if folder.exists())
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"--out is {path}, which can't be written: {error.strerror or error}.\n"
+            f"Name another file, or fix the permissions of its folder."
+        ) from error
+    if not allowed:
+        raise UserError(f"--out is {path}; allowed: the name of a file that ends in {suffix}.")
 
 
 def write_text(path: str | Path, text: str) -> None:

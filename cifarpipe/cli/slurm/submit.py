@@ -8,14 +8,11 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from cifarpipe.cli.slurm.plan import JOB, JOBS, LOCAL, Experiment, Plan, output, write_plan
 from cifarpipe.cli.slurm.status import unfinished
 from cifarpipe.config.errors import UserError
-from cifarpipe.config.reader import load_params
+from cifarpipe.config.reader import HOW_TO_UNDO, load_params
 from cifarpipe.config.schema import PARAMS_FILE
 from cifarpipe.store.outputs import write_text
 from cifarpipe.store.paths import raw_root
@@ -135,7 +132,7 @@ def read_settings(file: Path, name: str) -> list[Experiment]:
 
 
 def check_overrides(overrides: Sequence[str]) -> None:
-    """Check that params.yaml with these changes is valid.
+    """Check that params.yaml with these changes is valid, as `dvc exp run -S …` will check it.
 
     Args:
         overrides: `KEY=VALUE`, with a dotted key; `+` before it adds the key.
@@ -143,23 +140,21 @@ def check_overrides(overrides: Sequence[str]) -> None:
     Raises:
         UserError: It is not.
     """
-    params: Any = yaml.safe_load(Path(PARAMS_FILE).read_text(encoding="utf-8"))
-    for each in overrides:
-        key, _, value = each.lstrip("+").partition("=")
-        *parents, last = key.split(".")
-        section = params
-        for parent in parents:
-            section = section.setdefault(parent, {}) if isinstance(section, dict) else None
-        if not isinstance(section, dict):
-            raise UserError(f"{each!r}: params.yaml has no section {'.'.join(parents)}.")
-        section[last] = yaml.safe_load(value)
+    from dvc.exceptions import InvalidArgumentError
+    from dvc.utils.hydra import apply_overrides
+
     with tempfile.TemporaryDirectory() as temporary:
         changed = Path(temporary) / PARAMS_FILE
-        changed.write_text(yaml.safe_dump(params), encoding="utf-8")
+        shutil.copy(PARAMS_FILE, changed)
         try:
+            apply_overrides(changed, list(overrides))
             load_params(changed)
+        except InvalidArgumentError as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise UserError(f"DVC refuses it: {reason}") from None
         except UserError as error:
-            raise UserError(str(error).replace(str(changed), str(PARAMS_FILE))) from None
+            text = str(error).removesuffix(HOW_TO_UNDO).replace(str(changed), str(PARAMS_FILE))
+            raise UserError(f"with it, {text}Correct that line.") from None
 
 
 def queued_experiments() -> list[Experiment]:
