@@ -213,11 +213,11 @@ def test_unusable_images_of_any_shape_are_listed(pictures: Path, workspace: Path
     with pytest.raises(UserError) as refused:
         read_folder(str(pictures), 6)
     message = str(refused.value)
-    assert "has images that can't be used (3):" in message
+    assert "can't be used (3 problems):" in message
     assert "  - train/cat/empty.png: is empty" in message
     assert "  - train/cat/notes.jpg: is not an image" in message
     assert "  - test/dog/a.png: " in message
-    assert "Expected: complete images of any size." in message
+    assert "complete images of any size, and nothing else." in message
 
 
 def test_temporary_images_are_not_left_behind(pictures: Path, workspace: Path) -> None:

@@ -52,7 +52,7 @@ def test_all_errors_are_reported_at_once(pictures: Path) -> None:
     not_square(pictures)
     empty_class(pictures)
     message = refused(pictures)
-    assert "has images that can't be used (5):" in message
+    assert "can't be used (5 problems):" in message
     assert message.count("\n  - ") == 5
     assert "… and" not in message
 
@@ -66,7 +66,7 @@ def test_at_most_ten_errors_are_listed(pictures: Path) -> None:
     for number in range(3):
         (pictures / f"test/dog/{number}.jpg").write_text("not an image")
     message = refused(pictures)
-    assert "(13):" in message
+    assert "(13 problems):" in message
     assert message.count("\n  - ") == 10
     assert "\n  … and 3 more\n" in message
 

@@ -104,6 +104,14 @@ def test_16_bits_are_scaled_to_8(tmp_path: Path) -> None:
     assert found.steps == ["converted from 16 to 8 bits", "converted from grey to RGB"]
 
 
+def test_transparent_level_of_16_bits_becomes_white(tmp_path: Path) -> None:
+    levels = np.full((32, 32), 40_000, np.uint16)
+    levels[:, :16] = 1234
+    found = read(Image.fromarray(levels), tmp_path, transparency=1234)
+    assert found.pixels[5, 5].tolist() == [255] * 3
+    assert found.pixels[5, 25].tolist() == [round(40_000 / 257)] * 3
+
+
 @pytest.mark.parametrize("highest", [-1, 65536])
 def test_values_of_unknown_range_are_refused(highest: int, tmp_path: Path) -> None:
     levels = np.full((32, 32), highest, np.int32)

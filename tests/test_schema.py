@@ -56,10 +56,11 @@ def test_architecture_excludes_recipe_keys(file: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("size", [7, 0, 64.5, True, "64"])
-def test_image_size_is_a_whole_number_from_8(file: Path, size: object) -> None:
+@pytest.mark.parametrize("size", [7, 0, 1025, 64.5, True, "64"])
+def test_image_size_is_a_whole_number_from_8_to_1024(file: Path, size: object) -> None:
     folder = {"data__source": "folder", "data__folder": "photos"}
-    assert accepted(file, **folder, data__image_size=8).data.image_size == 8
+    for allowed in (8, 1024):
+        assert accepted(file, **folder, data__image_size=allowed).data.image_size == allowed
     (error,) = refusal(file, **folder, data__image_size=size)
     assert error.startswith("data.image_size is ")
 

@@ -33,7 +33,7 @@ class Data(Section):
     """Images to train on, besides the held-out ones; null takes all that are left."""
     test_size: PositiveInt | None
     """Images of the test split, stratified; null takes all."""
-    image_size: Annotated[int | None, Field(ge=8), OFF_IF_ABSENT] = None
+    image_size: Annotated[int | None, Field(ge=8, le=1024), OFF_IF_ABSENT] = None
     """For `source: folder`: crop images to their central square and resize them to this height and
     width. If absent, they are square and all of one size."""
 

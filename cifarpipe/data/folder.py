@@ -48,10 +48,10 @@ def read_folder(folder: str, image_size: int | None = None) -> RawData:
             square and all of one size.
 
     Raises:
-        UserError: The folder does not exist; train/ and test/ have different classes; or a file is
-            not a complete image, is larger than `MAX_BYTES`, has a name that is not text, or,
-            without `image_size`, has another size than the others or more than `MAX_PIXELS`. The
-            message lists the first errors.
+        UserError: The folder does not exist; train/ and test/ have different classes; a class has
+            no images, or a folder in it; or a file is not a complete image, is larger than
+            `MAX_BYTES`, has a name that is not text, or, without `image_size`, has another size
+            than the others or more than `MAX_PIXELS`. The message lists the first errors.
     """
     root = raw_root() / Path(folder).expanduser()
     if not root.is_dir():
@@ -78,8 +78,10 @@ def read_folder(folder: str, image_size: int | None = None) -> RawData:
         rest = f"\n  … and {more} more" if more > 0 else ""
         sizes = "square images, all of one size" if image_size is None else "images of any size"
         raise UserError(
-            f"{root} has images that can't be used ({len(errors)}):\n{shown}{rest}\n"
-            f"Expected: complete {sizes}. Fix or remove these files."
+            f"{root} can't be used ({len(errors)} problem{'s' if len(errors) > 1 else ''}):\n"
+            f"{shown}{rest}\n"
+            f"Expected: in each class folder, complete {sizes}, and nothing else. Fix or remove "
+            f"these files."
         )
 
     def split(files: list[Path], images: Images, index: Labels | None) -> RawSplit:
@@ -117,14 +119,18 @@ def _find_files(root: Path, classes: list[str], errors: list[str]) -> list[Path]
     """Return the files of one half, class by class; unusable names become errors."""
     found = []
     for name in classes:
-        inside = [path for path in _visible(root / name) if not path.is_dir()]
+        inside = _visible(root / name)
         if not inside:
             errors.append(f"{root.name}/{name}: has no images")
         for path in inside:
-            if _is_text(path.name):
-                found.append(path)
-            else:
+            if not _is_text(path.name):
                 errors.append(f"{root.name}/{f'{name}/{path.name}'!a}: {_NAME_ERROR}")
+            elif path.is_dir():
+                errors.append(
+                    f"{root.name}/{name}/{path.name}: a folder; images in it are not read"
+                )
+            else:
+                found.append(path)
     return found
 
 

@@ -127,11 +127,17 @@ def _decode(path: Path) -> tuple[Image.Image, str, list[str]]:
 
 
 def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
-    """Return a grey image of 16 bits with 8 bits; Pillow itself would clip it to white."""
+    """Return a grey image of 16 bits with 8 bits; Pillow itself would clip it to white.
+
+    A level that the file declares transparent stays so.
+    """
     levels = np.asarray(image)
     if image.mode == "F" or levels.min() < 0 or levels.max() > 65535:
         raise PictureError(path, "holds values of unknown range: save it with 8 or 16 bits")
-    return Image.fromarray(np.round(levels / 257).astype(np.uint8))
+    grey = Image.fromarray(np.round(levels / 257).astype(np.uint8))
+    if (transparent := image.info.get("transparency")) is not None:
+        grey.putalpha(Image.fromarray(np.where(levels == transparent, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _on_white(image: Image.Image) -> Step:

@@ -61,17 +61,22 @@ def empty_class(root: Path) -> list[str]:
     (root / "train/emu").mkdir()
     (root / "test/emu").mkdir()
     (root / "test/emu/.keep").touch()
-    return ["(2)", "train/emu: has no images", "test/emu: has no images"]
+    return ["(2 problems)", "train/emu: has no images", "test/emu: has no images"]
+
+
+def folder_in_class(root: Path) -> list[str]:
+    (root / "train/cat/kittens").mkdir()
+    return ["(1 problem)", "train/cat/kittens: a folder; images in it are not read"]
 
 
 def text_file(root: Path) -> list[str]:
     (root / "train/cat/notes.jpg").write_text("cats are nice")
-    return ["(1)", "train/cat/notes.jpg: not an image", "Fix or remove these files"]
+    return ["(1 problem)", "train/cat/notes.jpg: not an image", "Fix or remove these files"]
 
 
 def empty_file(root: Path) -> list[str]:
     (root / "test/dog/a.png").write_bytes(b"")
-    return ["(1)", "test/dog/a.png: not an image"]
+    return ["(1 problem)", "test/dog/a.png: not an image"]
 
 
 def truncated_jpeg(root: Path) -> list[str]:
@@ -84,7 +89,7 @@ def truncated_jpeg(root: Path) -> list[str]:
 def truncated_png(root: Path) -> list[str]:
     path = root / "train/dog/0.png"
     path.write_bytes(path.read_bytes()[:100])
-    return ["(1)", "train/dog/0.png: "]
+    return ["(1 problem)", "train/dog/0.png: "]
 
 
 def broken_dds(root: Path) -> list[str]:
@@ -94,35 +99,38 @@ def broken_dds(root: Path) -> list[str]:
     content = bytearray(path.read_bytes())
     content[80:84] = (2).to_bytes(4, "little")  # pixel format flags
     path.write_bytes(content)
-    return ["(1)", "train/dog/x.dds: Unknown pixel format flags 2"]
+    return ["(1 problem)", "train/dog/x.dds: Unknown pixel format flags 2"]
 
 
 def sixteen_bits(root: Path) -> list[str]:
     """Pillow would clip the values to 8 bits: all white."""
     deep = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE) * 1000
     Image.fromarray(deep).save(root / "train/cat/deep.png")
-    return ["(1)", "train/cat/deep.png: ", "8 bits"]
+    return ["(1 problem)", "train/cat/deep.png: ", "8 bits"]
 
 
 def two_sizes(root: Path) -> list[str]:
     save(root / "test/cat/big.png", pixels(1, 16, 16))
-    return ["(1)", "test/cat/big.png: 16 × 16, others are 8 × 8", "all of one size"]
+    return ["(1 problem)", "test/cat/big.png: 16 × 16, others are 8 × 8", "all of one size"]
 
 
 def not_square(root: Path) -> list[str]:
     save(root / "train/cat/wide.png", pixels(1, height=4, width=SIDE))
-    return ["(1)", "train/cat/wide.png: 8 × 4, not square"]
+    return ["(1 problem)", "train/cat/wide.png: 8 × 4, not square"]
 
 
 def name_that_is_not_text(root: Path) -> list[str]:
     latin1 = os.fsencode(root / "test/cat") + b"/caf\xe9.png"
     Path(os.fsdecode(latin1)).write_bytes((root / "test/cat/a.png").read_bytes())
-    return ["(1)", "test/'cat/caf\\udce9.png': the name has a control character or is not UTF-8"]
+    return [
+        "(1 problem)",
+        "test/'cat/caf\\udce9.png': the name has a control character or is not UTF-8",
+    ]
 
 
 def name_of_two_lines(root: Path) -> list[str]:
     save(root / "test/cat/two\nlines.png", pixels(2))
-    return ["(1)", "test/'cat/two\\nlines.png': the name has a control character"]
+    return ["(1 problem)", "test/'cat/two\\nlines.png': the name has a control character"]
 
 
 def class_of_two_lines(root: Path) -> list[str]:
@@ -142,45 +150,45 @@ def bomb(root: Path) -> list[str]:
     path = root / "train/cat/bomb.png"
     Image.new("1", (4000, 4000)).save(path, optimize=True)
     assert path.stat().st_size < 4000
-    return ["(1)", "train/cat/bomb.png: 4000 × 4000, more than 1,048,576 pixels"]
+    return ["(1 problem)", "train/cat/bomb.png: 4000 × 4000, more than 1,048,576 pixels"]
 
 
 def bomb_beyond_pillows_limit(root: Path) -> list[str]:
     Image.new("1", (10_000, 10_000)).save(root / "train/cat/bomb.png", optimize=True)
-    return ["(1)", "train/cat/bomb.png: ", "decompression bomb"]
+    return ["(1 problem)", "train/cat/bomb.png: ", "decompression bomb"]
 
 
 def pipe(root: Path) -> list[str]:
     """Opening a pipe to read blocks until there is a writer."""
     os.mkfifo(root / "test/dog/b.png")
-    return ["(1)", "test/dog/b.png: not a regular file"]
+    return ["(1 problem)", "test/dog/b.png: not a regular file"]
 
 
 def huge_file(root: Path) -> list[str]:
     with (root / "test/dog/b.webp").open("wb") as file:
         file.write(b"RIFF\xff\xff\xff\xffWEBPVP8 ")
         file.truncate(2**35)  # sparse; more than the memory
-    return ["(1)", "test/dog/b.webp: 34,359,738,368 bytes, more than 33,554,432"]
+    return ["(1 problem)", "test/dog/b.webp: 34,359,738,368 bytes, more than 33,554,432"]
 
 
 def dangling_link(root: Path) -> list[str]:
     (root / "test/dog/b.png").symlink_to(root / "missing.png")
-    return ["(1)", "test/dog/b.png: not a regular file, or a link to a missing one"]
+    return ["(1 problem)", "test/dog/b.png: not a regular file, or a link to a missing one"]
 
 
 def link_to_itself(root: Path) -> list[str]:
     (root / "test/dog/b.png").symlink_to("b.png")
-    return ["(1)", "test/dog/b.png: "]
+    return ["(1 problem)", "test/dog/b.png: "]
 
 
 def link_to_text_file(root: Path) -> list[str]:
     (root / "test/dog/b.png").symlink_to("/etc/passwd")
-    return ["(1)", "test/dog/b.png: not an image"]
+    return ["(1 problem)", "test/dog/b.png: not an image"]
 
 
 DAMAGES = [
     missing_folder, no_train, no_test, no_classes, class_in_train_only, empty_class,
-    text_file, empty_file, truncated_jpeg, truncated_png, broken_dds, sixteen_bits,
+    folder_in_class, text_file, empty_file, truncated_jpeg, truncated_png, broken_dds, sixteen_bits,
     two_sizes, not_square, name_that_is_not_text, name_of_two_lines, class_of_two_lines,
     class_that_is_not_text, bomb,
     bomb_beyond_pillows_limit, pipe, huge_file, dangling_link, link_to_itself,
