@@ -1,13 +1,18 @@
-"""Refuse a training step that needs more memory than there is, before the first one.
+"""Refuse a training step on a CPU that needs more memory than there is, before the first one.
 
-Without this the system kills a training on a CPU without a word.
+Without this the system kills the training without a word. A GPU reports it by itself.
 """
 
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.networks.precision import autocast
@@ -21,19 +26,19 @@ GIB = 2**30
 def check_memory(
     name: str, model: nn.Module, image_size: int, batch_size: int, execution: Execution
 ) -> None:
-    """Refuse batches whose step does not fit the free memory of the device.
+    """Refuse batches whose step does not fit the free memory of a CPU's machine.
 
     Args:
         name: Of the model.
         model: As it is trained, on its device.
         image_size: Height and width of the images.
         batch_size: Images of a step in this process.
-        execution: Device and precision.
+        execution: Device and precision; nothing is checked on a GPU.
 
     Raises:
         UserError: The step needs more than what is free.
     """
-    free = free_bytes(execution.device)
+    free = free_bytes() if execution.device.type == "cpu" else None
     if free is None:
         return
     needed = step_bytes(model, image_size, batch_size, execution)
@@ -47,56 +52,82 @@ def check_memory(
 
 
 def step_bytes(model: nn.Module, image_size: int, batch_size: int, execution: Execution) -> int:
-    """Return how many bytes a step needs at least.
+    """Return how many bytes a step needs at least, on a CPU.
 
-    They are what the forward pass keeps for the backward pass, and the weights' gradients. The
-    optimizer's state, temporary tensors and the memory that is in use already come on top.
+    That is the most that tensors take at any moment of a forward and backward pass, extrapolated
+    from one and two images. Gradients of the weights, the optimizer's state, and what operations
+    use inside come on top.
 
     Args:
-        model: As it is trained, on its device.
+        model: As it is trained.
         image_size: Height and width of the images.
         batch_size: Images of a step.
-        execution: Device and precision.
+        execution: Precision and layout.
     """
-    one, two = (_kept_bytes(model, image_size, count, execution) for count in (1, 2))
-    gradients = sum(each.nbytes for each in model.parameters())
-    return one + (two - one) * (batch_size - 1) + gradients
+    one, two = (_peak_bytes(model, image_size, count, execution) for count in (1, 2))
+    return one + (two - one) * (batch_size - 1)
 
 
-def _kept_bytes(model: nn.Module, image_size: int, count: int, execution: Execution) -> int:
-    """Return the bytes of all tensors kept by a forward pass, except the weights."""
-    weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
-    # Alive, so that their memory is not used again. Storages, not tensors, neither here nor in the
-    # history: one that holds its own tensors is never freed.
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def keep(tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage
-
-    def restore(_: None) -> Tensor:
-        raise AssertionError("there is no backward pass")
-
-    images = torch.zeros(count, 3, image_size, image_size, device=execution.device)
-    images = images.contiguous(memory_format=execution.memory_format)
+def _peak_bytes(model: nn.Module, image_size: int, count: int, execution: Execution) -> int:
+    """Return the most bytes that tensors take in a pass of `count` images, except the weights."""
     was_training = model.training
     model.eval()  # batch norm leaves its running statistics alone
     try:
         with (
-            saved_tensors_hooks(keep, restore),
-            autocast(execution.device, execution.precision),
+            LivingTensors(list(model.parameters())) as living,
+            # Compiling for one and two images would take longer than a small training.
+            torch.compiler.set_stance("force_eager"),
         ):
-            model(images)
+            images = torch.zeros(count, 3, image_size, image_size)
+            images = images.contiguous(memory_format=execution.memory_format).requires_grad_()
+            with autocast(execution.device, execution.precision):
+                loss = model(images).float().sum()
+            # Gradients of the weights, most of which come late, would hide that of few images.
+            torch.autograd.grad(loss, images)
     finally:
         model.train(was_training)
-    return sum(storage.nbytes() for storage in kept.values())
+    return living.most
 
 
-def free_bytes(device: torch.device) -> int | None:
-    """Return the free memory of a device; None if it is not known."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+class LivingTensors(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations made, and that still exist."""
+
+    def __init__(self, besides: Sequence[Tensor]) -> None:
+        """Count from 0, without these tensors and their views."""
+        super().__init__()
+        self.now = self.most = 0
+        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        for tensor in besides:
+            self._known[tensor.untyped_storage()] = True
+
+    def __torch_dispatch__(
+        self,
+        operation: Callable[..., Any],
+        _types: Sequence[type],
+        arguments: tuple[Any, ...] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Compute, and count what is new."""
+        result = operation(*arguments, **(options or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, Tensor):
+                self._count(each.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage in self._known:
+            return
+        self._known[storage] = True
+        self.now += storage.nbytes()
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._forget, storage.nbytes())
+
+    def _forget(self, count: int) -> None:
+        self.now -= count
+
+
+def free_bytes() -> int | None:
+    """Return how much memory the machine has left for this process; None if it is not known."""
     free = [each for each in (_free_in_system(), _free_in_group()) if each is not None]
     return min(free, default=None)
 
