@@ -176,7 +176,7 @@ def test_own_table_is_no_input(folder: Path) -> None:
         (["photos"], "convmixer", Path("folder.csv"), "--out is folder.csv; allowed: the name"),
         (["photos"], "convmixer", Path("note.txt/a.csv"), "can't be written: Not a directory"),
         (["photos"], "convmixer", Path("n" * 300 + ".csv"), "can't be written: File name too long"),
-        (["photos", ""], "convmixer", None, "an empty path does not exist"),
+        (["photos", ""], "convmixer", None, "'' does not exist"),
     ],
 )
 def test_mistake_is_refused_and_nothing_written(

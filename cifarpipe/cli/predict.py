@@ -102,7 +102,7 @@ def find_files(paths: Sequence[str], *, besides: Path) -> list[Path]:
         if not files:
             what = "has no files" if matches else "does not exist"
             raise UserError(
-                f"{text or 'an empty path'} {what}.\n"
+                f"{text or repr(text)} {what}.\n"
                 f"Expected: image files, folders, or a pattern such as 'photos/*.jpg'."
             )
         found |= dict.fromkeys(files)
