@@ -9,7 +9,7 @@ from torch import nn
 from cifarpipe.config.errors import UserError
 from cifarpipe.training import memory
 from cifarpipe.training.execution import Execution
-from cifarpipe.training.memory import GIB, LivingTensors, check_memory, free_bytes, step_bytes
+from cifarpipe.training.memory import GIB, LiveTensors, check_memory, free_bytes, step_bytes
 from tests.support.histories import accumulator
 
 CPU = torch.device("cpu")
@@ -29,15 +29,15 @@ def test_bytes_of_a_small_network_by_hand() -> None:
     assert step_bytes(small_network(), SIZE, 7, FP32) == 4 * (7 * each + 2)
 
 
-def test_living_tensors_are_counted_by_hand() -> None:
+def test_live_tensors_are_counted_by_hand() -> None:
     x = torch.ones(1000, requires_grad=True)
-    with LivingTensors([x]) as living:
+    with LiveTensors([x]) as live:
         y = (x.view(10, 100) * 2).relu()  # the product is freed, and views need no memory
-        assert (living.now, living.most) == (4000, 8000)
+        assert (live.current, live.peak) == (4000, 8000)
         z = y.exp()
-        assert living.now == 8000
+        assert live.current == 8000
         del y, z
-    assert living.now == 0
+    assert live.current == 0
 
 
 def test_estimate_leaves_the_network_as_it_was() -> None:

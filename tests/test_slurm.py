@@ -160,13 +160,16 @@ def test_settings_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("-S lr='1\n", r"line 1: no closing quotation"),
         ("-S lr=-1\n", r"line 1: (?s:.*)lr"),
         ("-S lr=0.1,0.2\n", r"line 1: (?s:.*)lr"),
-        ("-S rate=1\n", r"line 1: DVC refuses it: Could not override 'rate'"),
+        ("-S rate=1\n", r"line 1: DVC refuses these settings: Could not override 'rate'"),
         ("-S +rate=1\n", r"line 1: (?s:.*)rate is not a known key"),
-        ("-S lr.vit=1\n", r"line 1: DVC refuses it: Could not override 'lr.vit'"),
-        ("-S lr=[1\n", r"line 1: DVC refuses it: no viable alternative at input '\[1'"),
+        ("-S lr.vit=1\n", r"line 1: DVC refuses these settings: Could not override 'lr.vit'"),
+        ("-S lr=[1\n", r"line 1: DVC refuses these settings: no viable alternative at input '\[1'"),
         ("-S models.vit.augment.rotate=8\n", r"To append to your config use \+models"),
         ("-S +lr=0.003\n", r"An item is already at 'lr'"),
-        ("-S lr=-1\n", r"with it, params.yaml has 1 error:\n  - lr is -1.*\nCorrect that line\.$"),
+        (
+            "-S lr=-1\n",
+            r"with these settings, params.yaml has 1 error:\n  - lr is -1.*\nCorrect that line\.$",
+        ),
         ("# nothing\n\n", r"has no line with settings"),
     ):
         file.write_text(text)

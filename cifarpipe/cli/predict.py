@@ -3,12 +3,12 @@
 import glob
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifarpipe.config.errors import UserError
+from cifarpipe.data.names import escaped
 from cifarpipe.data.watch import is_ignored
 from cifarpipe.store.outputs import check_output, write_csv
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 SHOWN = 10  # unreadable files that are listed
 DIGITS = 6  # of a probability
-ESCAPED = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control, lone surrogates, line ends
 
 
 def predict_files(paths: Sequence[str], model: str, out: Path | None) -> bool:
@@ -63,7 +62,7 @@ def predict_files(paths: Sequence[str], model: str, out: Path | None) -> bool:
     logits: list[NDArray[np.float32]] = []
     with torch.inference_mode():
         for part, pixels in blocks:
-            names += [printable(file) for file in part]
+            names += [escaped(file) for file in part]
             inputs = normalize(torch.from_numpy(pixels).to(device), mean, std)
             logits.append(network(inputs).float().cpu().numpy())
     if names:
@@ -106,7 +105,9 @@ def find_files(paths: Sequence[str], *, besides: Path) -> list[Path]:
                 f"Expected: image files, folders, or a pattern such as 'photos/*.jpg'."
             )
         found |= dict.fromkeys(files)
-    return [file for file in found if not (besides.exists() and _is_same(file, besides))]
+    if not besides.exists():
+        return list(found)
+    return [file for file in found if not (file.exists() and file.samefile(besides))]
 
 
 def _matching(pattern: str) -> list[str]:
@@ -129,20 +130,6 @@ def _files_in(path: Path) -> list[Path]:
     return sorted(found)
 
 
-def _is_same(file: Path, other: Path) -> bool:
-    return file.exists() and file.samefile(other)
-
-
-def printable(file: Path) -> str:
-    """Return a file's path as text: control characters and bytes that are not UTF-8 escaped."""
-    return "".join(
-        letter.encode("unicode_escape").decode()
-        if unicodedata.category(letter) in ESCAPED
-        else letter
-        for letter in str(file)
-    )
-
-
 def readable(
     files: Sequence[Path], size: int, count: int, unreadable: list[str]
 ) -> "Iterator[tuple[list[Path], NDArray[np.uint8]]]":
@@ -162,7 +149,7 @@ def readable(
     pictures: list[NDArray[np.uint8]] = []
     for file, picture in zip(files, decode_all(files, size), strict=True):
         if isinstance(picture, str):
-            unreadable.append(f"{printable(file)}: {picture}")
+            unreadable.append(f"{escaped(file)}: {picture}")
             continue
         part.append(file)
         pictures.append(picture)

@@ -1,7 +1,6 @@
 """Read a folder of images: `train/<class>/*` and `test/<class>/*`, in any format of Pillow."""
 
 import tempfile
-import unicodedata
 import warnings
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.data.decoding import MAX_BYTES, decode_all
+from cifarpipe.data.names import is_text
 from cifarpipe.data.raw import Images, Labels, RawData, RawSplit
 from cifarpipe.data.watch import is_ignored
 from cifarpipe.store.paths import RAW_ROOT_VARIABLE, raw_root
@@ -25,8 +25,6 @@ _UNREADABLE = (
     OSError, ValueError, SyntaxError, RuntimeError,
     Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
-# Unicode categories that a name may not contain: control, lone surrogates, line ends.
-_NOT_TEXT = {"Cc", "Cs", "Zl", "Zp"}
 _NAME_ERROR = "the name has a control character or is not UTF-8"
 
 
@@ -103,7 +101,7 @@ def _find_classes(root: Path) -> list[str]:
                 f"{root} has no folder {half}/.\nExpected: train/<class>/* and test/<class>/*."
             )
         found[half] = {path.name for path in _visible(root / half) if path.is_dir()}
-        if odd := [name for name in sorted(found[half]) if not _is_text(name)]:
+        if odd := [name for name in sorted(found[half]) if not is_text(name)]:
             raise UserError(f"{root}/{half}: class {odd[0]!a}: {_NAME_ERROR}.\nRename that folder.")
     if lonely := sorted(found["train"] ^ found["test"]):
         raise UserError(
@@ -123,7 +121,7 @@ def _find_files(root: Path, classes: list[str], errors: list[str]) -> list[Path]
         if not inside:
             errors.append(f"{root.name}/{name}: has no images")
         for path in inside:
-            if not _is_text(path.name):
+            if not is_text(path.name):
                 errors.append(f"{root.name}/{f'{name}/{path.name}'!a}: {_NAME_ERROR}")
             elif path.is_dir():
                 errors.append(
@@ -132,10 +130,6 @@ def _find_files(root: Path, classes: list[str], errors: list[str]) -> list[Path]
             else:
                 found.append(path)
     return found
-
-
-def _is_text(name: str) -> bool:
-    return not {unicodedata.category(letter) for letter in name} & _NOT_TEXT
 
 
 def _numbers(files: list[Path]) -> Labels | None:

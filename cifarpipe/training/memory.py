@@ -74,7 +74,7 @@ def _peak_bytes(model: nn.Module, image_size: int, count: int, execution: Execut
     model.eval()  # batch norm leaves its running statistics alone
     try:
         with (
-            LivingTensors(list(model.parameters())) as living,
+            LiveTensors(list(model.parameters())) as live,
             # Compiling for one and two images would take longer than a small training.
             torch.compiler.set_stance("force_eager"),
         ):
@@ -82,20 +82,20 @@ def _peak_bytes(model: nn.Module, image_size: int, count: int, execution: Execut
             images = images.contiguous(memory_format=execution.memory_format).requires_grad_()
             with autocast(execution.device, execution.precision):
                 loss = model(images).float().sum()
-            # Gradients of the weights, most of which come late, would hide that of few images.
+            # The weights' gradients do not grow with the batch, and come when little else is left.
             torch.autograd.grad(loss, images)
     finally:
         model.train(was_training)
-    return living.most
+    return live.peak
 
 
-class LivingTensors(TorchDispatchMode):
-    """Counts the bytes of the tensors that operations made, and that still exist."""
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of the tensors that operations made, and that are not freed yet."""
 
     def __init__(self, besides: Sequence[Tensor]) -> None:
         """Count from 0, without these tensors and their views."""
         super().__init__()
-        self.now = self.most = 0
+        self.current = self.peak = 0
         self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
         for tensor in besides:
             self._known[tensor.untyped_storage()] = True
@@ -118,12 +118,12 @@ class LivingTensors(TorchDispatchMode):
         if storage in self._known:
             return
         self._known[storage] = True
-        self.now += storage.nbytes()
-        self.most = max(self.most, self.now)
+        self.current += storage.nbytes()
+        self.peak = max(self.peak, self.current)
         weakref.finalize(storage, self._forget, storage.nbytes())
 
     def _forget(self, count: int) -> None:
-        self.now -= count
+        self.current -= count
 
 
 def free_bytes() -> int | None:

@@ -151,10 +151,10 @@ def check_overrides(overrides: Sequence[str]) -> None:
             load_params(changed)
         except InvalidArgumentError as error:
             reason = " ".join(str(error.__cause__ or error).split())
-            raise UserError(f"DVC refuses it: {reason}") from None
+            raise UserError(f"DVC refuses these settings: {reason}") from None
         except UserError as error:
             text = str(error).removesuffix(HOW_TO_UNDO).replace(str(changed), str(PARAMS_FILE))
-            raise UserError(f"with it, {text}Correct that line.") from None
+            raise UserError(f"with these settings, {text}Correct that line.") from None
 
 
 def queued_experiments() -> list[Experiment]:
