@@ -8,7 +8,6 @@ maps of randomised weights; `random` and `centre` are uninformative baselines.
 
 import argparse
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,10 +23,10 @@ from tqdm import tqdm
 from benchmarks.transformer_maps import Transformer, balanced, legrad
 from cifarpipe.explanations.baselines import centre_maps, random_maps
 from cifarpipe.explanations.complexity import sparseness
-from cifarpipe.explanations.explainer import ATTENTION_METHODS, map_maker
 from cifarpipe.explanations.faithfulness import deletion_insertion, road, saco
-from cifarpipe.explanations.gradcam import CAM_METHODS, class_activation_maps
+from cifarpipe.explanations.gradcam import CAM_CLASSES, class_activation_maps
 from cifarpipe.explanations.localisation import energy_inside, pointing_game
+from cifarpipe.explanations.methods import ATTENTION_METHODS, MakeMaps, map_maker
 from cifarpipe.explanations.randomisation import randomised_network, rank_correlation
 from cifarpipe.models.compact_ln import Block as CompactBlock
 from cifarpipe.models.compact_ln import CompactLN
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
 BATCH = 50  # images explained at a time
 GRID = 8  # side of the uninformative maps
-MakeMaps = Callable[[Tensor, Tensor], Maps]
 
 
 def layers(model: "Classifier") -> dict[str, nn.Module]:
@@ -188,7 +186,7 @@ def main() -> None:
     parser.add_argument("model", nargs="+")
     parser.add_argument("--study", default=".demo", help="folder with artifacts/")
     parser.add_argument("--images", type=int, default=300, help="correct images to explain")
-    parser.add_argument("--methods", nargs="+", default=list(CAM_METHODS), help="of grad-cam")
+    parser.add_argument("--methods", nargs="+", default=list(CAM_CLASSES), help="of grad-cam")
     parser.add_argument("--last", type=int, default=99, help="how many of the last layers")
     parser.add_argument("--removed", type=int, default=60, help="images for ROAD and deletion")
     parser.add_argument("--csv", type=Path, help="file for all tables, besides printing them")

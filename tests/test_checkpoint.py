@@ -16,11 +16,12 @@ from cifarpipe.data.preparation import prepare
 from cifarpipe.models.build import build_model
 from cifarpipe.networks.checkpoint import Origin, load_model, save_model
 from cifarpipe.networks.devices import memory_format
+from tests.support.architectures import ARCHITECTURES
 from tests.support.origins import make_origin
 from tests.support.raw_images import make_raw, settings
 
 CPU = torch.device("cpu")
-ARCHITECTURES = pytest.mark.parametrize("name", ["vit", "convmixer", "resnet18_ln"])
+EVERY_ARCHITECTURE = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
 def make(params: Params, name: str, seed: int = 0) -> tuple[nn.Module, Origin]:
@@ -40,7 +41,7 @@ def make(params: Params, name: str, seed: int = 0) -> tuple[nn.Module, Origin]:
     return model, origin
 
 
-@ARCHITECTURES
+@EVERY_ARCHITECTURE
 def test_loaded_model_equals_saved_model(name: str, demo_params: Params, tmp_path: Path) -> None:
     model, origin = make(demo_params, name)
     save_model(tmp_path / "m.safetensors", model.state_dict(), origin)

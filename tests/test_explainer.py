@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cifarpipe.config.schema import Params
-from cifarpipe.explanations.explainer import Explainer, map_maker
+from cifarpipe.explanations.explainer import Explainer
 from cifarpipe.explanations.gradcam import class_activation_maps
 from cifarpipe.models.build import Classifier, build_model
 from cifarpipe.networks.checkpoint import Origin
@@ -278,8 +278,3 @@ def test_progress_bar_is_shown_on_request(
             assert "0/2" in shown
             assert "? batches/s" in shown
             assert shown.endswith("\r")  # removed at the end
-
-
-def test_attention_method_needs_attention(convmixer: Setting) -> None:
-    with pytest.raises(ValueError, match="needs a network with attention"):
-        map_maker(convmixer.model, "attention_rollout")

@@ -18,12 +18,9 @@ from cifarpipe.augment.pipeline import Augmentation
 from cifarpipe.config.reader import load_params
 from cifarpipe.config.recipes import Augment
 from cifarpipe.explanations import embedding
-from cifarpipe.explanations.attention import attention_rollout, gradient_attention
-from cifarpipe.explanations.gradcam import CAM_METHODS, class_activation_maps
-from cifarpipe.explanations.libragrad import libragrad
+from cifarpipe.explanations.methods import map_maker, methods_for
 from cifarpipe.explanations.neighbours import search
 from cifarpipe.models.build import build_model
-from cifarpipe.models.vit import ViT
 from cifarpipe.networks.images import ImageStore
 from cifarpipe.networks.inference import compute_logits
 from cifarpipe.training.batches import AugmentedBatches, Batch
@@ -131,14 +128,9 @@ def test_logits_are_computed_on_gpu(name: str, gpu: torch.device) -> None:
 def test_maps_are_computed_on_gpu(name: str, gpu: torch.device) -> None:
     model = build(name, gpu).eval()
     batch = torch.zeros(SIZE, 3, 32, 32, device=gpu)
-    if isinstance(model, ViT):
-        classes = torch.zeros(SIZE, dtype=torch.int64)
-        assert gradient_attention(model, batch, classes).shape == (SIZE, 8, 8)
-        assert libragrad(model, batch, classes).shape == (SIZE, 8, 8)
-        assert attention_rollout(model, batch).shape == (SIZE, 8, 8)
-    arguments = model, model.cam_layer, model.cam_map, batch, np.zeros(SIZE, np.int64)
-    for method in CAM_METHODS:
-        assert class_activation_maps(*arguments, method=method).shape[0] == SIZE
+    classes = torch.zeros(SIZE, dtype=torch.int64)
+    for method in methods_for(model):
+        assert map_maker(model, method)(batch, classes).shape[0] == SIZE, method
 
 
 @ARCHITECTURES

@@ -14,10 +14,11 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from cifarpipe.config.schema import Params
-from cifarpipe.explanations.gradcam import class_activation_maps, upsample
+from cifarpipe.explanations.gradcam import class_activation_maps
+from cifarpipe.explanations.upsampling import upsample
 from cifarpipe.models.vit import ViT
 from cifarpipe.results.maps import Maps, without_evidence
-from tests.support.gradcam_cases import ARCHITECTURES, Case, K, make_case
+from tests.support.gradcam_cases import NETWORKS, Case, K, make_case
 
 
 class ByHand(nn.Module):
@@ -35,7 +36,7 @@ class ByHand(nn.Module):
         return self.head(self.layer(images[:, :2]).flatten(1))
 
 
-@pytest.fixture(params=["conv", "tokens", *ARCHITECTURES])
+@pytest.fixture(params=["conv", "tokens", *NETWORKS])
 def case(request: pytest.FixtureRequest, demo_params: Params) -> Case:
     return make_case(request.param, demo_params)
 
@@ -176,7 +177,7 @@ def test_mean_pooled_vit_map_sums_to_logit() -> None:
     assert_close(maps.sum(axis=(1, 2)), logits.detach().numpy())
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_selected_layer_has_evidence_everywhere(name: str, demo_params: Params) -> None:
     maps = make_case(name, demo_params).maps()
     assert min(maps.shape[1:]) >= 8  # 4 × 4 is too coarse for 32 × 32 pixels

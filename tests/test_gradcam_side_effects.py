@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from cifarpipe.config.schema import Params
 from cifarpipe.explanations.gradcam import class_activation_maps
-from tests.support.gradcam_cases import ARCHITECTURES, Case, K, make_case
+from tests.support.gradcam_cases import NETWORKS, Case, K, make_case
 
 
-@pytest.fixture(params=["conv", "tokens", *ARCHITECTURES])
+@pytest.fixture(params=["conv", "tokens", *NETWORKS])
 def case(request: pytest.FixtureRequest, demo_params: Params) -> Case:
     return make_case(request.param, demo_params)
 

@@ -15,9 +15,8 @@ from cifarpipe.explanations.neighbours import count_labels, find_neighbours, sea
 from cifarpipe.models.build import build_model
 from cifarpipe.results.neighbours import Neighbours, load_neighbours, save_neighbours
 from cifarpipe.store.prepared import Prepared, Split
+from tests.support.architectures import ARCHITECTURES
 from tests.support.origins import make_origin
-
-ARCHITECTURES = ("vit", "vit_conv", "convmixer", "compact_ln", "resnet18_ln")
 
 
 def brute_force(queries: np.ndarray, base: np.ndarray, count: int, skip: bool) -> list[list[int]]:

@@ -22,6 +22,7 @@ from cifarpipe.training.optimizers import (
     state_tensors,
 )
 from cifarpipe.training.state import TrainingState
+from tests.support.architectures import ARCHITECTURES
 
 EVERY_MODEL = pytest.mark.parametrize("name", load_params("params.demo.yaml").models)
 
@@ -102,6 +103,21 @@ OUTER_LAYERS = {
     "compact_ln": {"layers.0.0.weight", "head.weight"},
     "resnet18_ln": {"stem.0.weight", "head.weight"},
 }
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_first_and_last_registered_layers_are_applied_first_and_last(
+    name: str, demo_params: Params
+) -> None:
+    """The optimizer takes them for the first and the last of the network."""
+    model = build(demo_params.models[name])
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    applied: list[nn.Module] = []
+    for layer in layers:
+        layer.register_forward_hook(lambda layer, _inputs, _output: applied.append(layer))
+    model(torch.randn(2, 3, 32, 32))
+    assert applied[0] is layers[0]
+    assert applied[-1] is layers[-1]
 
 
 @pytest.mark.parametrize("arch", OUTER_LAYERS)

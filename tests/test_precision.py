@@ -13,9 +13,10 @@ from cifarpipe.models.vit import DotProductAttention
 from cifarpipe.networks import precision as module
 from cifarpipe.networks.depthwise import DepthwiseConv2d
 from cifarpipe.networks.precision import adapt_layers, autocast, pick_precision
+from tests.support.architectures import ARCHITECTURES
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-ARCHITECTURES = pytest.mark.parametrize("name", ["vit", "convmixer", "resnet18_ln"])
+EVERY_ARCHITECTURE = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
 def build(params: Params, name: str) -> nn.Module:
@@ -28,7 +29,12 @@ def kinds(model: nn.Module) -> list[type]:
     return [type(layer) for layer in model.modules()]
 
 
-@ARCHITECTURES
+def explicit(model: nn.Module) -> list[bool]:
+    """Return whether each layer computes attention weights as a tensor of their own."""
+    return [getattr(layer, "explicit", False) for layer in model.modules()]
+
+
+@EVERY_ARCHITECTURE
 def test_adapted_network_keeps_its_parameters(name: str, demo_params: Params) -> None:
     model = build(demo_params, name)
     before = dict(model.named_parameters()), list(model.state_dict())
@@ -40,7 +46,7 @@ def test_adapted_network_keeps_its_parameters(name: str, demo_params: Params) ->
     assert not any(layer.training for layer in model.modules())
 
 
-@ARCHITECTURES
+@EVERY_ARCHITECTURE
 def test_adapted_network_computes_the_same_in_fp32(name: str, demo_params: Params) -> None:
     model = build(demo_params, name)
     for parameter in model.parameters():  # large enough that attention is not uniform
@@ -52,14 +58,13 @@ def test_adapted_network_computes_the_same_in_fp32(name: str, demo_params: Param
         torch.testing.assert_close(adapted(images), model(images), rtol=1e-4, atol=1e-4)
 
 
-@ARCHITECTURES
+@EVERY_ARCHITECTURE
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_network_on_gpu_is_not_adapted(name: str, precision: str, demo_params: Params) -> None:
     model = build(demo_params, name)
-    before = kinds(model)
+    before = kinds(model), explicit(model)
     adapt_layers(model, GPU, precision, compiled=True)
-    assert kinds(model) == before
-    assert not any(getattr(layer, "explicit", False) for layer in model.modules())
+    assert (kinds(model), explicit(model)) == before
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

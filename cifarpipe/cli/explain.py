@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cifarpipe.explanations.explainer import Explainer
-    from cifarpipe.models.build import Classifier
     from cifarpipe.results.maps import Maps
 
 MAPPED = 3  # classes whose maps are drawn
@@ -62,6 +61,7 @@ def explain_files(
         check_file(path)
 
     from cifarpipe.explanations.explainer import Explainer
+    from cifarpipe.explanations.methods import methods_for
     from cifarpipe.networks.checkpoint import load_model
     from cifarpipe.networks.devices import pick_device
     from cifarpipe.store.paths import artifact
@@ -188,15 +188,6 @@ def explain_image(
     maps = explainer.maps(np.repeat(pixels[None], len(first), axis=0), first)
     names = [explainer.origin.classes[label] for label in order]
     return ExplainedImage(names, probabilities[order], maps)
-
-
-def methods_for(model: "Classifier") -> tuple[str, ...]:
-    """Return the methods that can explain a network, as params.yaml names them."""
-    from cifarpipe.explanations.explainer import ATTENTION_METHODS
-    from cifarpipe.explanations.gradcam import CAM_METHODS
-    from cifarpipe.explanations.libragrad import has_attention_blocks
-
-    return CAM_METHODS + (ATTENTION_METHODS if has_attention_blocks(model) else ())
 
 
 def check_out(out: Path, pictures: Sequence[Path]) -> None:

@@ -1,6 +1,6 @@
 """Explain predictions: where a network finds evidence for the predicted and the true class."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from cifarpipe.explanations.attention import attention_rollout, gradient_attention
-from cifarpipe.explanations.gradcam import class_activation_maps
-from cifarpipe.explanations.libragrad import has_attention_blocks, libragrad
+from cifarpipe.explanations.methods import map_maker
 from cifarpipe.networks.checkpoint import Origin
 from cifarpipe.networks.normalize import normalize
 from cifarpipe.results.maps import CLASS_AGNOSTIC, Explanations, Maps
@@ -25,31 +23,7 @@ if TYPE_CHECKING:
 # A stored prediction may differ from the one computed here only where two logits are almost equal:
 # rounding depends on the batch size.
 TIE = 1e-3  # in logits
-MakeMaps = Callable[[Tensor, Tensor], Maps]
-ATTENTION_METHODS = ("libragrad", "gradient_attention", "attention_rollout")
 NO_MAPS: Maps = np.empty((0, 1, 1), np.float32)
-
-
-def map_maker(model: "Classifier", method: str) -> MakeMaps:
-    """Return a function from a normalised batch and its target classes to raw maps `[N, h, w]`.
-
-    Args:
-        model: In evaluation mode.
-        method: As in params.yaml.
-
-    Raises:
-        ValueError: The method needs attention, and the network has none.
-    """
-    if method not in ATTENTION_METHODS:
-        return lambda batch, classes: class_activation_maps(
-            model, model.cam_layer, model.cam_map, batch, classes, method=method
-        )
-    if not has_attention_blocks(model):
-        raise ValueError(f"{method} needs a network with attention")
-    if method == "attention_rollout":
-        return lambda batch, _classes: attention_rollout(model, batch)
-    compute = libragrad if method == "libragrad" else gradient_attention
-    return lambda batch, classes: compute(model, batch, classes)
 
 
 @dataclass(frozen=True)

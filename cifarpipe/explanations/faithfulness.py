@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cifarpipe.explanations.gradcam import upsample
 from cifarpipe.explanations.imputation import impute
+from cifarpipe.explanations.upsampling import upsample
 from cifarpipe.results.maps import Maps
 
 REMOVED = (0.2, 0.5, 0.8)  # fractions of the pixels, for ROAD

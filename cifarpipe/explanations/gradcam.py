@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cifarpipe.results.maps import Maps
@@ -19,7 +17,14 @@ from cifarpipe.results.maps import Maps
 if TYPE_CHECKING:
     from pytorch_grad_cam.base_cam import BaseCAM
 
-CAM_METHODS = ("gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigencam")
+CAM_CLASSES = {  # of grad-cam, by method
+    "gradcam": "GradCAM",  # arXiv:1610.02391
+    "gradcam++": "GradCAMPlusPlus",  # arXiv:1710.11063
+    "xgradcam": "XGradCAM",  # arXiv:2008.02312
+    "hirescam": "HiResCAM",  # arXiv:2011.08891
+    "layercam": "LayerCAM",  # doi:10.1109/TIP.2021.3089943
+    "eigencam": "EigenCAM",  # arXiv:2008.00299; the same map for every class
+}
 
 
 @cache
@@ -28,14 +33,7 @@ def cam_class(method: str) -> "type[BaseCAM]":
 
     grad-cam is imported here, since that takes seconds and maps from attention do not need it.
     """
-    from pytorch_grad_cam import (
-        EigenCAM,
-        GradCAM,
-        GradCAMPlusPlus,
-        HiResCAM,
-        LayerCAM,
-        XGradCAM,
-    )
+    import pytorch_grad_cam
     from pytorch_grad_cam.base_cam import BaseCAM
     from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sign_correction
 
@@ -54,7 +52,7 @@ def cam_class(method: str) -> "type[BaseCAM]":
         def aggregate_multi_layers(self, cam_per_target_layer: list[Maps]) -> Maps:
             return cam_per_target_layer[0]
 
-    class SignedEigenCAM(EigenCAM):
+    class SignedEigenCAM(pytorch_grad_cam.EigenCAM):
         """EigenCAM with a defined sign: a first component may point either way."""
 
         def get_cam_image(self, *arguments: Any) -> Maps:
@@ -62,14 +60,8 @@ def cam_class(method: str) -> "type[BaseCAM]":
             maps: Maps = get_2d_projection_with_sign_correction(activations)
             return maps
 
-    base = {
-        "gradcam": GradCAM,  # arXiv:1610.02391
-        "gradcam++": GradCAMPlusPlus,  # arXiv:1710.11063
-        "xgradcam": XGradCAM,  # arXiv:2008.02312
-        "hirescam": HiResCAM,  # arXiv:2011.08891
-        "layercam": LayerCAM,  # doi:10.1109/TIP.2021.3089943
-        "eigencam": SignedEigenCAM,  # arXiv:2008.00299; the same map for every class
-    }[method]
+    own = {"eigencam": SignedEigenCAM}
+    base = own.get(method) or getattr(pytorch_grad_cam, CAM_CLASSES[method])
     return type(f"Raw{base.__name__}", (Raw, base), {})
 
 
@@ -93,7 +85,7 @@ def class_activation_maps(
         to_map: Reshapes the layer's output to `[N, C, h, w]`.
         batch: `[N, 3, H, W]`, normalised, on the model's device.
         classes: `[N]` the target class of each image.
-        method: One of `CAM_METHODS`.
+        method: A key of `CAM_CLASSES`.
 
     Returns:
         `[N, h, w]` on the layer's own grid, raw: comparable between classes of one image.
@@ -143,10 +135,3 @@ def _restored(model: nn.Module) -> Iterator[None]:
             module.training = mode
         for parameter, gradient in gradients.items():
             parameter.grad = gradient
-
-
-def upsample(maps: Maps, size: int) -> Maps:
-    """Upsample maps `[N, h, w]` to `[N, size, size]`, bilinear."""
-    tensor = torch.from_numpy(np.ascontiguousarray(maps))[:, None]
-    large = F.interpolate(tensor, size=(size, size), mode="bilinear", align_corners=False)
-    return large[:, 0].numpy()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cifarpipe.explanations.gradcam import upsample
+from cifarpipe.explanations.upsampling import upsample
 from cifarpipe.results.maps import Maps, without_evidence
 
 

@@ -10,8 +10,9 @@ from cifarpipe.config.schema import Params
 from cifarpipe.explanations.gradcam import class_activation_maps
 from cifarpipe.models.build import build_model
 from cifarpipe.results.maps import Maps
+from tests.support.architectures import ARCHITECTURES
 
-ARCHITECTURES = ["vit", "vit_mean", "vit_conv", "convmixer", "compact_ln", "resnet18_ln"]
+NETWORKS = (*ARCHITECTURES, "vit_mean")
 K = 5
 
 
@@ -64,7 +65,7 @@ class Case:
 
 
 def make_case(name: str, params: Params) -> Case:
-    """Return the case of `conv`, `tokens` or one of `ARCHITECTURES`."""
+    """Return the case of `conv`, `tokens` or one of `NETWORKS`."""
     torch.manual_seed(0)
     batch, classes = torch.randn(6, 3, 32, 32), torch.tensor([2, 0, 4, 1, 3, 2])
     if name == "conv":

@@ -1,0 +1,56 @@
+"""The explanation methods, by their names in params.yaml."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from cifarpipe.explanations.attention import attention_rollout, gradient_attention
+from cifarpipe.explanations.gradcam import CAM_CLASSES, class_activation_maps
+from cifarpipe.explanations.libragrad import has_attention_blocks, libragrad
+from cifarpipe.results.maps import Maps
+
+if TYPE_CHECKING:
+    from cifarpipe.models.build import Classifier
+
+MakeMaps = Callable[[Tensor, Tensor], Maps]
+
+
+def _activation_maps(model: "Classifier", batch: Tensor, classes: Tensor, *, method: str) -> Maps:
+    return class_activation_maps(
+        model, model.cam_layer, model.cam_map, batch, classes, method=method
+    )
+
+
+# Each maps a network in evaluation mode, a normalised batch and its target classes to raw maps
+# `[N, h, w]`. Those with one map for all classes are also named in `results.maps.CLASS_AGNOSTIC`.
+CAM_METHODS: Mapping[str, Callable[..., Maps]] = {
+    name: partial(_activation_maps, method=name) for name in CAM_CLASSES
+}
+ATTENTION_METHODS: Mapping[str, Callable[..., Maps]] = {
+    "libragrad": libragrad,
+    "gradient_attention": gradient_attention,
+    "attention_rollout": lambda model, batch, _classes: attention_rollout(model, batch),
+}
+
+
+def methods_for(model: "Classifier") -> Mapping[str, Callable[..., Maps]]:
+    """Return the methods that can explain a network."""
+    attention: Mapping[str, Any] = ATTENTION_METHODS if has_attention_blocks(model) else {}
+    return {**CAM_METHODS, **attention}
+
+
+def map_maker(model: "Classifier", method: str) -> MakeMaps:
+    """Return a function from a normalised batch and its target classes to raw maps `[N, h, w]`.
+
+    Args:
+        model: In evaluation mode.
+        method: As in params.yaml.
+
+    Raises:
+        ValueError: The method does not exist, or needs attention, and the network has none.
+    """
+    if method not in (known := methods_for(model)):
+        raise ValueError(f"{method!r} can't explain this network; allowed: {', '.join(known)}")
+    return partial(known[method], model)

@@ -1,0 +1,84 @@
+"""Explanation methods: those that params.yaml may name exist, and fit the networks they are for."""
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cifarpipe.config.architectures import WITH_ATTENTION
+from cifarpipe.config.schema import AttentionMethod, CamMethod, Params
+from cifarpipe.explanations.libragrad import balanced_gradients, has_attention_blocks
+from cifarpipe.explanations.methods import (
+    ATTENTION_METHODS,
+    CAM_METHODS,
+    map_maker,
+    methods_for,
+)
+from cifarpipe.models.build import Classifier, build_model
+from cifarpipe.results.maps import CLASS_AGNOSTIC
+from tests.support.architectures import ARCHITECTURES
+
+EVERY_ARCHITECTURE = pytest.mark.parametrize("name", ARCHITECTURES)
+
+
+def build(name: str, params: Params) -> Classifier:
+    torch.manual_seed(0)
+    model = build_model(params.models[name].architecture, num_classes=5, image_size=32)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, 0.02, 0.2)
+    return model.eval()
+
+
+def test_every_method_of_the_schema_exists() -> None:
+    assert list(CAM_METHODS) == list(get_args(CamMethod))
+    assert list(ATTENTION_METHODS) == list(get_args(AttentionMethod))
+    assert set(CLASS_AGNOSTIC) <= {*CAM_METHODS, *ATTENTION_METHODS}
+
+
+@EVERY_ARCHITECTURE
+def test_schema_allows_attention_where_the_network_has_it(name: str, demo_params: Params) -> None:
+    model = build(name, demo_params)
+    assert has_attention_blocks(model) == (demo_params.models[name].arch in WITH_ATTENTION)
+    expected = [*CAM_METHODS, *ATTENTION_METHODS] if has_attention_blocks(model) else CAM_METHODS
+    assert list(methods_for(model)) == list(expected)
+
+
+@EVERY_ARCHITECTURE
+def test_class_agnostic_methods_give_equal_maps(name: str, demo_params: Params) -> None:
+    model, image = build(name, demo_params), torch.randn(1, 3, 32, 32)
+    for method in methods_for(model):
+        first, second = (map_maker(model, method)(image, torch.tensor([k])) for k in (0, 1))
+        assert first.shape == (1, *first.shape[1:])
+        assert (first == second).all() == (method in CLASS_AGNOSTIC), method
+
+
+def test_other_methods_are_refused(demo_params: Params) -> None:
+    convmixer = build("convmixer", demo_params)
+    for method in ("attention_rollout", "camgrad"):
+        with pytest.raises(ValueError, match=f"'{method}' can't explain this network; allowed: "):
+            map_maker(convmixer, method)
+
+
+@EVERY_ARCHITECTURE
+def test_balanced_gradients_add_up_to_the_logit(name: str, demo_params: Params) -> None:
+    """They do not if a norm, GELU or softmax is computed by a function instead of a layer."""
+    model = build(name, demo_params)
+    if not has_attention_blocks(model):
+        return
+    tokens: list[Tensor] = []
+
+    def cut(_block: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        tokens.append(inputs[0].detach().requires_grad_())
+        return tokens[0]
+
+    model.blocks[0].register_forward_pre_hook(cut)
+    biases = [value for key, value in model.named_parameters() if key.endswith("bias")]
+    with balanced_gradients(model):
+        logit = model(torch.randn(1, 3, 32, 32))[0, 2]
+        gradients = torch.autograd.grad(logit, [*tokens, *biases], allow_unused=True)
+    pairs = zip([*tokens, *biases], gradients, strict=True)
+    total = sum(
+        float((x * gradient).sum().detach()) for x, gradient in pairs if gradient is not None
+    )
+    assert total == pytest.approx(float(logit.detach()), rel=1e-4, abs=1e-4)
