@@ -2,8 +2,8 @@
 
 Run it in the project root after `make demo`, or give `--study` a folder that has models in
 artifacts/. Every candidate is evaluated on correct test images of that study. Prints a table for
-each model, like those of docs/explanations/. Column `randomised` is the rank correlation with the
-maps of randomised weights; `random` and `centre` are uninformative baselines.
+each model, like those of docs/explanations/. Column `randomised` is the absolute rank correlation
+with the maps of random weights; `random` and `centre` are uninformative baselines.
 """
 
 import argparse
@@ -106,7 +106,7 @@ def candidates(
 
 @dataclass(frozen=True)
 class Sample:
-    """Test images whose predictions are correct."""
+    """Images whose predictions are correct."""
 
     batch: Tensor
     """`[N, 3, S, S]` normalised."""
@@ -124,11 +124,12 @@ class Sample:
 def correct_sample(
     model: nn.Module, origin: Origin, split: Split, masks: NDArray[np.bool_] | None, count: int
 ) -> Sample:
-    """Return `count` random test images that the network classifies correctly."""
+    """Return `count` random images that the network classifies correctly."""
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in (origin.mean, origin.std))
-    # Random ones: a test split may be sorted by class.
-    chosen = np.random.default_rng(0).permutation(len(split))[: 4 * count]
+    # Random ones: a split may be sorted by class.
+    # The last ones of that order: the first are those of the quality metrics in a report.
+    chosen = np.random.default_rng(0).permutation(len(split))[::-1][: 4 * count]
     images = torch.from_numpy(np.array(split.images[chosen])).to(device)
     labels = torch.from_numpy(np.array(split.labels[chosen]))
     batch = normalize(images, mean, std)
@@ -167,7 +168,7 @@ def compare(name: str, options: argparse.Namespace) -> pd.DataFrame:
         metrics = quality(model, sample, maps, options.removed)
         others = sample.maps(of_randomised[method, layer], options.removed)
         correlation = rank_correlation(maps[: options.removed], others)
-        metrics["randomised"] = float(correlation.mean())
+        metrics["randomised"] = float(np.abs(correlation).mean())
         rows.append({"method": method, "layer": layer, "grid": maps.shape[-1]} | metrics)
     shape = np.zeros((len(sample.batch), GRID, GRID), np.float32)
     baselines = {

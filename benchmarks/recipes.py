@@ -36,10 +36,10 @@ from benchmarks.study import ROOT, refresh_pipeline, run
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.reader import load_params
 from cifarpipe.config.recipes import Recipe
+from cifarpipe.models.build import INITIALISATION
 from cifarpipe.store.outputs import write_csv
 
 YAML_READER = YAML(typ="safe")
-INITIALISATION = ("init", "zero_init_residual")  # keys of an entry: of the recipe, for a trial
 
 
 def main() -> None:

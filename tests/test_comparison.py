@@ -43,7 +43,7 @@ def test_pair_counts_by_hand() -> None:
     table = compare_pairs(PREDICTED, TRUE)
     assert table.values.tolist() == [
         ["one", "two", round(4 / 6, 4), 3, 2, 0, 1, 0.5, 0.5],
-        ["one", "none", round(1 / 6, 4), 0, 5, 0, 1, 0.0625, 0.188],
+        ["one", "none", round(1 / 6, 4), 0, 5, 0, 1, 0.0625, 0.1875],
         ["two", "none", round(2 / 6, 4), 0, 3, 0, 3, 0.25, 0.5],
     ]
     counts = table[["both_correct", "only_first", "only_second", "both_wrong"]]

@@ -190,6 +190,7 @@ def test_saco_of_right_wrong_and_constant_maps() -> None:
         (-maps, first, -1),
         (maps, first + 1, -1),
         (np.ones_like(maps), first, 0),
+        (np.full((1, 3, 3), 0.1, np.float32), first, 0),  # upsampling changes its last digits
     ):
         assert saco(predict, image, each, classes) == pytest.approx([expected])
 

@@ -250,7 +250,7 @@ def test_missing_metrics_are_dashes(report: Report) -> None:
             without_evidence_correct=Metric(0),
         )
     page = Page(report.html())
-    assert page.table("Quality of each model's maps")[1][3:] == ["–"] * 9
+    assert page.table("Quality of each model's maps")[1][3:] == ["–"] * 10
     assert "not evaluated" in page.all("main")[0]["text"]
 
 

@@ -24,6 +24,7 @@ from cifarpipe.explanations.quality import (
 )
 from cifarpipe.explanations.randomisation import randomised_network
 from cifarpipe.report.sentences import judge_explanations
+from cifarpipe.results.intervals import mean_interval
 from cifarpipe.results.maps import Explanations, Maps
 from cifarpipe.results.metrics import Metric, Metrics, metrics_table
 from cifarpipe.results.predictions import predictions_table
@@ -73,7 +74,7 @@ def test_no_images_give_no_metrics(explainer: Explainer) -> None:
     none = np.empty((0, 1, 1), np.float32)
     batch, classes = torch.empty(0, 3, 8, 8), torch.empty(0).long()
     assert mask_metrics(none, np.empty((0, 8, 8), bool)) == {}
-    assert randomisation_metrics(none, none) == {}
+    assert randomisation_metrics(explainer, batch, none, classes, seed=0) == {}
     assert evidence_metrics(none, np.empty(0, bool))["explained"] == Metric(0)
     found = removal_metrics(corner_logits, batch, none, classes, seed=0)
     assert found == {"removal_images": Metric(0)}
@@ -158,15 +159,68 @@ def test_random_maps_score_like_the_random_baseline(
     assert "WARNING: under small noise they change as much as random maps" in said
 
 
-def test_randomisation_check_fails_for_unchanged_maps() -> None:
+def randomised_maps(monkeypatch: pytest.MonkeyPatch, maps: Maps) -> None:
+    """Let networks with random weights have these maps, by the first pixel of the image."""
+
+    def look_up(_self: Explainer, batch: Tensor, _classes: Tensor) -> Maps:
+        return maps[batch[:, 0, 0, 0].long().numpy()]
+
+    monkeypatch.setattr(Explainer, "maps_of", look_up)
+
+
+def checked(explainer: Explainer, maps: Maps) -> Metrics:
+    """Compare maps with those of random weights."""
+    batch = torch.zeros(len(maps), 3, 8, 8)
+    batch[:, 0, 0, 0] = torch.arange(len(maps))
+    return randomisation_metrics(explainer, batch, maps, torch.zeros(len(maps)).long(), seed=0)
+
+
+@pytest.mark.parametrize("kind", ["scaled", "negated", "negated by class"])
+def test_randomisation_check_fails_for_unchanged_maps(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The mean of signed correlations would be near 0 if half of the maps are negated."""
     rng = np.random.default_rng(0)
-    maps, others = rng.normal(size=(2, 20, 8, 8)).astype(np.float32)
-    for similar in (maps * 3 + 1, -maps):
-        assert randomisation_metrics(maps, similar)["randomisation_passed"] == Metric(0)
-    assert "randomisation_passed" not in randomisation_metrics(maps[:1], others[:1])
-    passed = randomisation_metrics(maps, others)
-    assert passed["randomisation_passed"] == Metric(1)
-    assert abs(passed["randomisation_correlation"].value) < 0.1
+    maps = rng.normal(size=(40, 8, 8)).astype(np.float32)
+    signs = {"scaled": 3, "negated": -1, "negated by class": rng.choice([-1, 1], (40, 1, 1))}
+    randomised_maps(monkeypatch, (maps * signs[kind]).astype(np.float32))
+    found = checked(explainer, maps)
+    assert found["randomisation_passed"] == Metric(0)
+    correlation = found["randomisation_correlation"]
+    assert correlation.value == pytest.approx(1)
+    assert correlation.random < 0.2  # of other images
+
+
+def test_randomisation_check_is_passed_by_unrelated_maps(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    maps, others = rng.normal(size=(2, 40, 8, 8)).astype(np.float32)
+    randomised_maps(monkeypatch, others)
+    found = checked(explainer, maps)
+    assert found["randomisation_passed"] == Metric(1)
+    correlation = found["randomisation_correlation"]
+    assert correlation.low < correlation.random < correlation.high
+    few = checked(explainer, maps[:3])
+    assert "randomisation_passed" not in few  # one network: no interval
+    assert few["randomisation_correlation"].high is None
+    assert checked(explainer, maps[:1]) == {}
+
+
+def test_interval_of_randomisation_is_over_networks(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of the five networks repeat the maps, three do not: the mean is known badly."""
+    rng = np.random.default_rng(0)
+    maps, others = rng.normal(size=(2, 200, 8, 8)).astype(np.float32)
+    others[:80] = maps[:80]
+    randomised_maps(monkeypatch, others)
+    found = checked(explainer, maps)
+    each = np.array([1, 1, *(3 * [found["randomisation_correlation"].random])])
+    _, low, high = mean_interval(each)
+    correlation = found["randomisation_correlation"]
+    assert (correlation.low, correlation.high) == pytest.approx((low, high), abs=0.05)
+    assert found["randomisation_passed"] == Metric(0)
 
 
 def test_metrics_of_a_network_are_complete(explainer: Explainer) -> None:

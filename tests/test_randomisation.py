@@ -38,6 +38,28 @@ def test_randomised_network_depends_only_on_seed(name: str, demo_params: Params)
     assert not torch.equal(weights, next(origin.build().parameters()))
 
 
+def test_random_networks_have_no_special_initialisation(demo_params: Params) -> None:
+    """Mimetic attention is not random; zero-initialised branches have no effect."""
+    resnet, vit = (demo_params.models[name].architecture for name in ("resnet18_ln", "vit"))
+    origin = make_origin("r", ["a", "b"], architecture=resnet | {"zero_init_residual": True})
+    norms = [
+        module.weight
+        for name, module in randomised_network(origin, CPU, 0).named_modules()
+        if name.endswith("norm2")
+    ]
+    assert norms
+    assert all(norm.abs().min() > 0 for norm in norms)
+    origins = [
+        make_origin("v", ["a", "b"], architecture=vit | {"init": init})
+        for init in ("mimetic", "normal")
+    ]
+    networks = [randomised_network(each, CPU, 0).state_dict() for each in origins]
+    assert all(torch.equal(one, networks[1][key]) for key, one in networks[0].items())
+    assert origins[0].architecture["init"] == "mimetic"  # unchanged
+    second = randomised_network(origins[0], CPU, 0, number=1).state_dict()
+    assert not torch.equal(second["head.weight"], networks[0]["head.weight"])
+
+
 def test_rank_correlation_of_maps_between_0_and_1() -> None:
     maps = np.linspace(0, 1, 16, dtype=np.float32).reshape(1, 4, 4)
     assert rank_correlation(maps, maps) == pytest.approx([1.0])

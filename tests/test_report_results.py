@@ -130,6 +130,9 @@ def test_explanations_are_judged_by_their_intervals() -> None:
     )
     centre = QUALITY | {"road_over_centre": Metric(0.2, low=-0.01, high=0.4)}
     assert "better than random maps, but not than always marking" in judge_explanations(centre)
+    centre |= {"saco_over_centre": Metric(0.0, low=-0.1, high=0.1)}
+    same = "more evidence means more effect on the prediction, but the same holds for maps that"
+    assert same in judge_explanations(centre)
     worse = centre | {
         "road_over_random": Metric(0.1, low=0.0, high=0.2),
         "saco_over_random": Metric(0.1, low=0.0, high=0.2),

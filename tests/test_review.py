@@ -104,6 +104,19 @@ def test_verdict_follows_mcnemar_test(
     assert f"- **vit: {verdict}**" in review(before, after)
 
 
+def test_verdicts_are_corrected_for_the_number_of_models() -> None:
+    """Two models with p = 2 / 2**6 = 0.03, twice that when corrected; a third is unchanged."""
+    old, new = result(wrong_in(*range(6))), result(LABELS)
+    before = snapshot("main", vit=old, convmixer=old, resnet=new)
+    after = snapshot("workspace", vit=new, convmixer=new, resnet=new)
+    changes = compare_models(before, after)
+    assert [change.verdict for change in changes] == ["a tie", "a tie", "the same"]
+    text = review(before, after)
+    assert text.count("6 test images fixed, 0 broken (McNemar's p, Holm = 0.062)") == 2
+    after = snapshot("workspace", vit=new, convmixer=old, resnet=new)
+    assert compare_models(before, after)[0].verdict == "better"
+
+
 def test_without_predictions_intervals_decide_the_verdict() -> None:
     one, other = result(wrong_in(*range(60))), result(LABELS)
     before = snapshot("main", vit=ModelResult(one.metrics, one.confusion, None))

@@ -109,7 +109,9 @@ def saco(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor) -> Floats
     more = np.tri(GROUPS, k=-1, dtype=bool)  # pairs whose first group has more evidence
     agreement = np.where(agrees, weight, -weight)[more].sum(axis=0)
     total = weight[more].sum(axis=0)
-    return np.divide(agreement, total, out=np.zeros(len(batch)), where=total > 0)
+    # Upsampling may leave tiny differences in a constant map.
+    varies = np.ptp(maps.reshape(len(maps), -1), axis=1) > 0
+    return np.divide(agreement, total, out=np.zeros(len(batch)), where=varies & (total > 0))
 
 
 def _ranks(maps: Maps) -> NDArray[np.int64]:

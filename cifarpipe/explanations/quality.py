@@ -22,7 +22,8 @@ from cifarpipe.results.metrics import Metric, Metrics, rounded
 from cifarpipe.store.prepared import Split
 
 HEADLINE = "road_over_random"  # the metric that `dvc metrics diff` shows
-MAX_CORRELATION = 0.5  # rank correlation, of either sign, up to which maps count as different
+MAX_CORRELATION = 0.5  # absolute rank correlation up to which maps count as different
+NETWORKS = 5  # with random weights
 NOISE = 0.02  # largest change of a value in 0 to 1, for max-sensitivity
 
 
@@ -62,8 +63,7 @@ def quality_metrics(
     metrics |= removal_metrics(explainer.predict, batch, maps, classes, seed=seed)
     metrics |= complexity_metrics(maps, seed=seed)
     metrics |= robustness_metrics(explainer, batch, maps, classes, seed=seed)
-    randomised = replace(explainer, model=randomised_network(explainer.origin, batch.device, seed))
-    return metrics | randomisation_metrics(maps, randomised.maps_of(batch, classes))
+    return metrics | randomisation_metrics(explainer, batch, maps, classes, seed=seed)
 
 
 def evidence_metrics(maps: Maps, correct: NDArray[np.bool_]) -> Metrics:
@@ -199,24 +199,44 @@ def robustness_metrics(
     return {"max_sensitivity": _mean_metric(scores)}
 
 
-def randomisation_metrics(maps: Maps, randomised: Maps) -> Metrics:
-    """Compare maps with those of randomised weights: the sanity check of arXiv:1810.03292.
+def randomisation_metrics(
+    explainer: Explainer, batch: Tensor, maps: Maps, classes: Tensor, *, seed: int
+) -> Metrics:
+    """Compare maps with those of random weights: the sanity check of arXiv:1810.03292.
+
+    The images are divided among `NETWORKS` networks with random weights, and the interval is over
+    these. Correlations are compared without their sign, since the random weights of a last layer
+    may negate every map of a class.
 
     Args:
-        maps: `[N, h, w]` raw.
-        randomised: Of the network with randomised weights.
+        explainer: That computed `maps`.
+        batch: `[N, 3, S, S]`, normalised.
+        maps: `[N, h, w]` of `classes`.
+        classes: `[N]`.
+        seed: Of the random weights.
 
     Returns:
-        The mean rank correlation with its 95% interval, and whether the check is passed: 1 if the
-        whole interval lies within ± `MAX_CORRELATION`. Left out if there are too few maps.
+        `randomisation_correlation`, the mean absolute rank correlation with its 95% interval, and
+        as `random` that with the random networks' maps of other images, which shows how similar
+        unrelated maps are; `randomisation_passed`, 1 if the interval lies below
+        `MAX_CORRELATION`. Left out if there are too few maps.
     """
-    correlation, low, high = mean_interval(rank_correlation(maps, randomised))
-    if not math.isfinite(correlation):
+    networks = min(NETWORKS, len(maps) // 2)  # an image needs another one
+    if not networks:
         return {}
-    metrics = {"randomisation_correlation": rounded(correlation, low=low, high=high)}
+    same, other = [], []
+    for number, part in enumerate(np.array_split(np.arange(len(maps)), networks)):
+        network = randomised_network(explainer.origin, batch.device, seed, number)
+        randomised = replace(explainer, model=network).maps_of(batch[part], classes[part])
+        shifted = np.roll(randomised, 1, axis=0)
+        same.append(np.abs(rank_correlation(maps[part], randomised)).mean())
+        other.append(np.abs(rank_correlation(maps[part], shifted)).mean())
+    correlation, low, high = mean_interval(np.array(same))
+    unrelated = float(np.mean(other))
+    found = rounded(correlation, low=low, high=high, random=unrelated)
+    metrics = {"randomisation_correlation": found}
     if math.isfinite(high):
-        passed = low > -MAX_CORRELATION and high < MAX_CORRELATION
-        metrics["randomisation_passed"] = Metric(int(passed))
+        metrics["randomisation_passed"] = Metric(int(high < MAX_CORRELATION))
     return metrics
 
 

@@ -1,5 +1,6 @@
 """Randomisation: do maps depend on what the network has learned (arXiv:1810.03292)?"""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -7,6 +8,7 @@ import scipy.stats
 import torch
 from numpy.typing import NDArray
 
+from cifarpipe.models.build import INITIALISATION
 from cifarpipe.networks.checkpoint import Origin
 from cifarpipe.results.maps import Maps
 
@@ -14,14 +16,25 @@ if TYPE_CHECKING:
     from cifarpipe.models.build import Classifier
 
 
-def randomised_network(origin: Origin, device: torch.device, seed: int) -> "Classifier":
-    """Return the same architecture with randomised weights, in evaluation mode.
+def randomised_network(
+    origin: Origin, device: torch.device, seed: int, number: int = 0
+) -> "Classifier":
+    """Return the same architecture with random weights, in evaluation mode.
 
-    These are not the initial weights of a training with the same seed.
+    Layers are initialised as PyTorch's are: a residual branch that starts at zero would leave most
+    of the network without effect, and attention that starts as trained networks have it would not
+    be random.
+
+    Args:
+        origin: Of the trained network.
+        device: Where to put it.
+        seed: Together with `number`, of all weights.
+        number: Tells the networks of one seed apart.
     """
+    plain = {key: value for key, value in origin.architecture.items() if key not in INITIALISATION}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.SeedSequence([seed, 1]).generate_state(1)[0]))
-        network = origin.build()
+        torch.manual_seed(int(np.random.SeedSequence([seed, 1, number]).generate_state(1)[0]))
+        network = replace(origin, architecture=plain).build()
     return network.to(device).eval()
 
 

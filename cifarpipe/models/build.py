@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from cifarpipe.models.vit import ViT
     from cifarpipe.models.vit_conv import ViTConv
 
-# Every architecture has `forward_features`, `forward_head`, `head`, `cam_layer` and `cam_map`.
+# Every architecture has `forward_features`, `forward_head`, `cam_layer` and `cam_map`. Most have
+# `head`: the last layer, whose input is the feature vector of an image.
 Classifier: TypeAlias = "ViT | ViTConv | ConvMixer | CompactLN | ResNet18LN"
+
+# Keys that change the initial weights alone. Without them, layers start as PyTorch's do.
+INITIALISATION = ("init", "zero_init_residual")
 
 
 def build_model(

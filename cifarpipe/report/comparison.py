@@ -56,9 +56,7 @@ def compare_pairs(
         agree = float((predicted[first] == predicted[second]).mean())
         rows.append([first, second, round(agree, 4), *counts, mcnemar(counts[1], counts[2])])
     table = pd.DataFrame(rows, columns=columns)
-    table["p_holm"] = holm(table.p.to_numpy(float))
-    rounded = table[["p", "p_holm"]].map(lambda p: float(f"{p:.3g}"))
-    return table.assign(**rounded)
+    return table.assign(p_holm=holm(table.p.to_numpy(float)))
 
 
 def shared_errors(is_correct: Mapping[str, Hits]) -> pd.DataFrame:

@@ -16,7 +16,8 @@ def confident_disagreements(
 ) -> pd.DataFrame:
     """Find labels that are probably wrong by confident learning (arXiv:1911.00068).
 
-    The predictions must be out of sample. Each class has a threshold: the mean probability of this
+    A prediction should not depend on the image's own label, else wrong labels confirm themselves.
+    Each class has a threshold: the mean probability of this
     class on the images that are labelled with it. An image is a candidate if, of all classes whose
     probability reaches their threshold, the most probable one is not its label.
 
@@ -54,7 +55,7 @@ def label_candidates(
     """Return the labels worth checking of some splits.
 
     Args:
-        splits: Name, images, and `[N, classes]` out-of-sample probabilities of each split.
+        splits: Name, images, and `[N, classes]` probabilities of each split.
         classes: Names, by label.
 
     Returns:

@@ -34,7 +34,7 @@ class PublicLabels:
     """Original indices of notable test images, and what people see in each; None if unknown."""
 
     contested: Index | None
-    """Most of five workers reject the label (arXiv:2103.14749)."""
+    """Fewer than three of five workers chose the label alone (arXiv:2103.14749)."""
     duplicates: Index | None
     """There is an exact or near duplicate, or a very similar image, in train (arXiv:1902.00423)."""
     human: NDArray[np.float64] | None

@@ -121,7 +121,11 @@ class Study:
 
     @cached_property
     def label_candidates(self) -> pd.DataFrame:
-        """Labels worth checking: of test images by all models, of training images by neighbours."""
+        """Labels worth checking: of test images by all models, of training images by neighbours.
+
+        An image has no vote about itself. But its label was trained on: once a network has fitted
+        a wrong label, the image lies among those of that class, and its neighbours confirm it.
+        """
         predicted = np.mean([model.probabilities for model in self.results], axis=0)
         votes = np.sum([model.neighbours.votes for model in self.results], axis=0, dtype=np.float64)
         voted = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
@@ -241,7 +245,8 @@ def leaderboard(results: list[ModelResults]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     if table.tta_accuracy.isna().all():
         table = table.drop(columns="tta_accuracy")
-    return table.sort_values("accuracy", ascending=False, kind="stable", ignore_index=True)
+    # Accuracies are rounded; numbers of errors tell apart what they do not.
+    return table.sort_values("errors", kind="stable", ignore_index=True)
 
 
 def curves_table(results: list[ModelResults]) -> pd.DataFrame:

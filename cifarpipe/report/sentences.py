@@ -31,19 +31,25 @@ def verdict(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
 def judge_explanations(quality: Metrics) -> str:
     """Return what the quality metrics of a model's explanations mean, in words."""
     parts = []
-    if "road_over_random" in quality and quality["road_over_random"].low is not None:
-        low_random, low_centre = (
-            quality[f"road_over_{baseline}"].low or 0.0 for baseline in ("random", "centre")
-        )
+    if (lows := _lows_over_baselines(quality, "road")) is not None:
+        low_random, low_centre = lows
         if low_random <= 0:
             parts.append("not better than random maps at ranking pixels by importance")
         elif low_centre <= 0:
             parts.append("better than random maps, but not than always marking the centre")
         else:
             parts.append("better than random maps and than always marking the centre")
-    if "saco_over_random" in quality and (low := quality["saco_over_random"].low) is not None:
-        more = "more evidence means" if low > 0 else "more evidence does not mean"
-        parts.append(f"{more} more effect on the prediction")
+    if (lows := _lows_over_baselines(quality, "saco")) is not None:
+        low_random, low_centre = lows
+        if low_random <= 0:
+            parts.append("more evidence does not mean more effect on the prediction")
+        elif low_centre <= 0:
+            parts.append(
+                "more evidence means more effect on the prediction, but the same holds for maps "
+                "that always mark the centre"
+            )
+        else:
+            parts.append("more evidence means more effect on the prediction")
     if "pointing_game" in quality:
         pointing = quality["pointing_game"]
         assert pointing.low is not None
@@ -61,3 +67,10 @@ def judge_explanations(quality: Metrics) -> str:
         else:
             parts.append("WARNING: randomised weights give similar maps, so do not trust them")
     return "; ".join(parts) or "not evaluated"
+
+
+def _lows_over_baselines(quality: Metrics, name: str) -> tuple[float, float] | None:
+    """Return the lower ends of a metric's gain over random and over centre maps, if known."""
+    gains = [quality.get(f"{name}_over_{baseline}") for baseline in ("random", "centre")]
+    lows = [gain.low for gain in gains if gain is not None and gain.low is not None]
+    return (lows[0], lows[1]) if len(lows) == 2 else None

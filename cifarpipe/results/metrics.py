@@ -20,7 +20,7 @@ class Metric:
     """Lower end of the 95% interval."""
     high: float | None = None
     random: float | None = None
-    """The same metric of random maps."""
+    """The same metric of random maps, or of unrelated ones."""
     centre: float | None = None
     """The same metric of maps that always mark the image's centre."""
     images: int | None = None

@@ -1,15 +1,16 @@
 """What differs between two snapshots of the project, and which differences are significant."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from cifarpipe.cli.review.snapshot import ModelResult, Snapshot
 from cifarpipe.report.comparison import mcnemar
 from cifarpipe.results.metrics import Metrics
-from cifarpipe.results.significance import LEVEL
+from cifarpipe.results.significance import LEVEL, holm
 
 MAX_CONFUSIONS = 5
 
@@ -27,7 +28,13 @@ class PredictionChange:
     other: int
     """Images whose prediction differs and is wrong both times."""
     p: float
-    """McNemar's exact test of whether the accuracies differ."""
+    """McNemar's exact test of whether the accuracies differ; from `compare_models`, corrected for
+    the number of models whose predictions differ (Holm)."""
+
+    @property
+    def any(self) -> bool:
+        """Whether any prediction differs."""
+        return bool(len(self.broken) + len(self.fixed) + self.other)
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,7 @@ class ModelChange:
     def verdict(self) -> str:
         """`better`, `worse`, `the same` (every prediction) or `a tie` (not significant)."""
         if isinstance(self.predictions, PredictionChange):
-            changed = len(self.predictions.broken) + len(self.predictions.fixed)
-            if not changed + self.predictions.other:
+            if not self.predictions.any:
                 return "the same"
             significant = self.predictions.p < LEVEL
         else:
@@ -67,10 +73,28 @@ class ModelChange:
 def compare_models(before: Snapshot, after: Snapshot) -> list[ModelChange]:
     """Compare the models that are in both snapshots, in the order of the second."""
     same_images = before.data is not None and before.data == after.data
+    return _corrected(
+        [
+            _compare(name, before.models[name], model, same_images)
+            for name, model in after.models.items()
+            if name in before.models
+        ]
+    )
+
+
+def _corrected(changes: list[ModelChange]) -> list[ModelChange]:
+    """Correct the p-values for the number of models whose predictions differ."""
+    p = {
+        change.name: change.predictions.p
+        for change in changes
+        if isinstance(change.predictions, PredictionChange) and change.predictions.any
+    }
+    p |= dict(zip(p, holm(np.array([*p.values()])).tolist(), strict=True))
     return [
-        _compare(name, before.models[name], model, same_images)
-        for name, model in after.models.items()
-        if name in before.models
+        replace(change, predictions=replace(change.predictions, p=p[change.name]))
+        if isinstance(change.predictions, PredictionChange) and change.name in p
+        else change
+        for change in changes
     ]
 
 

@@ -59,6 +59,10 @@ def render_review(
         "before": before,
         "after": after,
         "changes": changes,
+        "tests": sum(
+            isinstance(change.predictions, PredictionChange) and change.predictions.any
+            for change in changes
+        ),
         "added": [name for name in after.models if name not in before.models],
         "removed": [name for name in before.models if name not in after.models],
         "unpaired": {
