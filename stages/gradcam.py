@@ -17,12 +17,12 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.config.reader import load_params
 
     params = load_params()
-    entry, method, options = params.model(model), params.cam_method(model), params.gradcam
+    entry, method, options = params.model(model), params.explanation_method(model), params.gradcam
 
     from cifarpipe.explanations.embedding import embed
     from cifarpipe.explanations.explainer import Explainer
     from cifarpipe.explanations.neighbours import find_neighbours
-    from cifarpipe.explanations.quality import HEADLINE, quality_metrics
+    from cifarpipe.explanations.quality import headline, quality_metrics
     from cifarpipe.networks.checkpoint import load_model
     from cifarpipe.networks.devices import pick_device
     from cifarpipe.results.maps import save_explanations
@@ -48,8 +48,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         explainer, data.test, predictions, explanations, data.test_masks,
         removal_images=options.removal_images, seed=options.seed,
     )  # fmt: skip
-    first = {HEADLINE: metrics[HEADLINE].value} if HEADLINE in metrics else {}
-    write_json(model_report(model, "gradcam.json"), {model: first})
+    write_json(model_report(model, "gradcam.json"), {model: headline(metrics)})
     for name, file in (("maps", "cams.npz"), ("neighbours", "neighbours.npz")):
         metrics[name] = Metric(short_digest(artifact(model, file)))
     write_csv(model_report(model, "gradcam.csv"), metrics_table(metrics))

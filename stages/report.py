@@ -23,7 +23,7 @@ def main() -> None:
     from cifarpipe.report.pages import baseline_curves, page_warnings, write_pages
     from cifarpipe.report.provenance import PACKAGES, provenance
     from cifarpipe.report.public_labels import load_public_labels
-    from cifarpipe.report.results import Study, curves_table, read_results
+    from cifarpipe.report.study import Study, curves_table, read_results
     from cifarpipe.store.outputs import write_csv
     from cifarpipe.store.paths import DATASET_CARD, REPORTS, left_over_folders
     from cifarpipe.store.prepared import load_prepared

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from cifarpipe.report.explorer import STEPS, pack, rank_images
-from cifarpipe.report.results import ModelResults
 from cifarpipe.report.sprites import SPRITE_COLUMNS, max_images, sprite_columns
+from cifarpipe.report.study import ModelResults
 from cifarpipe.report.training_images import TrainingImages
 from tests.support.report_inputs import CLASSES, TRAIN, make_images, make_results, make_split
 

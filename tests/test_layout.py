@@ -10,6 +10,7 @@ from cifarpipe.figures.layout import (
     DPI,
     LONGEST_NAME,
     MIN_WIDTH,
+    Square,
     canvas,
     caption,
     lay_out,
@@ -22,7 +23,7 @@ from tests.support.figure_inputs import decode, places, plain, texts
 
 def test_canvas_is_measured_in_inches(tmp_path: Path) -> None:
     figure, axes = canvas(4, 3)
-    place(axes, plain((200, 10, 30))[0], 1, 0.5, 2)
+    place(axes, plain((200, 10, 30))[0], Square(1, 0.5, 2))
     pixels = decode(figure, tmp_path)
     assert pixels.shape[:2] == (3 * DPI, 4 * DPI)
     found = places(pixels, (200, 10, 30))
@@ -32,7 +33,8 @@ def test_canvas_is_measured_in_inches(tmp_path: Path) -> None:
 
 def test_tiles_are_placed_row_by_row() -> None:
     figure, _, found = lay_out(5, columns=3, images=1, side=2.5, title="one\ntwo")
-    lefts, tops = zip(*found, strict=True)
+    lefts, tops, sides = zip(*found, strict=True)
+    assert set(sides) == {2.5}
     assert lefts[:3] == tuple(sorted(set(lefts)))
     assert lefts[3:] == lefts[:2]
     assert tops[0] == tops[1] == tops[2] < tops[3] == tops[4]
@@ -58,7 +60,7 @@ def test_empty_layout_keeps_space_for_the_title() -> None:
 
 def test_captions_show_dollar_signs(tmp_path: Path) -> None:
     figure, axes = canvas(3, 1)
-    caption(axes, 0.1, 0.9, "$\\frac{")
+    caption(axes, Square(0.1, 0.9, 1), "$\\frac{")
     assert decode(figure, tmp_path).min() < 128  # drawn, not parsed as a formula
     assert mpl.rcParams["text.parse_math"] is False
 
@@ -70,6 +72,6 @@ def test_long_names_are_shortened() -> None:
 
 def test_missing_glyphs_are_no_warning(tmp_path: Path) -> None:
     figure, axes = canvas(3, 1)
-    caption(axes, 0.1, 0.9, "猫 → 犬")
+    caption(axes, Square(0.1, 0.9, 1), "猫 → 犬")
     save_figure(figure, tmp_path / "new" / "figure.png")  # every warning is an error in tests
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["figure.png"]

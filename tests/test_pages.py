@@ -15,9 +15,9 @@ import yaml
 from PIL import Image
 
 from cifarpipe.config.schema import Params
-from cifarpipe.report.pages import MAX_BYTES, data_uri, page_warnings
-from cifarpipe.report.results import Study
+from cifarpipe.report.pages import MAX_BYTES, data_uri, fit, page_warnings
 from cifarpipe.report.sentences import verdict
+from cifarpipe.report.study import Study
 from cifarpipe.results.metrics import Metric
 from cifarpipe.results.neighbours import Neighbours
 from tests.support.report_inputs import (
@@ -276,6 +276,20 @@ def test_large_page_contains_fewer_images(report: Report, monkeypatch: pytest.Mo
     assert f"This page contains {len(shown)} of the 80 test images: those worth checking" in page
     monkeypatch.setattr(module, 10)  # no image fits: still a page
     assert "This page contains 0 of the 80 test images: " in report.html()
+
+
+def test_as_many_images_are_shown_as_fit() -> None:
+    """Each has ten bytes, the page without them 100."""
+    ranked = np.arange(50)[::-1]
+    pages = {most: fit(lambda shown: "x" * (100 + 10 * len(shown)), ranked, most) for most in
+             (1000, 600, 350, 109, 99)}  # fmt: skip
+    assert len(pages[1000]) == 600
+    for most in (350, 600):
+        assert most - 30 <= len(pages[most]) <= most
+    assert len(pages[109]) == len(pages[99]) == 100
+    shown = []
+    fit(lambda some: shown.append(some.tolist()) or "x" * (100 + 10 * len(some)), ranked, 350)
+    assert shown[-1] == list(range(49, 49 - len(shown[-1]), -1))  # the first ones
 
 
 @pytest.mark.thorough

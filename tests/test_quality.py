@@ -13,9 +13,9 @@ from torch import Tensor
 from cifarpipe.config.schema import Params
 from cifarpipe.explanations.explainer import Explainer
 from cifarpipe.explanations.quality import (
-    HEADLINE,
     complexity_metrics,
     evidence_metrics,
+    headline,
     mask_metrics,
     quality_metrics,
     randomisation_metrics,
@@ -247,7 +247,7 @@ def test_metrics_of_a_network_are_complete(explainer: Explainer) -> None:
 
     metrics = measured(table, explanations, masks)
     assert finite(metrics)
-    assert HEADLINE in metrics
+    assert headline(metrics) == {"road_over_random": metrics["road_over_random"].value}
     assert metrics["explained"] == Metric(n)
     assert metrics["removal_images"] == Metric(7)
     assert {"saco", "sparseness", "max_sensitivity"} <= set(metrics)

@@ -67,7 +67,7 @@ def test_image_size_is_a_whole_number_from_8_to_1024(file: Path, size: object) -
 
 def test_unknown_model_is_refused_with_known_names() -> None:
     params = load_params(ROOT / "params.yaml")
-    for look_up in (params.model, params.cam_method):
+    for look_up in (params.model, params.explanation_method):
         with pytest.raises(UserError) as refused:
             look_up("vitt")
         message = str(refused.value)
@@ -76,12 +76,12 @@ def test_unknown_model_is_refused_with_known_names() -> None:
         assert "models.vitt" in message
 
 
-def test_cam_method_is_that_of_the_architecture(file: Path) -> None:
+def test_explanation_method_is_that_of_the_architecture(file: Path) -> None:
     method = {"vit": "eigencam", "convmixer": "gradcam++", "resnet18_ln": "hirescam"}
     params = accepted(file, gradcam__method=CONTENT["gradcam"]["method"] | method)
-    assert params.cam_method("vit_t2t") == "eigencam"
-    assert params.cam_method("convmixer") == "gradcam++"
-    assert params.cam_method("resnet18_ln_plateau") == "hirescam"
+    assert params.explanation_method("vit_t2t") == "eigencam"
+    assert params.explanation_method("convmixer") == "gradcam++"
+    assert params.explanation_method("resnet18_ln_plateau") == "hirescam"
 
 
 def test_params_are_frozen(demo_params: Params) -> None:
@@ -460,7 +460,7 @@ def test_public_labels_require_cifar10(file: Path) -> None:
     )
 
 
-def test_cam_method_is_required_per_architecture(file: Path) -> None:
+def test_explanation_method_is_required_per_architecture(file: Path) -> None:
     assert refusal(file, gradcam__method__convmixer=DELETED, gradcam__method__vit=DELETED) == [
         "gradcam.method.vit is missing", "gradcam.method.convmixer is missing",
     ]  # fmt: skip
@@ -468,19 +468,19 @@ def test_cam_method_is_required_per_architecture(file: Path) -> None:
 
 def test_method_of_unused_architecture_is_accepted(file: Path) -> None:
     content = changed(models={"a": CONTENT["models"]["convmixer"]}, report__baselines={})
-    assert accepted(file, content).cam_method("a") == "layercam"
+    assert accepted(file, content).explanation_method("a") == "layercam"
 
 
 @pytest.mark.parametrize("method", ["libragrad", "gradient_attention", "attention_rollout"])
 def test_attention_method_needs_attention(file: Path, method: str) -> None:
-    assert accepted(file, gradcam__method__vit=method).cam_method("vit") == method
+    assert accepted(file, gradcam__method__vit=method).explanation_method("vit") == method
     assert refusal(file, gradcam__method__convmixer=method) == [
         f"gradcam.method.convmixer is {method!r}, which needs attention; allowed: gradcam, "
         "gradcam++, xgradcam, hirescam, layercam, eigencam"
     ]
 
 
-def test_unknown_cam_method_gives_one_error(file: Path) -> None:
+def test_unknown_explanation_method_gives_one_error(file: Path) -> None:
     (error,) = refusal(file, gradcam__method__vit="camgrad")
     assert error.startswith("gradcam.method.vit is 'camgrad': Input should be 'gradcam', ")
     assert error.endswith("'libragrad', 'gradient_attention' or 'attention_rollout'")

@@ -156,7 +156,7 @@ class Params(Section):
             )
         return self.models[name]
 
-    def cam_method(self, name: str) -> str:
+    def explanation_method(self, name: str) -> str:
         """Return the method that explains model `name`: `gradcam.method` of its architecture."""
         return self.gradcam.method[self.model(name).arch]
 

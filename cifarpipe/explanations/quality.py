@@ -21,7 +21,6 @@ from cifarpipe.results.maps import Explanations, Maps, without_evidence
 from cifarpipe.results.metrics import Metric, Metrics, rounded
 from cifarpipe.store.prepared import Split
 
-HEADLINE = "road_over_random"  # the metric that `dvc metrics diff` shows
 MAX_CORRELATION = 0.5  # absolute rank correlation up to which maps count as different
 NETWORKS = 5  # with random weights
 NOISE = 0.02  # largest change of a value in 0 to 1, for max-sensitivity
@@ -64,6 +63,11 @@ def quality_metrics(
     metrics |= complexity_metrics(maps, seed=seed)
     metrics |= robustness_metrics(explainer, batch, maps, classes, seed=seed)
     return metrics | randomisation_metrics(explainer, batch, maps, classes, seed=seed)
+
+
+def headline(metrics: Metrics) -> dict[str, float | int | str]:
+    """Return the metrics that `dvc metrics diff` shows: those of gradcam.json."""
+    return {name: metrics[name].value for name in ("road_over_random",) if name in metrics}
 
 
 def evidence_metrics(maps: Maps, correct: NDArray[np.bool_]) -> Metrics:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cifarpipe.figures.layout import GAP, caption, lay_out, place, short
+from cifarpipe.figures.layout import caption, lay_out, place, short
 from cifarpipe.figures.overlays import (
     CONTRAST_COLOURS,
     MAP_COLOURS,
@@ -16,8 +16,7 @@ from cifarpipe.figures.overlays import (
     draw_difference,
     draw_evidence,
     draw_grid,
-    draw_overlay,
-    in_grey,
+    scaled,
 )
 from cifarpipe.results.maps import Explanations
 
@@ -68,24 +67,25 @@ def draw_explanations(
         draw_colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
     if compared is not None:
         draw_colour_bar(figure, CONTRAST_COLOURS, ["true", "predicted"], 1)
-    for number, (row, (x, y)) in enumerate(zip(rows.to_dict("records"), places, strict=True)):
-        lefts = [x + column * (TILE + GAP / 2) for column in range(tiles)]
+    for number, (row, first) in enumerate(zip(rows.to_dict("records"), places, strict=True)):
         image = images[number]
-        place(axes, image, x, y, TILE)
-        caption(axes, x, y, f"#{row['index']}\ntrue: {short(row['true'])}")
-        top = max(predicted[number].max(), 1e-30)
+        place(axes, image, first)
+        caption(axes, first, f"#{row['index']}\ntrue: {short(row['true'])}")
+        top = predicted[number].max()
         if compared is not None:
             top = max(compared[number].max(), top)
-        draw_evidence(axes, image, predicted[number] / top, lefts[1], y, opacity)
+        square = first.right()
+        draw_evidence(axes, image, scaled(predicted[number], top), square, opacity)
         text = f"predicted:\n{short(row['predicted'])} ({row['confidence']:.2f})"
-        caption(axes, lefts[1], y, text if class_specific else f"any class; {text}")
+        caption(axes, square, text if class_specific else f"any class; {text}")
         if compared is not None:
-            draw_evidence(axes, image, compared[number] / top, lefts[2], y, opacity)
-            caption(
-                axes, lefts[2], y, f"true:\n{short(row['true'])} ({row['true_probability']:.2f})"
-            )
-            draw_difference(axes, image, predicted[number] - compared[number], lefts[3], y, opacity)
-            caption(axes, lefts[3], y, "predicted − true")
+            square = first.right(2)
+            draw_evidence(axes, image, scaled(compared[number], top), square, opacity)
+            text = f"true:\n{short(row['true'])} ({row['true_probability']:.2f})"
+            caption(axes, square, text)
+            square = first.right(3)
+            draw_difference(axes, image, predicted[number] - compared[number], square, opacity)
+            caption(axes, square, "predicted − true")
     return figure
 
 
@@ -116,21 +116,19 @@ def draw_overview(
     count = first_correct + len(correct)
     figure, axes, places = lay_out(count, OVERVIEW_COLUMNS, 2, TILE, heading)
     draw_colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
-    tops = explanations.predicted.max(axis=(1, 2)).clip(1e-30)
     table = rows.to_dict("records")
-    for number, (x, y) in [
+    for number, square in [
         *zip(errors, places, strict=False),
         *zip(correct, places[first_correct:], strict=True),
     ]:
-        row = table[number]
-        place(axes, images[number], x, y, TILE)
-        caption(axes, x, y, f"#{row['index']}\ntrue: {short(row['true'])}")
-        right = x + TILE + GAP / 2
-        strength = explanations.predicted[number] / tops[number]
-        draw_evidence(axes, images[number], strength, right, y, opacity)
-        caption(
-            axes, right, y, f"→ predicted:\n{short(row['predicted'])} ({row['confidence']:.2f})"
+        row, evidence = table[number], explanations.predicted[number]
+        place(axes, images[number], square)
+        caption(axes, square, f"#{row['index']}\ntrue: {short(row['true'])}")
+        draw_evidence(
+            axes, images[number], scaled(evidence, evidence.max()), square.right(), opacity
         )
+        text = f"→ predicted:\n{short(row['predicted'])} ({row['confidence']:.2f})"
+        caption(axes, square.right(), text)
     return figure
 
 
@@ -158,17 +156,15 @@ def draw_before_and_after(
     heading = f"{title}\nColour: evidence for the predicted class."
     figure, axes, places = lay_out(len(images), columns, 3, TILE, heading)
     draw_colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
-    for number, (x, y) in enumerate(places):
-        place(axes, images[number], x, y, TILE)
-        for left, (name, rows, explanations) in zip((1, 2), (before, after), strict=True):
-            row, strength = rows.iloc[number], explanations.predicted[number]
-            where = x + left * (TILE + GAP / 2)
-            draw_evidence(
-                axes, images[number], strength / max(strength.max(), 1e-30), where, y, opacity
-            )
+    for number, first in enumerate(places):
+        place(axes, images[number], first)
+        for column, (name, rows, explanations) in zip((1, 2), (before, after), strict=True):
+            row, evidence = rows.iloc[number], explanations.predicted[number]
+            square = first.right(column)
+            draw_evidence(axes, images[number], scaled(evidence, evidence.max()), square, opacity)
             text = f"{short(name)}:\n{short(row['predicted'])} ({row['confidence']:.2f})"
-            caption(axes, where, y, text)
-        caption(axes, x, y, f"#{row['index']}\ntrue: {short(row['true'])}")
+            caption(axes, square, text)
+        caption(axes, first, f"#{row['index']}\ntrue: {short(row['true'])}")
     return figure
 
 
@@ -212,26 +208,21 @@ def draw_predictions(
             f"evidence for the first class, orange for the second."
         )
     tiles = 1 + count + contrasted
-    figure, axes, ((x, y),) = lay_out(1, 1, tiles, LARGE_TILE, f"{title}\n{key}")
-    lefts = [x + tile * (LARGE_TILE + GAP / 2) for tile in range(tiles)]
-    place(axes, image, x, y, LARGE_TILE)
+    figure, axes, (first,) = lay_out(1, 1, tiles, LARGE_TILE, f"{title}\n{key}")
+    squares = [first.right(tile) for tile in range(tiles)]
+    place(axes, image, first)
     size = f"{image.shape[1]} × {image.shape[0]}"
-    caption(axes, x, y, f"{short(name)}\nas the network sees it: {size}")
+    caption(axes, first, f"{short(name)}\nas the network sees it: {size}")
     draw_colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
-    top = max(maps.max(), 1e-30)
-    for number, left in enumerate(lefts[1 : count + 1]):
-        draw_evidence(axes, image, maps[number] / top, left, y, opacity, LARGE_TILE)
+    for number, square in enumerate(squares[1 : count + 1]):
+        draw_evidence(axes, image, scaled(maps[number], maps.max()), square, opacity)
         text = f"{number + 1}. {short(classes[number])}\nprobability {probabilities[number]:.4f}"
-        caption(axes, left, y, text if contrasted else "any class")
+        caption(axes, square, text if contrasted else "any class")
     if contrasted:
         draw_colour_bar(figure, CONTRAST_COLOURS, ["second", "first"], 1)
-        difference = maps[0] - maps[1]
-        strength = difference / max(np.abs(difference).max(), 1e-30)
         # Even opacity: both ends of these colours would be lost on a dark image.
-        even = np.full_like(strength, opacity)
-        where = (lefts[-1], y, LARGE_TILE)
-        draw_overlay(axes, in_grey(image), strength, even, CONTRAST_COLOURS, (-1, 1), *where)
-        caption(axes, lefts[-1], y, f"{short(classes[0])} −\n{short(classes[1])}")
-    for left in lefts[1:]:
-        draw_grid(axes, rows, columns, left, y, LARGE_TILE)
+        draw_difference(axes, image, maps[0] - maps[1], squares[-1], opacity, even=True)
+        caption(axes, squares[-1], f"{short(classes[0])} −\n{short(classes[1])}")
+    for square in squares[1:]:
+        draw_grid(axes, rows, columns, square)
     return figure

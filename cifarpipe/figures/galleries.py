@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cifarpipe.figures.layout import canvas, caption, lay_out, place, short
+from cifarpipe.figures.layout import Square, canvas, caption, lay_out, place, short
 
 SAMPLES_PER_CLASS = 8
 GALLERY_COLUMNS = 5
@@ -30,7 +30,7 @@ def draw_samples(
         top = label * (side + 0.04)
         axes.text(names - 0.1, top + side / 2, short(name), ha="right", va="center")
         for column, i in enumerate(np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS]):
-            place(axes, images[i], names + column * (side + 0.04), top, side)
+            place(axes, images[i], Square(names + column * (side + 0.04), top, side))
     return figure
 
 
@@ -44,10 +44,10 @@ def draw_gallery(images: NDArray[np.uint8], rows: pd.DataFrame, title: str) -> F
     """
     columns = max(1, min(GALLERY_COLUMNS, len(rows)))
     figure, axes, places = lay_out(len(rows), columns, 1, LARGE_TILE, title)
-    for image, row, (x, y) in zip(images, rows.to_dict("records"), places, strict=True):
-        place(axes, image, x, y, LARGE_TILE)
+    for image, row, square in zip(images, rows.to_dict("records"), places, strict=True):
+        place(axes, image, square)
         predicted = f"{short(row['predicted'])} ({row['confidence']:.2f})"
         caption(
-            axes, x, y, f"#{row['index']}  true: {short(row['true'])}\n→ predicted: {predicted}"
+            axes, square, f"#{row['index']}  true: {short(row['true'])}\n→ predicted: {predicted}"
         )
     return figure

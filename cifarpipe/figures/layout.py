@@ -2,6 +2,7 @@
 
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +20,23 @@ BAR = 0.95  # space for a colour bar, inches
 MIN_WIDTH = 6.5  # for the title, inches
 
 mpl.rcParams.update({"font.size": 9, "text.parse_math": False})  # a class name may contain a $
+
+
+class Square(NamedTuple):
+    """Where an image is drawn: its top left corner and its side, in inches."""
+
+    x: float
+    y: float
+    side: float
+
+    def right(self, images: int = 1) -> "Square":
+        """Return the place of an image of this tile, so many to the right."""
+        return self._replace(x=self.x + images * (self.side + GAP / 2))
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """Left, right, bottom and top, as `imshow` takes them."""
+        return self.x, self.x + self.side, self.y + self.side, self.y
 
 
 def save_figure(figure: Figure, path: Path, dpi: int = DPI) -> None:
@@ -39,7 +57,7 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 
 def lay_out(
     count: int, columns: int, images: int, side: float, title: str
-) -> tuple[Figure, Axes, list[tuple[float, float]]]:
+) -> tuple[Figure, Axes, list[Square]]:
     """Lay out tiles in rows under a title, with space for colour bars.
 
     Args:
@@ -50,7 +68,7 @@ def lay_out(
         title: May have several lines.
 
     Returns:
-        The figure, its axes in inches, and the top left corner of each tile's first image.
+        The figure, its axes in inches, and the place of each tile's first image.
     """
     head = 0.15 + 0.22 * len(title.splitlines())
     wide = images * side + (images - 1) * GAP / 2 + GAP
@@ -63,19 +81,20 @@ def lay_out(
     if not count:
         axes.text(GAP, head + 0.1, "None.", va="top")
     places = [
-        (GAP + (i % columns) * wide, head + CAPTION + (i // columns) * tall) for i in range(count)
+        Square(GAP + (i % columns) * wide, head + CAPTION + (i // columns) * tall, side)
+        for i in range(count)
     ]
     return figure, axes, places
 
 
-def place(axes: Axes, image: NDArray[np.uint8], x: float, y: float, side: float) -> None:
-    """Draw an image `[H, W, 3]` with its top left corner at x, y; each pixel is a square."""
-    axes.imshow(image, extent=(x, x + side, y + side, y), interpolation="nearest", aspect="auto")
+def place(axes: Axes, image: NDArray[np.uint8], square: Square) -> None:
+    """Draw an image `[H, W, 3]`; each pixel is a square."""
+    axes.imshow(image, extent=square.extent, interpolation="nearest", aspect="auto")
 
 
-def caption(axes: Axes, x: float, y: float, text: str) -> None:
-    """Write up to two lines above the image at x, y."""
-    axes.text(x, y - 0.05, text, va="bottom", size=7.5, linespacing=1.15)
+def caption(axes: Axes, square: Square, text: str) -> None:
+    """Write up to two lines above an image."""
+    axes.text(square.x, square.y - 0.05, text, va="bottom", size=7.5, linespacing=1.15)
 
 
 def short(name: str) -> str:

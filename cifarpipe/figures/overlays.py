@@ -8,7 +8,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cifarpipe.figures.layout import BAR, GAP, place
+from cifarpipe.figures.layout import BAR, GAP, Square, place
 
 TILE = 1.45  # side of an explained image, inches
 # Readable without full colour vision: one by lightness, the other by blue against yellow.
@@ -30,66 +30,81 @@ def draw_evidence(
     axes: Axes,
     image: NDArray[np.uint8],
     strength: NDArray[np.float32],
-    x: float,
-    y: float,
+    square: Square,
     opacity: float,
-    side: float = TILE,
 ) -> None:
     """Draw a map, at most 1, over its image in grey."""
     grey = in_grey(image)
     if strength.max() <= 0:
-        place(axes, grey // 2, x, y, side)
+        place(axes, grey // 2, square)
+        x, y, side = square
         axes.text(
             x + side / 2, y + side / 2, "no positive\nevidence", color="white", size=8,
             ha="center", va="center",
         )  # fmt: skip
         return
     strength = np.clip(strength, 0, 1)
-    draw_overlay(axes, grey, strength, opacity * strength, MAP_COLOURS, (0, 1), x, y, side)
+    _draw_overlay(axes, grey, strength, opacity * strength, square, MAP_COLOURS, lowest=0)
 
 
 def draw_difference(
     axes: Axes,
     image: NDArray[np.uint8],
     difference: NDArray[np.float32],
-    x: float,
-    y: float,
+    square: Square,
     opacity: float,
+    *,
+    even: bool = False,
 ) -> None:
-    """Draw a signed map over its image in grey, its largest absolute value in full colour."""
-    strength = difference / max(np.abs(difference).max(), 1e-30)
-    shown = opacity * np.abs(strength)
-    draw_overlay(axes, in_grey(image), strength, shown, CONTRAST_COLOURS, (-1, 1), x, y, TILE)
+    """Draw a signed map over its image in grey, its largest absolute value in full colour.
+
+    Args:
+        axes: In inches.
+        image: `[H, W, 3]`.
+        difference: `[h, w]`.
+        square: Where to draw it.
+        opacity: Of the strongest point, 0 to 1.
+        even: All points are as opaque as the strongest.
+    """
+    strength = scaled(difference)
+    share = np.ones_like(strength) if even else np.abs(strength)
+    grey = in_grey(image)
+    _draw_overlay(axes, grey, strength, opacity * share, square, CONTRAST_COLOURS, lowest=-1)
 
 
-def draw_overlay(
+def scaled(values: NDArray[np.float32], most: float | None = None) -> NDArray[np.float32]:
+    """Divide by `most`, by default the largest absolute value; a map without any stays 0."""
+    return values / max(np.abs(values).max() if most is None else most, 1e-30)
+
+
+def _draw_overlay(
     axes: Axes,
     grey: NDArray[np.uint8],
     strength: NDArray[np.float32],
-    opacity: NDArray[np.float32],
+    opacity: NDArray[np.floating[Any]],
+    square: Square,
     colours: str,
-    limits: tuple[float, float],
-    x: float,
-    y: float,
-    side: float,
+    *,
+    lowest: float,
 ) -> None:
-    """Draw values in the colours of a palette, with an opacity for each, over an image in grey."""
-    place(axes, grey, x, y, side)
+    """Draw values from `lowest` to 1, each with its opacity, over an image in grey."""
+    place(axes, grey, square)
     axes.imshow(
         strength,
         cmap=colours,
-        vmin=limits[0],
-        vmax=limits[1],
+        vmin=lowest,
+        vmax=1,
         alpha=opacity,
-        extent=(x, x + side, y + side, y),
+        extent=square.extent,
         interpolation="bilinear",
         aspect="auto",
     )
 
 
-def draw_grid(axes: Axes, rows: int, columns: int, x: float, y: float, side: float) -> None:
+def draw_grid(axes: Axes, rows: int, columns: int, square: Square) -> None:
     """Separate a map's cells by fine lines."""
     style: dict[str, Any] = {"colors": "0.6", "linewidth": 0.5, "alpha": 0.4}
+    x, y, side = square
     axes.hlines(y + side * np.arange(1, rows) / rows, x, x + side, **style)
     axes.vlines(x + side * np.arange(1, columns) / columns, y, y + side, **style)
 

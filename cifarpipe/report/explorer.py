@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifarpipe.figures.overlays import CONTRAST_COLOURS, MAP_COLOURS
-from cifarpipe.report.results import ModelResults
 from cifarpipe.report.sprites import Positions, encode, make_sprite, sprite_columns
+from cifarpipe.report.study import ModelResults
 from cifarpipe.report.training_images import TrainingImages
 
 LOSSLESS_UP_TO = 64  # pixels of a side; larger images would fill the page

@@ -3,7 +3,7 @@
 import base64
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from PIL import Image
 
 from cifarpipe.evaluation.calibration import MAX_TEMPERATURE
 from cifarpipe.evaluation.diagnosis import learning_warnings
-from cifarpipe.report.checks import WEAK_GROUPS, WORTH_CHECKING, own_flags, worth_checking
 from cifarpipe.report.comparison import lone_errors, shared_errors
 from cifarpipe.report.explorer import pack, rank_images
 from cifarpipe.report.near_duplicates import CORRELATION
@@ -25,11 +24,12 @@ from cifarpipe.report.public_labels import (
     image_flags,
     label_table,
 )
-from cifarpipe.report.results import Study
 from cifarpipe.report.sentences import judge_explanations, verdict
 from cifarpipe.report.sprites import Positions, max_images
+from cifarpipe.report.study import ModelResults, Study
 from cifarpipe.report.templating import templates
 from cifarpipe.report.training_images import TrainingImages, choose_training_images
+from cifarpipe.report.worth_checking import WEAK_GROUPS, WORTH_CHECKING, own_flags, worth_checking
 from cifarpipe.store.outputs import write_text
 
 MAX_BYTES = 2_900_000  # of the page
@@ -97,14 +97,40 @@ def render_html(study: Study, *, labels: PublicLabels, pictures: Mapping[str, Pa
     """
     environment = templates(TEMPLATES)
     environment.filters["data_uri"] = data_uri
+    template = environment.get_template("index.html.j2")
     by_name = {model.name: model for model in study.results}
     ordered = [by_name[name] for name in study.board.model]
+    content = _page_content(study, ordered, labels) | {"pictures": pictures}
+    classes = study.dataset["classes"]
+    flags = image_flags(labels, ordered[0], classes) | own_flags(study)
+    opacity = study.params.gradcam.opacity
+    ranked, training = _choose_images(study, ordered)
+
+    def render(shown: Positions) -> str:
+        data = pack(
+            ordered, classes, study.test.images, np.sort(shown), training,
+            flags=flags, opacity=opacity,
+        )  # fmt: skip
+        return template.render(**content, data=data, shown=len(shown))
+
+    return fit(render, ranked, MAX_BYTES)
+
+
+def _page_content(
+    study: Study, ordered: list[ModelResults], labels: PublicLabels
+) -> dict[str, Any]:
+    """Return what the page shows besides its explorer.
+
+    Args:
+        study: The content.
+        ordered: Its models, the most accurate first.
+        labels: Published findings about the test labels.
+    """
     classes = study.dataset["classes"]
     script = page_script()  # our own, so not escaped; the browser runs no script without its digest
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     is_correct = {model.name: model.is_correct for model in ordered}
-    template = environment.get_template("index.html.j2")
-    content = {
+    return {
         **_shared(study),
         "results": ordered,
         "judged": {model.name: judge_explanations(model.quality) for model in ordered},
@@ -124,34 +150,43 @@ def render_html(study: Study, *, labels: PublicLabels, pictures: Mapping[str, Pa
         "without_features": [
             model.name for model in ordered if not model.neighbours.nearest.shape[1]
         ],
-        "pictures": pictures,
         "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),  # noqa: S704
         "script": Markup(script),  # noqa: S704
         "script_digest": digest,
         "parameters": yaml.safe_dump(study.params.given(), sort_keys=False, width=100),
     }
-    flags = image_flags(labels, ordered[0], classes) | own_flags(study)
-    opacity, size = study.params.gradcam.opacity, study.dataset["image_size"]
+
+
+def _choose_images(study: Study, ordered: list[ModelResults]) -> tuple[Positions, TrainingImages]:
+    """Return the test images for the explorer, the most important first, and training images.
+
+    Args:
+        study: The content.
+        ordered: Its models, the most accurate first.
+    """
+    size = study.dataset["image_size"]
     candidates, duplicates = study.label_candidates, study.near_duplicates[:WORTH_CHECKING]
     test, train = (candidates[candidates.split == name] for name in ("test", "train"))
     first = pd.concat([test.position[:WORTH_CHECKING], duplicates.position])
     ranked = rank_images(ordered, first.to_numpy(np.int64))[: min(MAX_IMAGES, max_images(size))]
     first = pd.concat([train.position[:WORTH_CHECKING], duplicates.train_position])
     chosen = choose_training_images(ordered, ranked, first.to_numpy(np.int64), size)
-    training = TrainingImages(study.train, chosen)
+    return ranked, TrainingImages(study.train, chosen)
 
-    def render(shown: Positions) -> str:
-        data = pack(
-            ordered, classes, study.test.images, np.sort(shown), training,
-            flags=flags, opacity=opacity,
-        )  # fmt: skip
-        return template.render(**content, data=data, shown=len(shown))
 
+def fit(render: Callable[[Positions], str], ranked: Positions, most: int) -> str:
+    """Render a page with as many of the ranked images as fit, the first ones.
+
+    Args:
+        render: Returns the page with some images.
+        ranked: `[N]` the most important first.
+        most: Bytes of the page. Without any image it may still have more.
+    """
     page = render(ranked)
-    if len(page.encode()) > MAX_BYTES:
+    if len(page.encode()) > most:
         without = len(render(ranked[:0]).encode())
-    while len(page.encode()) > MAX_BYTES and len(ranked):
-        room = max(MAX_BYTES - without, 0) / (len(page.encode()) - without)
+    while len(page.encode()) > most and len(ranked):
+        room = max(most - without, 0) / (len(page.encode()) - without)
         ranked = ranked[: int(0.98 * room * len(ranked))]
         page = render(ranked)
     return page

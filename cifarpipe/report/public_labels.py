@@ -17,7 +17,8 @@ from scipy.special import log_softmax
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import PublicLabelFiles
-from cifarpipe.report.results import ModelResults
+from cifarpipe.report.study import ModelResults
+from cifarpipe.results.predictions import logits_of
 from cifarpipe.store.paths import raw_root
 
 CIFAR10_CLASSES = [
@@ -157,8 +158,8 @@ def label_table(
         index = table["index"].to_numpy(np.int64)
         loss = np.nan
         if labels.human is not None:
-            logits = table[[f"logit_{label}" for label in range(len(classes))]].to_numpy(np.float64)
-            loss = float(-(labels.human[index] * log_softmax(logits, axis=1)).sum(axis=1).mean())
+            log_probabilities = log_softmax(logits_of(table), axis=1)
+            loss = float(-(labels.human[index] * log_probabilities).sum(axis=1).mean())
         for kind, some in image_flags(labels, model, classes).items():
             rows.append(
                 {

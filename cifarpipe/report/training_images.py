@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cifarpipe.report.results import ModelResults
 from cifarpipe.report.sprites import Positions, encode, make_sprite, max_images, sprite_columns
+from cifarpipe.report.study import ModelResults
 from cifarpipe.results.neighbours import Neighbours
 from cifarpipe.store.prepared import Split
 

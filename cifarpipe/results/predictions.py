@@ -54,6 +54,11 @@ def predictions_table(
     return pd.concat([table, pd.DataFrame(logits.round(5), columns=columns)], axis=1)
 
 
+def logits_of(table: pd.DataFrame) -> NDArray[np.float64]:
+    """Return the logits `[N, classes]` of a predictions table."""
+    return table.filter(regex=r"^logit_\d+$").to_numpy(np.float64)
+
+
 def read_predictions(path: Path, data: Prepared) -> pd.DataFrame:
     """Read a predictions table and check it against the test images.
 

@@ -24,7 +24,7 @@ from cifarpipe.evaluation.selection import select_correct, select_errors
 from cifarpipe.evaluation.slices import image_properties, slice_table
 from cifarpipe.report.pages import render_html, render_markdown
 from cifarpipe.report.public_labels import PublicLabels
-from cifarpipe.report.results import ModelResults, Study
+from cifarpipe.report.study import ModelResults, Study
 from cifarpipe.results.maps import Explanations
 from cifarpipe.results.metrics import Metric, Metrics
 from cifarpipe.results.neighbours import Neighbours

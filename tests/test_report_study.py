@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from cifarpipe.report.comparison import compare_pairs
-from cifarpipe.report.results import leaderboard
 from cifarpipe.report.sentences import judge_explanations, verdict
+from cifarpipe.report.study import leaderboard
 from cifarpipe.results.metrics import Metric
 from tests.support.report_inputs import QUALITY, make_results, results_of
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cifarpipe.report.results import Study
+from cifarpipe.report.study import Study
 
 WORTH_CHECKING = 21  # labels of each split, and near-duplicates
 LABEL_FLAG = "label worth checking"

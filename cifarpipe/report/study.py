@@ -19,7 +19,7 @@ from cifarpipe.report.near_duplicates import near_duplicates
 from cifarpipe.results.maps import Explanations, load_explanations
 from cifarpipe.results.metrics import Metrics, read_metrics
 from cifarpipe.results.neighbours import Neighbours, load_neighbours
-from cifarpipe.results.predictions import read_predictions
+from cifarpipe.results.predictions import logits_of, read_predictions
 from cifarpipe.results.tables import read_table
 from cifarpipe.store.outputs import short_digest
 from cifarpipe.store.paths import artifact, model_report
@@ -77,8 +77,7 @@ class ModelResults:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """`[N, classes]` of the predictions."""
-        logits = self.predictions.filter(regex=r"^logit_\d+$").to_numpy(np.float64)
-        return np.asarray(softmax(logits, axis=1))
+        return np.asarray(softmax(logits_of(self.predictions), axis=1))
 
     @property
     def parameters(self) -> int:
