@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from cifarpipe.training.memory import check_memory
 from cifarpipe.training.resume import ResumeStore
 from cifarpipe.training.schedules import schedule_factor
 from cifarpipe.training.state import Epoch, TrainingState
-from cifarpipe.training.step import explained_errors, make_step
+from cifarpipe.training.step import Step, explained_errors, make_step
 
 EVAL_BATCH = {"cpu": 500, "cuda": 2500}  # validated at a time; of larger images than these fewer:
 EVAL_SIZE = 32  # height and width
@@ -110,11 +110,10 @@ def _train(
             tqdm.write(f"{run.name}: resuming after epoch {len(state.rows)}, from {resume.folder}")
         if on_epoch_end and world.is_main:
             on_epoch_end(run.name, state)
-    steps = len(batches)
     with (
         tqdm(
-            total=recipe.epochs * steps,
-            initial=len(state.rows) * steps,
+            total=recipe.epochs * len(batches),
+            initial=len(state.rows) * len(batches),
             desc=run.name,
             unit=" steps",
             disable=None if world.is_main else True,  # None: shown on a terminal only
@@ -124,22 +123,9 @@ def _train(
     ):
         start = time.perf_counter()
         for epoch in range(len(state.rows) + 1, recipe.epochs + 1):
-            seed_dropout(run.seed, epoch, world.rank)
-            losses = torch.zeros(steps, device=device)
-            hits = torch.zeros((), device=device)
-            model.train()
-            for step, batch in enumerate(batches.epoch(epoch)):
-                lr = run.learning_rate(state, (epoch - 1 + (step + 1) / steps) / recipe.epochs)
-                losses[step], correct = train_step(batch, lr)
-                hits += correct
-                # Waiting for a GPU or other processes takes time: these are checked per epoch.
-                if device.type == "cpu" and world.size == 1:
-                    check_finite(run.name, losses[step : step + 1], epoch, step, lr)
-                bar.update()
-            losses, hits = world.all_reduce(losses), world.all_reduce(hits)
-            check_finite(run.name, losses, epoch, 0, lr)
-            train_loss = losses.double().sum().item() / len(data.train)
-            train_acc = hits.item() / len(data.train)
+            train_loss, train_acc, lr = _run_epoch(
+                epoch, state, batches, train_step, run, execution, bar
+            )
             val_loss, val_acc = validation.measure(state.candidate)
             now = time.perf_counter()
             row = Epoch(epoch, train_loss, train_acc, val_loss, val_acc, lr, now - start)
@@ -152,6 +138,52 @@ def _train(
             if on_epoch_end and world.is_main:
                 on_epoch_end(run.name, state)
     return state
+
+
+def _run_epoch(
+    epoch: int,
+    state: TrainingState,
+    batches: AugmentedBatches,
+    train_step: Step,
+    run: Run,
+    execution: Execution,
+    bar: "tqdm[NoReturn]",
+) -> tuple[float, float, float]:
+    """Train on every image once.
+
+    Args:
+        epoch: Counted from 1.
+        state: Is updated.
+        batches: Of this process.
+        train_step: Updates the weights by a batch.
+        run: Seed and learning rates.
+        execution: Device and processes.
+        bar: Is moved on by every step.
+
+    Returns:
+        Mean loss and accuracy, over all processes, and the last learning rate.
+
+    Raises:
+        UserError: A loss is not finite.
+    """
+    device, world, steps = execution.device, execution.world, len(batches)
+    seed_dropout(run.seed, epoch, world.rank)
+    losses = torch.zeros(steps, device=device)
+    hits = torch.zeros((), device=device)
+    lr = 0.0
+    state.model.train()
+    for step, batch in enumerate(batches.epoch(epoch)):
+        lr = run.learning_rate(state, (epoch - 1 + (step + 1) / steps) / run.recipe.epochs)
+        losses[step], correct = train_step(batch, lr)
+        hits += correct
+        # Waiting for a GPU or other processes takes time: these are checked per epoch.
+        if device.type == "cpu" and world.size == 1:
+            check_finite(run.name, losses[step : step + 1], epoch, step, lr)
+        bar.update()
+    losses, hits = world.all_reduce(losses), world.all_reduce(hits)
+    check_finite(run.name, losses, epoch, 0, lr)
+    images = len(batches.labels)
+    return losses.double().sum().item() / images, hits.item() / images, lr
 
 
 def seed_dropout(seed: int, epoch: int, rank: int) -> None:
