@@ -117,6 +117,9 @@ class ResNet18LN(Recipe):
 ModelEntry: TypeAlias = Annotated[
     ViT | ViTConv | ConvMixer | CompactLN | ResNet18LN, Field(discriminator="arch")
 ]
-ARCHITECTURES: tuple[type[Recipe], ...] = get_args(get_args(ModelEntry)[0])
+ARCHITECTURES: dict[str, type[Recipe]] = {
+    get_args(kind.model_fields["arch"].annotation)[0]: kind
+    for kind in get_args(get_args(ModelEntry)[0])
+}
 # Architectures that `gradcam.method` may explain by attention.
 WITH_ATTENTION = ("vit", "vit_conv")

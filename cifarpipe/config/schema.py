@@ -171,48 +171,55 @@ def disagreements(
     gradcam: GradCam | None,
     report: Report | None,
 ) -> list[str]:
-    """Return what does not fit together between sections.
-
-    Args:
-        data: None, like each of the others, where that section is not valid by itself.
-        train: Likewise.
-        models: Likewise.
-        gradcam: Likewise.
-        report: Likewise.
-    """
-    errors = []
+    """Return what does not fit together between sections, each None if not valid by itself."""
     models = models or {}
+    errors = []
     if data and data.val_size == 0:
-        if train and train.keep == "best":
-            errors.append("train.keep: best needs a validation split, and data.val_size is 0")
-        errors += [
-            f"models.{name}.schedule: plateau needs a validation split, and data.val_size is 0"
-            for name, model in models.items()
-            if model.schedule == "plateau"
-        ]
+        errors += _without_validation(train, models)
     if gradcam:
-        archs = dict.fromkeys(model.arch for model in models.values())
-        errors += [
-            f"gradcam.method.{arch} is missing" for arch in archs if arch not in gradcam.method
-        ]
-        known = [get_args(kind.model_fields["arch"].annotation)[0] for kind in ARCHITECTURES]
-        errors += [
-            f"gradcam.method.{arch} is not an architecture; known: {', '.join(known)}"
-            for arch in gradcam.method
-            if arch not in known
-        ]
-        errors += [
-            f"gradcam.method.{arch} is {method!r}, which needs attention; allowed: "
-            f"{', '.join(get_args(CamMethod))}"
-            for arch, method in gradcam.method.items()
-            if method in get_args(AttentionMethod) and arch not in WITH_ATTENTION
-        ]
-    if report and report.labels and data and data.source == "synthetic":
+        errors += _method_errors(gradcam, models)
+    if report:
+        errors += _report_errors(report, data, models)
+    return errors
+
+
+def _without_validation(train: Train | None, models: dict[str, ModelEntry]) -> list[str]:
+    errors = []
+    if train and train.keep == "best":
+        errors.append("train.keep: best needs a validation split, and data.val_size is 0")
+    errors += [
+        f"models.{name}.schedule: plateau needs a validation split, and data.val_size is 0"
+        for name, model in models.items()
+        if model.schedule == "plateau"
+    ]
+    return errors
+
+
+def _method_errors(gradcam: GradCam, models: dict[str, ModelEntry]) -> list[str]:
+    used = dict.fromkeys(model.arch for model in models.values())
+    errors = [f"gradcam.method.{arch} is missing" for arch in used if arch not in gradcam.method]
+    errors += [
+        f"gradcam.method.{arch} is not an architecture; known: {', '.join(ARCHITECTURES)}"
+        for arch in gradcam.method
+        if arch not in ARCHITECTURES
+    ]
+    errors += [
+        f"gradcam.method.{arch} is {method!r}, which needs attention; allowed: "
+        f"{', '.join(get_args(CamMethod))}"
+        for arch, method in gradcam.method.items()
+        if method in get_args(AttentionMethod) and arch not in WITH_ATTENTION
+    ]
+    return errors
+
+
+def _report_errors(report: Report, data: Data | None, models: dict[str, ModelEntry]) -> list[str]:
+    errors = []
+    if report.labels and data and data.source == "synthetic":
         errors += [
             f"report.labels.{key} is about CIFAR-10's test images, and data.source is synthetic"
             for key in report.labels.given()
         ]
-    if report and models:
+    if models:
         errors += [
             f"report.baselines.{name} is not a model; the models are: {', '.join(models)}"
             for name in report.baselines or {}
