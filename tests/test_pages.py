@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from cifarpipe.config.schema import Params
+from cifarpipe.report.leaderboard import COLUMNS
 from cifarpipe.report.pages import MAX_BYTES, data_uri, fit, page_warnings
 from cifarpipe.report.sentences import verdict
 from cifarpipe.report.study import Study
@@ -480,3 +481,13 @@ def test_data_uri_holds_the_image(tmp_path: Path) -> None:
         pixels = np.array(picture.convert("RGB")).astype(int)
     assert pixels.shape == (8, 12, 3)
     assert np.abs(pixels - (200, 40, 90)).max() <= 6
+
+
+def test_every_column_of_the_leaderboard_is_shown(report: Report, page: Page) -> None:
+    heading, *rows = page.table("On 80 test images")
+    summary = report.markdown()
+    for column in COLUMNS:
+        values = [row[heading.index(column.heading)] for row in rows]
+        by_name = {model.name: model.metrics[column.metric].value for model in report.results}
+        assert values == [column.text(by_name[row[0]]) for row in rows]
+        assert (f"| {column.heading} |" in summary) == column.summary

@@ -10,6 +10,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 
+# This and the next two are like those of vit.py, but not shared: an edit of one architecture's file
+# retrains no model of another.
 class TokenConv2d(nn.Conv2d):
     """A 1 × 1 convolution of tokens, computed as a matrix product."""
 

@@ -17,6 +17,7 @@ from cifarpipe.evaluation.calibration import MAX_TEMPERATURE
 from cifarpipe.evaluation.diagnosis import learning_warnings
 from cifarpipe.report.comparison import lone_errors, shared_errors
 from cifarpipe.report.explorer import pack, rank_images
+from cifarpipe.report.leaderboard import COLUMNS
 from cifarpipe.report.near_duplicates import CORRELATION
 from cifarpipe.report.public_labels import (
     CIFAR10_CLASSES,
@@ -225,6 +226,7 @@ def _shared(study: Study) -> dict[str, Any]:
         "verdict": verdict(study.board, study.pairs),
         "dataset": study.dataset,
         "board": study.board.to_dict("records"),
+        "columns": COLUMNS,
         "pairs": study.pairs.to_dict("records"),
         "provenance": study.provenance,
         "earlier": bool(baseline_curves(study)),

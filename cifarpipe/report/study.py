@@ -15,6 +15,7 @@ from cifarpipe.config.schema import Params
 from cifarpipe.evaluation.groups import Group, cluster_groups, image_groups, weak_groups
 from cifarpipe.report.comparison import compare_pairs
 from cifarpipe.report.label_candidates import label_candidates
+from cifarpipe.report.leaderboard import leaderboard
 from cifarpipe.report.near_duplicates import near_duplicates
 from cifarpipe.results.maps import Explanations, load_explanations
 from cifarpipe.results.metrics import Metrics, read_metrics
@@ -213,39 +214,6 @@ def read_results(name: str, arch: str, data: Prepared) -> ModelResults:
         explanations=explanations,
         neighbours=neighbours,
     )
-
-
-def leaderboard(results: list[ModelResults]) -> pd.DataFrame:
-    """Return a row per model, the most accurate first; `tta_accuracy` if any model has one."""
-    numbers = ("errors", "loss", "top2", "macro_f1", "ece", "ece_equal_mass", "brier")
-    rows = []
-    for model in results:
-        metrics = model.metrics
-        accuracy = metrics["accuracy"]
-        optional = {
-            name: metrics[name].value if name in metrics else None
-            for name in ("tta_accuracy", "val_accuracy")
-        }
-        rows.append(
-            {
-                "model": model.name,
-                "accuracy": accuracy.value,
-                "accuracy_low": accuracy.low,
-                "accuracy_high": accuracy.high,
-                "images": model.images,
-                **{name: metrics[name].value for name in numbers},
-                **optional,
-                "kept_epoch": metrics["kept_epoch"].value,
-                "epochs": len(model.history),
-                "parameters": model.parameters,
-                "macs": model.macs,
-            }
-        )
-    table = pd.DataFrame(rows)
-    if table.tta_accuracy.isna().all():
-        table = table.drop(columns="tta_accuracy")
-    # Accuracies are rounded; numbers of errors tell apart what they do not.
-    return table.sort_values("errors", kind="stable", ignore_index=True)
 
 
 def curves_table(results: list[ModelResults]) -> pd.DataFrame:
