@@ -36,7 +36,7 @@ from benchmarks.study import ROOT, refresh_pipeline, run
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.reader import load_params
 from cifarpipe.config.recipes import Recipe
-from cifarpipe.models.build import INITIALISATION
+from cifarpipe.explanations.randomisation import INITIALISATION
 from cifarpipe.store.outputs import write_csv
 
 YAML_READER = YAML(typ="safe")

@@ -154,7 +154,7 @@ CHANGES: dict[str, tuple[list[tuple[str, str, str]], set[str]]] = {
         set(),
     ),
     "build": ([("cifarpipe/models/build.py", *DOCSTRING)], set()),
-    "cli": ([("cifarpipe/cli/sweep.py", *DOCSTRING)], set()),
+    "cli": ([("cifarpipe/cli/sweep/settings.py", *DOCSTRING)], set()),
     "vit": ([("cifarpipe/models/vit.py", *DOCSTRING)], of(*VITS)),
     "augment": ([("cifarpipe/augment/color.py", *DOCSTRING)], every()),
     "training": ([("cifarpipe/training/loop.py", *DOCSTRING)], every()),

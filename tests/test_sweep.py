@@ -5,7 +5,9 @@ import math
 import pytest
 
 from cifarpipe.cli.experiments import Experiment
-from cifarpipe.cli.sweep import conclusions, draw_sweep, make_sweep, markdown
+from cifarpipe.cli.sweep.conclusions import conclusions
+from cifarpipe.cli.sweep.output import draw_sweep, markdown
+from cifarpipe.cli.sweep.settings import make_sweep
 
 BASE = {
     "lr": 0.01, "seed": 0, "data.val_size": 1000, "models.vit.depth": 6, "models.cnn.depth": 8,

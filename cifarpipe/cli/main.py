@@ -193,7 +193,7 @@ def sweep(
     ),
 ) -> None:
     """Compare finished experiments: which parameter values are best, in a table and a figure."""
-    from cifarpipe.cli.sweep import compare_experiments
+    from cifarpipe.cli.sweep.output import compare_experiments
 
     compare_experiments(model or [], rev or [], out)
 

@@ -8,12 +8,15 @@ import scipy.stats
 import torch
 from numpy.typing import NDArray
 
-from cifarpipe.models.build import INITIALISATION
 from cifarpipe.networks.checkpoint import Origin
 from cifarpipe.results.maps import Maps
 
 if TYPE_CHECKING:
     from cifarpipe.models.build import Classifier
+
+# Keys of an architecture that change the initial weights alone. Without them, layers start as
+# PyTorch's do.
+INITIALISATION = ("init", "zero_init_residual")
 
 
 def randomised_network(

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 # `head`: the last layer, whose input is the feature vector of an image.
 Classifier: TypeAlias = "ViT | ViTConv | ConvMixer | CompactLN | ResNet18LN"
 
-# Keys that change the initial weights alone. Without them, layers start as PyTorch's do.
-INITIALISATION = ("init", "zero_init_residual")
-
 
 def build_model(
     architecture: Mapping[str, Any], *, num_classes: int, image_size: int

@@ -36,7 +36,14 @@ class Step(Protocol):
 
 
 class EagerStep:
-    """Forward and backward pass, clipping, update of the weights and of their average."""
+    """Forward and backward pass, clipping, update of the weights and of their average.
+
+    Args:
+        state: Network and optimizer.
+        recipe: Label smoothing and clipping.
+        execution: Device and precision.
+        forward: The network's forward pass, as a batch is to be computed.
+    """
 
     def __init__(
         self,
@@ -45,14 +52,6 @@ class EagerStep:
         execution: Execution,
         forward: Callable[[Tensor], Tensor],
     ) -> None:
-        """Prepare.
-
-        Args:
-            state: Network and optimizer.
-            recipe: Label smoothing and clipping.
-            execution: Device and precision.
-            forward: The network's forward pass, as a batch is to be computed.
-        """
         self.state, self.recipe, self.execution, self.forward = state, recipe, execution, forward
         self.parameters = list(state.model.parameters())
 
@@ -128,6 +127,14 @@ class CheckedStep:
 
     At first, a few steps of both start from the same state, which is restored afterwards: the check
     changes no result. Other batches, such as the last one of an epoch, are computed eagerly.
+
+    Args:
+        name: Of the model, for messages.
+        state: What the steps change.
+        eager: The slow way.
+        make_fast: Makes the fast way from a batch and a learning rate; it may change the state.
+        size: Images of a whole batch.
+        execution: Whether the fast way is required, and whether this process prints.
     """
 
     def __init__(
@@ -140,16 +147,6 @@ class CheckedStep:
         size: int,
         execution: Execution,
     ) -> None:
-        """Prepare.
-
-        Args:
-            name: Of the model, for messages.
-            state: What the steps change.
-            eager: The slow way.
-            make_fast: Makes the fast way from a batch and a learning rate; it may change the state.
-            size: Images of a whole batch.
-            execution: Whether the fast way is required, and whether this process prints.
-        """
         self.name, self.state, self.eager, self.make_fast = name, state, eager, make_fast
         self.size, self.execution = size, execution
         self.chosen: Step | None = None

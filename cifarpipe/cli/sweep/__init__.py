@@ -1,0 +1,1 @@
+"""Compare the settings of finished experiments: `cifarpipe sweep`."""
