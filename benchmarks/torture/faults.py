@@ -13,6 +13,10 @@ from collections import Counter
 from itertools import count
 from pathlib import Path
 
+import yaml
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+from voluptuous import Invalid
+
 from benchmarks.study import environment, run
 from benchmarks.torture.harness import (
     LOCKS,
@@ -85,7 +89,7 @@ def ends_within(process: subprocess.Popen[str], seconds: float) -> bool:
 def kill_dvc(study: Study, folder: Path, times: int) -> Row:
     """Kill `dvc repro` and all that it started, again and again, and let it end at last."""
     rng = seeded(0)
-    ended = 0
+    ended = incomplete = 0
     for _ in range(times):
         process = start(folder, ["dvc", "repro"])
         time.sleep(rng.uniform(0.5, 9))
@@ -95,14 +99,36 @@ def kill_dvc(study: Study, folder: Path, times: int) -> Row:
             ended += 1
             delete_results(folder)
         process.communicate()
+        incomplete += delete_incomplete_locks(folder)
     run(folder, "dvc", "repro", OMP_NUM_THREADS="1")
     found = study.all_differences(folder)
     return Row(
         "`dvc repro` from the start: SIGKILL of all its processes",
         times,
-        outcome(found, f"{ended} ended before the kill; in the end dvc.lock is the same"),
+        outcome(
+            found,
+            f"{ended} ended before the kill; {incomplete} times dvc.lock was incomplete and was "
+            f"deleted; in the end it is the same",
+        ),
         len(found),
     )
+
+
+def delete_incomplete_locks(folder: Path) -> int:
+    """Delete lock files that DVC was writing when it was killed; return their number."""
+    incomplete = [path for lock in LOCKS if (path := folder / lock).exists() and not whole(path)]
+    for path in incomplete:
+        path.unlink()
+    return len(incomplete)
+
+
+def whole(lock: Path) -> bool:
+    """Return whether DVC accepts a lock file."""
+    try:
+        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(lock.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, Invalid):
+        return False
+    return True
 
 
 def delete_results(folder: Path) -> None:
