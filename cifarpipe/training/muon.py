@@ -117,8 +117,8 @@ def orthogonal_updates(directions: list[Tensor], stacked: int, dtype: torch.dtyp
 def orthogonalize(matrices: Tensor, dtype: torch.dtype) -> Tensor:
     """Return matrices with the same singular vectors and singular values of about 1.
 
-    Singular values of at least 1/500 of the matrix's Frobenius norm end between 0.68 and 1.21,
-    smaller ones below.
+    Singular values of at least 1/500 of the matrix's Frobenius norm end between 0.68 and 1.21; much
+    smaller ones stay below.
 
     Args:
         matrices: `[N, rows, columns]`.
