@@ -51,6 +51,7 @@ def clone(demo: Path) -> Iterator[Path]:
     succeed(demo, "git", "checkout", "-q", ".")
     succeed(demo, "dvc", "checkout", "-q")
     succeed(demo, "dvc", "exp", "remove", "-A", "-q")
+    succeed(demo, "dvc", "queue", "remove", "--all", "-q")  # failed ones are not among the former
 
 
 def processes(folder: Path, command: str = "") -> list[psutil.Process]:

@@ -23,6 +23,7 @@ from PIL import Image
 from tests.support.howto import Check, follow
 from tests.support.study import (
     MODELS,
+    OWN_PROCESSES,
     PER_MODEL,
     ROOT,
     copy_of,
@@ -65,6 +66,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     succeed(ROOT, ".venv/bin/uv", "pip", "install", "-q", "--target", str(more), S3, SERVER,
             f"dvc=={version('dvc')}")  # fmt: skip
     monkeypatch.setenv("PYTHONPATH", str(more))
+    monkeypatch.setenv(OWN_PROCESSES, "1")  # forks of one that runs already do not see the packages
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anybody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
     with socket.socket() as free:
