@@ -112,7 +112,10 @@ def test_verdicts_are_corrected_for_the_number_of_models() -> None:
     changes = compare_models(before, after)
     assert [change.verdict for change in changes] == ["a tie", "a tie", "the same"]
     text = review(before, after)
-    assert text.count("6 test images fixed, 0 broken (McNemar's p, Holm = 0.062)") == 2
+    assert (
+        text.count("6 test images fixed, 0 broken (McNemar's p = 0.062, corrected for 2 models)")
+        == 2
+    )
     after = snapshot("workspace", vit=new, convmixer=old, resnet=new)
     assert compare_models(before, after)[0].verdict == "better"
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -37,8 +37,7 @@ ATTENTION_METHODS: Mapping[str, Callable[..., Maps]] = {
 
 def methods_for(model: "Classifier") -> Mapping[str, Callable[..., Maps]]:
     """Return the methods that can explain a network."""
-    attention: Mapping[str, Any] = ATTENTION_METHODS if has_attention_blocks(model) else {}
-    return {**CAM_METHODS, **attention}
+    return {**CAM_METHODS, **(ATTENTION_METHODS if has_attention_blocks(model) else {})}
 
 
 def map_maker(model: "Classifier", method: str) -> MakeMaps:

@@ -1,6 +1,6 @@
 """What differs between two snapshots of the project, and which differences are significant."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -32,8 +32,8 @@ class PredictionChange:
     the number of models whose predictions differ (Holm)."""
 
     @property
-    def any(self) -> bool:
-        """Whether any prediction differs."""
+    def differs(self) -> bool:
+        """Whether the prediction of any image differs."""
         return bool(len(self.broken) + len(self.fixed) + self.other)
 
 
@@ -60,7 +60,7 @@ class ModelChange:
     def verdict(self) -> str:
         """`better`, `worse`, `the same` (every prediction) or `a tie` (not significant)."""
         if isinstance(self.predictions, PredictionChange):
-            if not self.predictions.any:
+            if not self.predictions.differs:
                 return "the same"
             significant = self.predictions.p < LEVEL
         else:
@@ -84,18 +84,24 @@ def compare_models(before: Snapshot, after: Snapshot) -> list[ModelChange]:
 
 def _corrected(changes: list[ModelChange]) -> list[ModelChange]:
     """Correct the p-values for the number of models whose predictions differ."""
-    p = {
-        change.name: change.predictions.p
-        for change in changes
-        if isinstance(change.predictions, PredictionChange) and change.predictions.any
+    tested = tests(changes)
+    p = holm(np.array([each.p for each in tested.values()])).tolist()
+    corrected = {
+        name: replace(each, p=value) for (name, each), value in zip(tested.items(), p, strict=True)
     }
-    p |= dict(zip(p, holm(np.array([*p.values()])).tolist(), strict=True))
     return [
-        replace(change, predictions=replace(change.predictions, p=p[change.name]))
-        if isinstance(change.predictions, PredictionChange) and change.name in p
-        else change
+        replace(change, predictions=corrected.get(change.name, change.predictions))
         for change in changes
     ]
+
+
+def tests(changes: Sequence[ModelChange]) -> dict[str, PredictionChange]:
+    """Return the changes of predictions, by model, where any prediction differs."""
+    return {
+        change.name: change.predictions
+        for change in changes
+        if isinstance(change.predictions, PredictionChange) and change.predictions.differs
+    }
 
 
 def _compare(name: str, old: ModelResult, new: ModelResult, same_images: bool) -> ModelChange:
