@@ -29,6 +29,7 @@ from cifarpipe.training.execution import Execution
 from cifarpipe.training.state import TrainingState
 from cifarpipe.training.step import EagerStep
 from tests.support.fake_cuda import backward, fake_cuda, grad
+from tests.support.origins import make_origin
 
 pytestmark = pytest.mark.thorough
 
@@ -142,7 +143,7 @@ def test_images_are_embedded_and_searched_on_gpu(
     monkeypatch.setattr(embedding, "ImageStore", partial(ImageStore, limit=10**9))
     split = SimpleNamespace(images=IMAGES)
     data = cast(Any, SimpleNamespace(train=split, test=split))
-    origin = cast(Any, SimpleNamespace(mean=[0.5] * 3, std=[0.2] * 3))
+    origin = make_origin(name, [str(i) for i in range(10)], precision="bf16")
     found = embedding.embed(build(name, gpu).eval(), origin, data, 16, progress=name)
     assert {each.device for each in (found.train, found.test, found.logits)} == {gpu}
     assert found.logits.shape == (40, 10)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params
+from cifarpipe.explanations import embedding as embedding_module
 from cifarpipe.explanations import neighbours as module
 from cifarpipe.explanations.embedding import HeadInput, embed
 from cifarpipe.explanations.neighbours import count_labels, find_neighbours, search
@@ -114,6 +115,27 @@ def test_neighbours_of_colours_are_known(tmp_path: Path) -> None:
     # Each training image has all others as voters, itself excepted.
     assert found.votes.tolist() == [[0, 3], [1, 2], [1, 2], [1, 2]]
     assert found.clusters.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("trained_in", ["bf16", "fp32"])
+def test_training_images_are_embedded_in_bf16_where_it_is_native(
+    trained_in: str, native: bool, demo_params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedding_module, "computes_bf16", lambda _device: native)
+    torch.manual_seed(0)
+    entry = demo_params.models["vit"]
+    model = build_model(entry.architecture, num_classes=2, image_size=32).eval()
+    data = Prepared(Path(), {"classes": ["a", "b"]})
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    for split in ("train", "test"):
+        vars(data)[split] = Split(images, np.zeros(6, np.int64), np.arange(6))
+    embedding = embed(model, make_origin("m", ["a", "b"], precision=trained_in), data, 4, "m")
+    similarity = (embedding.train * embedding.test).sum(dim=1)
+    torch.testing.assert_close(similarity, torch.ones(6), rtol=0, atol=1e-3)
+    in_fp32 = torch.allclose(embedding.train, embedding.test, rtol=0, atol=1e-6)
+    assert in_fp32 == (not native or trained_in == "fp32")
+    assert not any(getattr(module, "explicit", False) for module in model.modules())
 
 
 class Headless(torch.nn.Module):

@@ -1,5 +1,6 @@
 """The features that a network's head reads, and its logits, in one forward pass."""
 
+import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from cifarpipe.networks.checkpoint import Origin
 from cifarpipe.networks.images import ImageStore
 from cifarpipe.networks.inference import compute_logits
+from cifarpipe.networks.precision import adapt_layers, computes_bf16
 from cifarpipe.store.prepared import Prepared, Split
 
 if TYPE_CHECKING:
@@ -58,6 +60,9 @@ def embed(
 ) -> Embedding:
     """Compute the features that the network's head reads, of all training and test images.
 
+    Those of the training images, of which there are most, are computed in bf16 if the network was
+    trained in it and the device has instructions for it; everything else in fp32.
+
     Args:
         model: In evaluation mode. Without `head` it has no features.
         origin: Of its weights.
@@ -68,17 +73,21 @@ def embed(
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in (origin.mean, origin.std))
 
-    def compute(network: nn.Module, split: Split, what: str) -> Tensor:
+    def compute(network: nn.Module, split: Split, what: str, precision: str = "fp32") -> Tensor:
         return compute_logits(
             network, ImageStore(split.images, device), mean=mean, std=std,
-            batch_size=batch_size, progress=f"{progress}: {what} images",
+            batch_size=batch_size, precision=precision, progress=f"{progress}: {what} images",
         )  # fmt: skip
 
     if getattr(model, "head", None) is None:
         logits = compute(model, data.test, "logits of test")
         train, test = (logits.new_empty(len(split), 0) for split in (data.train, data.test))
         return Embedding(train, test, logits)
-    train = compute(HeadInput(model), data.train, "features of training")
+    fast = origin.execution["precision"] == "bf16" and computes_bf16(device)
+    precision = "bf16" if fast else "fp32"
+    adapted = copy.deepcopy(model)
+    adapt_layers(adapted, device, precision, compiled=False)
+    train = compute(HeadInput(adapted), data.train, "features of training", precision)
     test = compute(HeadInput(model), data.test, "features of test")
     train_features, test_features = (F.normalize(x.flatten(1), dim=1) for x in (train, test))
     return Embedding(train_features, test_features, model.head(test))

@@ -13,6 +13,7 @@ def make_origin(
     architecture: Mapping[str, Any] | None = None,
     mean: Sequence[float] = (0.5, 0.5, 0.5),
     std: Sequence[float] = (0.2, 0.2, 0.2),
+    precision: str = "fp32",
 ) -> Origin:
     """Return an origin of 32 × 32 images; fields that are not given have arbitrary values."""
     return Origin(
@@ -30,5 +31,5 @@ def make_origin(
         kept_epoch=1,
         val_accuracy=None,
         train_loss=0.5,
-        execution={"device": "CPU", "precision": "fp32"},
+        execution={"device": "CPU", "precision": precision},
     )
