@@ -106,5 +106,5 @@ def test_random_maps_are_called_so(study: Path) -> None:
         assert found[name].value == pytest.approx(found[name].random, abs=0.05)
     succeed(study, "dvc", "repro", "-s", f"figures@{MODEL}", "report")
     summary = (study / "reports/summary.md").read_text(encoding="utf-8")
-    assert "not better than random maps at ranking pixels by importance" in summary
+    assert "ROAD: not significantly better than random maps" in summary
     assert "WARNING: under small noise they change as much as random maps" in summary

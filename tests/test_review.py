@@ -89,7 +89,7 @@ def test_predictions_of_other_images_are_not_compared() -> None:
     ("old", "new", "verdict"),
     [
         ((), tuple(range(6)), "worse"),  # p = 2 / 2**6 = 0.03
-        ((), tuple(range(5)), "a tie"),  # p = 2 / 2**5 = 0.06
+        ((), tuple(range(5)), "no significant difference"),  # p = 2 / 2**5 = 0.06
         (tuple(range(6)), (), "better"),
         ((1, 2), (1, 2), "the same"),
     ],
@@ -110,7 +110,11 @@ def test_verdicts_are_corrected_for_the_number_of_models() -> None:
     before = snapshot("main", vit=old, convmixer=old, resnet=new)
     after = snapshot("workspace", vit=new, convmixer=new, resnet=new)
     changes = compare_models(before, after)
-    assert [change.verdict for change in changes] == ["a tie", "a tie", "the same"]
+    assert [change.verdict for change in changes] == [
+        "no significant difference",
+        "no significant difference",
+        "the same",
+    ]
     text = review(before, after)
     assert (
         text.count("6 test images fixed, 0 broken (McNemar's p = 0.062, corrected for 2 models)")
@@ -128,7 +132,9 @@ def test_without_predictions_intervals_decide_the_verdict() -> None:
     text = review(before, snapshot("workspace", vit=other))
     assert "The predictions of vit are not all available" in text
     close = result(wrong_in(*range(59)))
-    assert compare_models(before, snapshot("w", vit=close))[0].verdict == "a tie"
+    assert (
+        compare_models(before, snapshot("w", vit=close))[0].verdict == "no significant difference"
+    )
 
 
 def test_metrics_with_disjoint_intervals_are_listed() -> None:

@@ -107,8 +107,8 @@ def kill_dvc(study: Study, folder: Path, times: int) -> Row:
         times,
         outcome(
             found,
-            f"{ended} ended before the kill; {incomplete} times dvc.lock was incomplete and was "
-            f"deleted; in the end it is the same",
+            f"{ended} ended before the kill; `dvc.lock` was incomplete, and deleted, {incomplete} "
+            f"times; the results are the same in the end",
         ),
         len(found),
     )

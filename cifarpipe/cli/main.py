@@ -122,10 +122,10 @@ def train(
     ],
     nodes: Annotated[int, typer.Option(min=2, help="Number of machines.")],
     rank: Annotated[int, typer.Option(min=0, help="Number of this machine: 0, 1 and so on.")],
-    address: Annotated[str, typer.Option(help="HOST:PORT of machine 0, where they meet.")],
+    address: Annotated[str, typer.Option(help="HOST:PORT of machine 0, to which all connect.")],
     processes: Annotated[
         int | None,
-        typer.Option(min=1, help="Of this machine; by default one per GPU, or one on the CPU."),
+        typer.Option(min=1, help="Processes here; by default one per GPU, or one on the CPU."),
     ] = None,
     timeout: Annotated[int, typer.Option(min=1, help="Seconds to wait for the others.")] = 600,
 ) -> None:
@@ -148,7 +148,7 @@ def slurm(
     ] = False,
     name: Annotated[
         str | None,
-        typer.Option(help="Begins the experiments' names; by default the name of the file."),
+        typer.Option(help="Prefix of the experiments' names; by default the name of the file."),
     ] = None,
     origin: Annotated[
         str | None,

@@ -31,31 +31,18 @@ def verdict(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
 def judge_explanations(quality: Metrics) -> str:
     """Return what the quality metrics of a model's explanations mean, in words."""
     parts = []
-    if (lows := _lows_over_baselines(quality, "road")) is not None:
-        low_random, low_centre = lows
-        if low_random <= 0:
-            parts.append("not better than random maps at ranking pixels by importance")
-        elif low_centre <= 0:
-            parts.append("better than random maps, but not than always marking the centre")
-        else:
-            parts.append("better than random maps and than always marking the centre")
-    if (lows := _lows_over_baselines(quality, "saco")) is not None:
-        low_random, low_centre = lows
-        if low_random <= 0:
-            parts.append("more evidence does not mean more effect on the prediction")
-        elif low_centre <= 0:
-            parts.append(
-                "more evidence means more effect on the prediction, but the same holds for maps "
-                "that always mark the centre"
-            )
-        else:
-            parts.append("more evidence means more effect on the prediction")
+    for name, title in (("road", "ROAD"), ("saco", "SaCo")):
+        if (lows := _lows_over_baselines(quality, name)) is not None:
+            parts.append(f"{title}: {_compared_with_baselines(*lows)}")
     if "pointing_game" in quality:
         pointing = quality["pointing_game"]
         assert pointing.low is not None
         chance = max(pointing.centre or 0.0, pointing.random or 0.0)
-        points = "points" if pointing.low > chance else "does not point"
-        parts.append(f"{points} at the object more often than chance or the centre")
+        parts.append(
+            "pointing game: better than random and centre maps"
+            if pointing.low > chance
+            else "pointing game: not significantly better than the better of random and centre maps"
+        )
     if "max_sensitivity" in quality:
         change = quality["max_sensitivity"]
         assert change.random is not None
@@ -67,6 +54,15 @@ def judge_explanations(quality: Metrics) -> str:
         else:
             parts.append("WARNING: randomised weights give similar maps, so do not trust them")
     return "; ".join(parts) or "not evaluated"
+
+
+def _compared_with_baselines(low_random: float, low_centre: float) -> str:
+    """Say over which baselines maps gain; the lower ends of both gains' intervals decide."""
+    if low_random <= 0:
+        return "not significantly better than random maps"
+    if low_centre <= 0:
+        return "better than random maps, but not significantly better than centre maps"
+    return "better than random and centre maps"
 
 
 def _lows_over_baselines(quality: Metrics, name: str) -> tuple[float, float] | None:

@@ -58,7 +58,7 @@ class ModelChange:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, `the same` (every prediction) or `a tie` (not significant)."""
+        """`better`, `worse`, `no significant difference` or, for every image, `the same`."""
         if isinstance(self.predictions, PredictionChange):
             if not self.predictions.differs:
                 return "the same"
@@ -66,7 +66,7 @@ class ModelChange:
         else:
             significant = "accuracy" in self.beyond
         if not significant:
-            return "a tie"
+            return "no significant difference"
         return "better" if self.gain > 0 else "worse"
 
 
