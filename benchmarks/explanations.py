@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks.transformer_maps import Transformer, balanced, legrad
+from cifarpipe.config.reader import load_params
 from cifarpipe.explanations.baselines import centre_maps, random_maps
 from cifarpipe.explanations.complexity import sparseness
 from cifarpipe.explanations.faithfulness import deletion_insertion, road, saco
-from cifarpipe.explanations.gradcam import CAM_CLASSES, class_activation_maps
+from cifarpipe.explanations.gradcam import GRAD_CAM_METHODS, class_activation_maps
 from cifarpipe.explanations.localisation import energy_inside, pointing_game
 from cifarpipe.explanations.methods import ATTENTION_METHODS, MakeMaps, map_maker
 from cifarpipe.explanations.randomisation import randomised_network, rank_correlation
@@ -122,14 +123,17 @@ class Sample:
 
 
 def correct_sample(
-    model: nn.Module, origin: Origin, split: Split, masks: NDArray[np.bool_] | None, count: int
-) -> Sample:
-    """Return `count` random images that the network classifies correctly."""
+    model: nn.Module, origin: Origin, split: Split, masks: NDArray[np.bool_] | None, count: int,
+    *, seed: int,
+) -> Sample:  # fmt: skip
+    """Return `count` random images that the network classifies correctly.
+
+    As few of them as possible are among those of the quality metrics in a report with this `seed`.
+    """
     device = next(model.parameters()).device
     mean, std = (torch.tensor(values, device=device) for values in (origin.mean, origin.std))
-    # Random ones: a split may be sorted by class.
-    # The last ones of that order: the first are those of the quality metrics in a report.
-    chosen = np.random.default_rng(0).permutation(len(split))[::-1][: 4 * count]
+    # Of this order the report takes the first ones.
+    chosen = np.random.default_rng(seed).permutation(len(split))[::-1][: 4 * count]
     images = torch.from_numpy(np.array(split.images[chosen])).to(device)
     labels = torch.from_numpy(np.array(split.labels[chosen]))
     batch = normalize(images, mean, std)
@@ -144,7 +148,7 @@ def quality(model: nn.Module, sample: Sample, maps: Maps, removed: int) -> dict[
     """Return all metrics of some maps; pixels are removed from the first `removed` images."""
     found: dict[str, float] = {}
     if sample.masks is not None:
-        found["pointing"] = pointing_game(maps, sample.masks).hits / len(maps)
+        found["pointing"] = float(pointing_game(maps, sample.masks).hits.mean())
         found["energy"] = float(energy_inside(maps, sample.masks).mean())
     few = sample.batch[:removed], maps[:removed], sample.classes[:removed]
     found["road"], found["road_low"], found["road_high"] = mean_interval(road(model, *few, seed=0))
@@ -158,7 +162,8 @@ def compare(name: str, options: argparse.Namespace) -> pd.DataFrame:
     """Return a row for each candidate and baseline of one model."""
     data, device = load_prepared(), pick_device()
     model, origin = load_model(Path(f"artifacts/{name}/model.safetensors"), device)
-    sample = correct_sample(model, origin, data.test, data.test_masks, options.images)
+    seed = load_params().gradcam.seed
+    sample = correct_sample(model, origin, data.test, data.test_masks, options.images, seed=seed)
     randomised = randomised_network(origin, device, seed=0)
     of_randomised = candidates(randomised, options.last, options.methods)
     of_model = candidates(model, options.last, options.methods)
@@ -187,7 +192,7 @@ def main() -> None:
     parser.add_argument("model", nargs="+")
     parser.add_argument("--study", default=".demo", help="folder with artifacts/")
     parser.add_argument("--images", type=int, default=300, help="correct images to explain")
-    parser.add_argument("--methods", nargs="+", default=list(CAM_CLASSES), help="of grad-cam")
+    parser.add_argument("--methods", nargs="+", default=list(GRAD_CAM_METHODS), help="of grad-cam")
     parser.add_argument("--last", type=int, default=99, help="how many of the last layers")
     parser.add_argument("--removed", type=int, default=60, help="images for ROAD and deletion")
     parser.add_argument("--csv", type=Path, help="file for all tables, besides printing them")

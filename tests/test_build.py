@@ -3,13 +3,19 @@
 import pytest
 import torch
 
+from cifarpipe.config.architectures import ARCHITECTURES
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params
 from cifarpipe.models.build import build_model
-from tests.support.architectures import ARCHITECTURES
+from tests.support.architectures import MODEL_OF_ARCHITECTURE
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_demo_has_a_model_of_every_architecture() -> None:
+    """Many tests of architectures are of these models."""
+    assert set(MODEL_OF_ARCHITECTURE) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", MODEL_OF_ARCHITECTURE.values())
 def test_architecture_names_the_module_of_the_network(name: str, demo_params: Params) -> None:
     architecture = demo_params.models[name].architecture
     before = dict(architecture)

@@ -16,12 +16,12 @@ from cifarpipe.data.preparation import prepare
 from cifarpipe.models.build import build_model
 from cifarpipe.networks.checkpoint import Origin, load_model, save_model
 from cifarpipe.networks.devices import memory_format
-from tests.support.architectures import ARCHITECTURES
+from tests.support.architectures import MODEL_OF_ARCHITECTURE
 from tests.support.origins import make_origin
 from tests.support.raw_images import make_raw, settings
 
 CPU = torch.device("cpu")
-EVERY_ARCHITECTURE = pytest.mark.parametrize("name", ARCHITECTURES)
+EVERY_ARCHITECTURE = pytest.mark.parametrize("name", MODEL_OF_ARCHITECTURE.values())
 
 
 def make(params: Params, name: str, seed: int = 0) -> tuple[nn.Module, Origin]:

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from cifarpipe.cli.main import complete_model, main
 from cifarpipe.config.schema import Params
+from cifarpipe.explanations.methods import ATTENTION_METHODS, CAM_METHODS
 from cifarpipe.models.build import build_model
 from cifarpipe.networks.checkpoint import load_model, save_model
 from tests.support.origins import make_origin
@@ -165,13 +167,12 @@ REFUSED = [
     (["half.jpg", "--model", "vit"], "half.jpg can't be read: "),
     (
         ["photo.png", "--model", "convmixer", "--method", "attention_rollout"],
-        "'attention_rollout'; allowed for convmixer, a convmixer: gradcam, gradcam++, xgradcam, "
-        "hirescam, layercam, eigencam.\n",
+        f"'attention_rollout'; allowed for convmixer, a convmixer: {', '.join(CAM_METHODS)}.\n",
     ),
     (
         ["photo.png", "--model", "vit", "--method", "camgrad"],
-        "--method is 'camgrad'; allowed for vit, a vit: gradcam, gradcam++, xgradcam, hirescam, "
-        "layercam, eigencam, libragrad, gradient_attention, attention_rollout.\n",
+        "--method is 'camgrad'; allowed for vit, a vit: "
+        f"{', '.join([*CAM_METHODS, *ATTENTION_METHODS])}.\n",
     ),
     (["photo.png", "--model", "vit", "--out", "photo.png"], "photo.png is an image itself"),
     (["photo.png", "--model", "vit", "--out", "linked.png"], "linked.png is an image itself"),
@@ -200,6 +201,20 @@ def test_mistake_gives_one_message_and_exit_code_2(
     assert err.count("error: ") == 1
     assert message in err
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_model_of_a_former_architecture_needs_a_method(folder: Path, run) -> None:
+    """The entry now has another architecture, and only that one has a method in params.yaml."""
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["models"] = {"vit": params["models"]["convmixer"]}
+    params["gradcam"]["method"] = {"convmixer": "layercam"}
+    params["report"].pop("baselines", None)
+    Path("params.yaml").unlink()
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    code, _, err = run("explain", "photo.png", "--model", "vit")
+    assert code == 2
+    assert "vit was trained as a vit, for which params.yaml has no `gradcam.method`" in err
+    assert run("explain", "photo.png", "--model", "vit", "--method", "libragrad")[0] == 0
 
 
 @pytest.mark.thorough

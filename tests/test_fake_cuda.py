@@ -18,7 +18,8 @@ from cifarpipe.augment.pipeline import Augmentation
 from cifarpipe.config.reader import load_params
 from cifarpipe.config.recipes import Augment
 from cifarpipe.explanations import embedding
-from cifarpipe.explanations.methods import CAM_METHODS, map_maker, methods_for
+from cifarpipe.explanations.gradcam import GRAD_CAM_METHODS
+from cifarpipe.explanations.methods import map_maker, methods_for
 from cifarpipe.explanations.neighbours import search
 from cifarpipe.models.build import build_model
 from cifarpipe.networks.images import ImageStore
@@ -28,6 +29,7 @@ from cifarpipe.training.distributed import Share, World
 from cifarpipe.training.execution import Execution
 from cifarpipe.training.state import TrainingState
 from cifarpipe.training.step import EagerStep
+from tests.support.architectures import MODEL_OF_ARCHITECTURE
 from tests.support.fake_cuda import backward, fake_cuda, grad
 from tests.support.origins import make_origin
 
@@ -35,10 +37,7 @@ pytestmark = pytest.mark.thorough
 
 PARAMS = load_params("params.yaml")
 MODELS = pytest.mark.parametrize("name", PARAMS.models)
-# One model of each architecture.
-ARCHITECTURES = pytest.mark.parametrize(
-    "name", {entry.arch: name for name, entry in PARAMS.models.items()}.values()
-)
+EVERY_ARCHITECTURE = pytest.mark.parametrize("name", MODEL_OF_ARCHITECTURE.values())
 SIZE = 6
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 
@@ -113,7 +112,7 @@ def test_augmented_batches_lie_on_gpu(kind: str, gpu: torch.device) -> None:
     assert {each.device for batch in found for each in (batch.inputs, batch.targets)} == {gpu}
 
 
-@ARCHITECTURES
+@EVERY_ARCHITECTURE
 def test_logits_are_computed_on_gpu(name: str, gpu: torch.device) -> None:
     """Of validation and evaluation."""
     mean, std = torch.zeros(3, device=gpu), torch.ones(3, device=gpu)
@@ -125,18 +124,18 @@ def test_logits_are_computed_on_gpu(name: str, gpu: torch.device) -> None:
         assert (logits.device, logits.shape, logits.dtype) == (gpu, (40, 10), torch.float32)
 
 
-@ARCHITECTURES
+@EVERY_ARCHITECTURE
 def test_maps_are_computed_on_gpu(name: str, gpu: torch.device) -> None:
     model = build(name, gpu).eval()
     batch = torch.zeros(SIZE, 3, 32, 32, device=gpu)
     for method in methods_for(model):
         # Those of grad-cam read the classes on the host, which imaginary tensors do not allow.
-        kind = np if method in CAM_METHODS else torch
+        kind = np if method in GRAD_CAM_METHODS else torch
         classes = cast(Any, kind.zeros(SIZE, dtype=kind.int64))
         assert map_maker(model, method)(batch, classes).shape[0] == SIZE, method
 
 
-@ARCHITECTURES
+@EVERY_ARCHITECTURE
 def test_images_are_embedded_and_searched_on_gpu(
     name: str, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ from cifarpipe.training.execution import Execution
 from cifarpipe.training.loop import Run, Validation, seed_dropout, train
 from cifarpipe.training.resume import ResumeStore
 from cifarpipe.training.state import Epoch, TrainingState
-from tests.support.architectures import ARCHITECTURES
+from tests.support.architectures import MODEL_OF_ARCHITECTURE
 from tests.support.histories import accumulator
 from tests.support.terminal import Terminal, replace_stderr
 from tests.support.training_data import SIDE, SmallNet, TrainingData, coloured_data, coloured_split
@@ -99,7 +99,7 @@ def evaluate(weights: dict[str, torch.Tensor], split: Split) -> tuple[float, flo
     ).double().mean().item()
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", MODEL_OF_ARCHITECTURE.values())
 def test_nothing_keeps_a_history_of_the_network_before_the_first_step(
     name: str, demo_params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:

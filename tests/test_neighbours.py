@@ -16,7 +16,7 @@ from cifarpipe.explanations.neighbours import count_labels, find_neighbours, sea
 from cifarpipe.models.build import build_model
 from cifarpipe.results.neighbours import Neighbours, load_neighbours, save_neighbours
 from cifarpipe.store.prepared import Prepared, Split
-from tests.support.architectures import ARCHITECTURES
+from tests.support.architectures import MODEL_OF_ARCHITECTURE
 from tests.support.origins import make_origin
 
 
@@ -60,9 +60,9 @@ def test_labels_are_counted() -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_features_are_what_the_head_reads(arch: str, demo_params: Params) -> None:
-    entry = next(each for each in demo_params.models.values() if each.arch == arch)
+@pytest.mark.parametrize("name", MODEL_OF_ARCHITECTURE.values())
+def test_features_are_what_the_head_reads(name: str, demo_params: Params) -> None:
+    entry = demo_params.models[name]
     torch.manual_seed(0)
     model = build_model(entry.architecture, num_classes=10, image_size=32).eval()
     images = torch.randn(3, 3, 32, 32)

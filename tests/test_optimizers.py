@@ -22,7 +22,7 @@ from cifarpipe.training.optimizers import (
     state_tensors,
 )
 from cifarpipe.training.state import TrainingState
-from tests.support.architectures import ARCHITECTURES
+from tests.support.architectures import MODEL_OF_ARCHITECTURE
 
 EVERY_MODEL = pytest.mark.parametrize("name", load_params("params.demo.yaml").models)
 
@@ -105,7 +105,7 @@ OUTER_LAYERS = {
 }
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", MODEL_OF_ARCHITECTURE.values())
 def test_first_and_last_registered_layers_are_applied_first_and_last(
     name: str, demo_params: Params
 ) -> None:

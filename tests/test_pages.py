@@ -251,7 +251,7 @@ def test_missing_metrics_are_dashes(report: Report) -> None:
             without_evidence_correct=Metric(0),
         )
     page = Page(report.html())
-    assert page.table("Quality of each model's maps")[1][3:] == ["–"] * 10
+    assert set(page.table("Quality of each model's maps")[1][3:]) == {"–"}
     assert "not evaluated" in page.all("main")[0]["text"]
 
 

@@ -13,10 +13,10 @@ from cifarpipe.models.vit import DotProductAttention
 from cifarpipe.networks import precision as module
 from cifarpipe.networks.depthwise import DepthwiseConv2d
 from cifarpipe.networks.precision import adapt_layers, autocast, pick_precision
-from tests.support.architectures import ARCHITECTURES
+from tests.support.architectures import MODEL_OF_ARCHITECTURE
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-EVERY_ARCHITECTURE = pytest.mark.parametrize("name", ARCHITECTURES)
+EVERY_ARCHITECTURE = pytest.mark.parametrize("name", MODEL_OF_ARCHITECTURE.values())
 
 
 def build(params: Params, name: str) -> nn.Module:

@@ -59,11 +59,15 @@ def test_mask_metrics_by_hand() -> None:
     masks[2, 1, 1] = True
     interval = scipy.stats.binomtest(2, 3).proportion_ci(method="wilson")
     energy = scipy.stats.ttest_1samp([1, 1, 0], 0).confidence_interval(0.95)
+    over_random = scipy.stats.ttest_1samp([0.75, 0.75, -0.25], 0).confidence_interval(0.95)
+    gain = Metric(0.4167, low=round(over_random.low, 4), high=round(over_random.high, 4), images=3)
     baselines = {"centre": 0.25, "random": 0.25, "images": 3}
     assert mask_metrics(maps, masks) == {
         "pointing_game": Metric(
             0.6667, low=round(interval.low, 4), high=round(interval.high, 4), **baselines
         ),
+        "pointing_game_over_random": gain,
+        "pointing_game_over_centre": gain,  # each centre of 2 × 2 pixels is the whole image
         "energy_inside": Metric(
             0.6667, low=round(energy.low, 4), high=round(energy.high, 4), **baselines
         ),
@@ -156,7 +160,7 @@ def test_random_maps_score_like_the_random_baseline(
     assert "ROAD: not significantly better than random maps" in said
     assert "SaCo: not significantly better than random maps" in said
     assert "pointing game: not significantly better" in said
-    assert "WARNING: under small noise they change as much as random maps" in said
+    assert "WARNING: under small noise they do not change significantly less than random" in said
 
 
 def randomised_maps(monkeypatch: pytest.MonkeyPatch, maps: Maps) -> None:
@@ -186,7 +190,7 @@ def test_randomisation_check_fails_for_unchanged_maps(
     randomised_maps(monkeypatch, (maps * signs[kind]).astype(np.float32))
     found = checked(explainer, maps)
     assert found["randomisation_passed"] == Metric(0)
-    correlation = found["randomisation_correlation"]
+    correlation = found["randomisation_abs_correlation"]
     assert correlation.value == pytest.approx(1)
     assert correlation.random < 0.2  # of other images
 
@@ -199,11 +203,11 @@ def test_randomisation_check_is_passed_by_unrelated_maps(
     randomised_maps(monkeypatch, others)
     found = checked(explainer, maps)
     assert found["randomisation_passed"] == Metric(1)
-    correlation = found["randomisation_correlation"]
+    correlation = found["randomisation_abs_correlation"]
     assert correlation.low < correlation.random < correlation.high
     few = checked(explainer, maps[:3])
     assert "randomisation_passed" not in few  # one network: no interval
-    assert few["randomisation_correlation"].high is None
+    assert few["randomisation_abs_correlation"].high is None
     assert checked(explainer, maps[:1]) == {}
 
 
@@ -216,11 +220,13 @@ def test_interval_of_randomisation_is_over_networks(
     others[:80] = maps[:80]
     randomised_maps(monkeypatch, others)
     found = checked(explainer, maps)
-    each = np.array([1, 1, *(3 * [found["randomisation_correlation"].random])])
+    each = np.array([1, 1, *(3 * [found["randomisation_abs_correlation"].random])])
     _, low, high = mean_interval(each)
-    correlation = found["randomisation_correlation"]
+    correlation = found["randomisation_abs_correlation"]
     assert (correlation.low, correlation.high) == pytest.approx((low, high), abs=0.05)
-    assert found["randomisation_passed"] == Metric(0)
+    assert low < 0.5 < high
+    assert "randomisation_passed" not in found
+    assert "undecided whether randomised weights" in judge_explanations(found)
 
 
 def test_metrics_of_a_network_are_complete(explainer: Explainer) -> None:
@@ -256,5 +262,6 @@ def test_metrics_of_a_network_are_complete(explainer: Explainer) -> None:
     assert metrics["pointing_game"].value == round((correct.sum() - empty) / correct.sum(), 4)
     assert len(metrics_table(metrics)) == len(metrics)
     without = measured(table, explanations, None)
-    assert set(metrics) - set(without) == {"pointing_game", "energy_inside"}
+    gains = {"pointing_game_over_random", "pointing_game_over_centre"}
+    assert set(metrics) - set(without) == {"pointing_game", "energy_inside"} | gains
     assert all(metrics[name] == metric for name, metric in without.items())

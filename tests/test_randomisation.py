@@ -5,8 +5,13 @@ import pytest
 import scipy.stats
 import torch
 
+from cifarpipe.config.architectures import ARCHITECTURES
 from cifarpipe.config.schema import Params
-from cifarpipe.explanations.randomisation import randomised_network, rank_correlation
+from cifarpipe.explanations.randomisation import (
+    INITIALISATION,
+    randomised_network,
+    rank_correlation,
+)
 from tests.support.origins import make_origin
 
 CPU = torch.device("cpu")
@@ -36,6 +41,11 @@ def test_randomised_network_depends_only_on_seed(name: str, demo_params: Params)
     assert not torch.equal(weights, different)
     torch.manual_seed(0)  # the initial weights of a training with the same seed
     assert not torch.equal(weights, next(origin.build().parameters()))
+
+
+def test_keys_of_initialisation_exist() -> None:
+    keys = {key for kind in ARCHITECTURES.values() for key in kind.model_fields}
+    assert set(INITIALISATION) <= keys
 
 
 def test_random_networks_have_no_special_initialisation(demo_params: Params) -> None:

@@ -117,11 +117,27 @@ def test_verdicts_are_corrected_for_the_number_of_models() -> None:
     ]
     text = review(before, after)
     assert (
-        text.count("6 test images fixed, 0 broken (McNemar's p = 0.062, corrected for 2 models)")
+        text.count(
+            "6 test images fixed, 0 broken (McNemar's p = 0.031; 0.062 corrected for 2 models)"
+        )
         == 2
     )
     after = snapshot("workspace", vit=new, convmixer=old, resnet=new)
     assert compare_models(before, after)[0].verdict == "better"
+
+
+def test_models_without_fixed_or_broken_images_are_not_counted() -> None:
+    """One model's predictions change from wrong to wrong: the other's p-value stays as it is."""
+    old, new = result(wrong_in(*range(6))), result(LABELS)
+    first, second = (LABELS.copy() for _ in range(2))
+    first[0], second[0] = (LABELS[0] + 1) % 3, (LABELS[0] + 2) % 3
+    before = snapshot("main", vit=old, convmixer=result(first))
+    after = snapshot("workspace", vit=new, convmixer=result(second))
+    changes = compare_models(before, after)
+    assert [change.verdict for change in changes] == ["better", "no significant difference"]
+    text = review(before, after)
+    assert "(McNemar's p = 0.031)" in text
+    assert "corrected" not in text
 
 
 def test_without_predictions_intervals_decide_the_verdict() -> None:

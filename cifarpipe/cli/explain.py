@@ -68,8 +68,14 @@ def explain_files(
 
     network, origin = load_model(artifact(model, "model.safetensors"), pick_device())
     arch = origin.architecture["arch"]
-    method = method or params.gradcam.method[arch]
-    if method not in (allowed := methods_for(network)):
+    method = method or params.gradcam.method.get(arch)
+    allowed = methods_for(network)
+    if method is None:  # the entry had another architecture when it was trained
+        raise UserError(
+            f"{model} was trained as a {arch}, for which params.yaml has no `gradcam.method`.\n"
+            f"Choose one with --method ({', '.join(allowed)}), or run `dvc repro`."
+        )
+    if method not in allowed:
         raise UserError(
             f"--method is {method!r}; allowed for {model}, a {arch}: {', '.join(allowed)}.\n"
             f"Use one of these, or leave it out to use that of params.yaml."

@@ -80,8 +80,8 @@ def saco(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor) -> Floats
 
     The pixels are ranked and split into `GROUPS` of equal size, each of which is removed alone:
     replaced by the image's mean colour. Of every two groups, the one with more evidence should
-    matter more to the class's probability. Such a pair counts for the map, any other against it,
-    weighted by the difference in evidence.
+    matter at least as much to the class's probability. Such a pair counts for the map, any other
+    against it, weighted by the difference in evidence.
 
     Args:
         predict: Logits `[B, classes]` of a normalised batch.

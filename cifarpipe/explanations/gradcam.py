@@ -17,14 +17,15 @@ from cifarpipe.results.maps import Maps
 if TYPE_CHECKING:
     from pytorch_grad_cam.base_cam import BaseCAM
 
-CAM_CLASSES = {  # of grad-cam, by method
-    "gradcam": "GradCAM",  # arXiv:1610.02391
-    "gradcam++": "GradCAMPlusPlus",  # arXiv:1710.11063
-    "xgradcam": "XGradCAM",  # arXiv:2008.02312
-    "hirescam": "HiResCAM",  # arXiv:2011.08891
-    "layercam": "LayerCAM",  # doi:10.1109/TIP.2021.3089943
-    "eigencam": "EigenCAM",  # arXiv:2008.00299; the same map for every class
-}
+# The methods of grad-cam.
+GRAD_CAM_METHODS = (
+    "gradcam",  # arXiv:1610.02391
+    "gradcam++",  # arXiv:1710.11063
+    "xgradcam",  # arXiv:2008.02312
+    "hirescam",  # arXiv:2011.08891
+    "layercam",  # doi:10.1109/TIP.2021.3089943
+    "eigencam",  # arXiv:2008.00299; the same map for every class
+)
 
 
 @cache
@@ -33,7 +34,7 @@ def cam_class(method: str) -> "type[BaseCAM]":
 
     grad-cam is imported here, since that takes seconds and maps from attention do not need it.
     """
-    import pytorch_grad_cam
+    from pytorch_grad_cam import EigenCAM, GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, XGradCAM
     from pytorch_grad_cam.base_cam import BaseCAM
     from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_with_sign_correction
 
@@ -52,7 +53,7 @@ def cam_class(method: str) -> "type[BaseCAM]":
         def aggregate_multi_layers(self, cam_per_target_layer: list[Maps]) -> Maps:
             return cam_per_target_layer[0]
 
-    class SignedEigenCAM(pytorch_grad_cam.EigenCAM):
+    class SignedEigenCAM(EigenCAM):
         """EigenCAM with a defined sign: a first component may point either way."""
 
         def get_cam_image(self, *arguments: Any) -> Maps:
@@ -60,8 +61,14 @@ def cam_class(method: str) -> "type[BaseCAM]":
             maps: Maps = get_2d_projection_with_sign_correction(activations)
             return maps
 
-    own = {"eigencam": SignedEigenCAM}
-    base = own.get(method) or getattr(pytorch_grad_cam, CAM_CLASSES[method])
+    base = {
+        "gradcam": GradCAM,
+        "gradcam++": GradCAMPlusPlus,
+        "xgradcam": XGradCAM,
+        "hirescam": HiResCAM,
+        "layercam": LayerCAM,
+        "eigencam": SignedEigenCAM,
+    }[method]
     return type(f"Raw{base.__name__}", (Raw, base), {})
 
 
@@ -85,7 +92,7 @@ def class_activation_maps(
         to_map: Reshapes the layer's output to `[N, C, h, w]`.
         batch: `[N, 3, H, W]`, normalised, on the model's device.
         classes: `[N]` the target class of each image.
-        method: A key of `CAM_CLASSES`.
+        method: One of `GRAD_CAM_METHODS`.
 
     Returns:
         `[N, h, w]` on the layer's own grid, raw: comparable between classes of one image.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from cifarpipe.explanations.attention import attention_rollout, gradient_attention
-from cifarpipe.explanations.gradcam import CAM_CLASSES, class_activation_maps
+from cifarpipe.explanations.gradcam import GRAD_CAM_METHODS, class_activation_maps
 from cifarpipe.explanations.libragrad import has_attention_blocks, libragrad
 from cifarpipe.results.maps import Maps
 
@@ -26,7 +26,7 @@ def _activation_maps(model: "Classifier", batch: Tensor, classes: Tensor, *, met
 # Each maps a network in evaluation mode, a normalised batch and its target classes to raw maps
 # `[N, h, w]`. Those with one map for all classes are also named in `results.maps.CLASS_AGNOSTIC`.
 CAM_METHODS: Mapping[str, Callable[..., Maps]] = {
-    name: partial(_activation_maps, method=name) for name in CAM_CLASSES
+    name: partial(_activation_maps, method=name) for name in GRAD_CAM_METHODS
 }
 ATTENTION_METHODS: Mapping[str, Callable[..., Maps]] = {
     "libragrad": libragrad,

@@ -1,6 +1,5 @@
 """Quality of a model's explanations: the metrics that show how far to trust them."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -91,22 +90,28 @@ def mask_metrics(maps: Maps, masks: NDArray[np.bool_]) -> Metrics:
     Args:
         maps: `[N, h, w]` raw, of the predicted class of correct images.
         masks: `[N, H, W]`, true on the object.
+
+    Returns:
+        `pointing_game` and `energy_inside` with their values for random and centre maps; and the
+        gain of the first over these, image by image, with its 95% interval.
     """
     if not len(maps):
         return {}
     pointing = pointing_game(maps, masks)
-    low, high = wilson_interval(pointing.hits, pointing.images)
-    baselines = {"random": pointing.random, "centre": pointing.centre}
-    energy, energy_low, energy_high = mean_interval(energy_inside(maps, masks))
-    energy_baselines = {
+    low, high = wilson_interval(int(pointing.hits.sum()), len(maps))
+    hits = pointing.hits.astype(np.float64)
+    scores = {"value": hits, "random": pointing.random, "centre": pointing.centre}
+    energy = {
+        "value": energy_inside(maps, masks),
         "random": pointing.random,
-        "centre": mean_interval(energy_inside(centre_maps(maps), masks))[0],
+        "centre": energy_inside(centre_maps(maps), masks),
     }
     found = {
-        "pointing_game": rounded(pointing.hits / pointing.images, low=low, high=high, **baselines),
-        "energy_inside": rounded(energy, low=energy_low, high=energy_high, **energy_baselines),
+        "pointing_game": rounded(**_means(scores), low=low, high=high),
+        **_gains("pointing_game", scores),
+        "energy_inside": _mean_metric(energy),
     }
-    return {name: replace(metric, images=pointing.images) for name, metric in found.items()}
+    return {name: replace(metric, images=len(maps)) for name, metric in found.items()}
 
 
 def removal_metrics(
@@ -137,9 +142,7 @@ def removal_metrics(
     metrics = {"removal_images": Metric(len(maps))}
     for name, scores in measured.items():
         metrics[name] = rounded(**_means(scores))
-        for baseline in ("random", "centre"):
-            gain, low, high = mean_interval(scores["value"] - scores[baseline])
-            metrics[f"{name}_over_{baseline}"] = rounded(gain, low=low, high=high)
+        metrics |= _gains(name, scores)
     curves = {
         kind: deletion_insertion(predict, batch, some, classes) for kind, some in kinds.items()
     }
@@ -220,10 +223,10 @@ def randomisation_metrics(
         seed: Of the random weights.
 
     Returns:
-        `randomisation_correlation`, the mean absolute rank correlation with its 95% interval, and
-        as `random` that with the random networks' maps of other images, which shows how similar
-        unrelated maps are; `randomisation_passed`, 1 if the interval lies below
-        `MAX_CORRELATION`. Left out if there are too few maps.
+        `randomisation_abs_correlation`, the mean absolute rank correlation with its 95% interval,
+        and as `random` that with the random networks' maps of other images, which shows how similar
+        unrelated maps are; `randomisation_passed`, 1 if the interval lies below `MAX_CORRELATION`,
+        0 if above. Each is left out if there are too few maps to tell.
     """
     networks = min(NETWORKS, len(maps) // 2)  # an image needs another one
     if not networks:
@@ -238,10 +241,19 @@ def randomisation_metrics(
     correlation, low, high = mean_interval(np.array(same))
     unrelated = float(np.mean(other))
     found = rounded(correlation, low=low, high=high, random=unrelated)
-    metrics = {"randomisation_correlation": found}
-    if math.isfinite(high):
+    metrics = {"randomisation_abs_correlation": found}
+    if high < MAX_CORRELATION or low > MAX_CORRELATION:
         metrics["randomisation_passed"] = Metric(int(high < MAX_CORRELATION))
     return metrics
+
+
+def _gains(name: str, scores: dict[str, Floats]) -> Metrics:
+    """Return the mean gain of `value` over each baseline, with its interval."""
+    gains = {}
+    for baseline in ("random", "centre"):
+        gain, low, high = mean_interval(scores["value"] - scores[baseline])
+        gains[f"{name}_over_{baseline}"] = rounded(gain, low=low, high=high)
+    return gains
 
 
 def _mean_metric(scores: dict[str, Floats]) -> Metric:

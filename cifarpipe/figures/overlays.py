@@ -73,7 +73,7 @@ def draw_difference(
 
 
 def scaled(values: NDArray[np.float32], most: float | None = None) -> NDArray[np.float32]:
-    """Divide by `most`, by default the largest absolute value; a map without any stays 0."""
+    """Divide by `most`, at least 1e-30; by default the largest absolute value."""
     return values / max(np.abs(values).max() if most is None else most, 1e-30)
 
 

@@ -17,9 +17,9 @@ def confident_disagreements(
     """Find labels that are probably wrong by confident learning (arXiv:1911.00068).
 
     A prediction should not depend on the image's own label, else wrong labels confirm themselves.
-    Each class has a threshold: the mean probability of this
-    class on the images that are labelled with it. An image is a candidate if, of all classes whose
-    probability reaches their threshold, the most probable one is not its label.
+    Each class has a threshold: the mean probability of this class on the images that are labelled
+    with it. An image is a candidate if, of all classes whose probability reaches their threshold,
+    the most probable one is not its label.
 
     Args:
         probabilities: `[N, classes]`.

@@ -31,6 +31,8 @@ from cifarpipe.report.study import ModelResults, Study
 from cifarpipe.report.templating import templates
 from cifarpipe.report.training_images import TrainingImages, choose_training_images
 from cifarpipe.report.worth_checking import WEAK_GROUPS, WORTH_CHECKING, own_flags, worth_checking
+from cifarpipe.results.maps import CLASS_AGNOSTIC
+from cifarpipe.results.significance import LEVEL
 from cifarpipe.store.outputs import write_text
 
 MAX_BYTES = 2_900_000  # of the page
@@ -148,6 +150,7 @@ def _page_content(
             for name, table in study.weak_groups.groupby("model")
         },
         "correlation": CORRELATION,
+        "class_agnostic": CLASS_AGNOSTIC,
         "without_features": [
             model.name for model in ordered if not model.neighbours.nearest.shape[1]
         ],
@@ -230,6 +233,7 @@ def _shared(study: Study) -> dict[str, Any]:
         "pairs": study.pairs.to_dict("records"),
         "provenance": study.provenance,
         "earlier": bool(baseline_curves(study)),
+        "level": LEVEL,
     }
 
 

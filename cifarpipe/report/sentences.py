@@ -7,7 +7,7 @@ from cifarpipe.results.significance import LEVEL
 
 
 def verdict(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
-    """Return a sentence about which model is best, or with which ones it is tied.
+    """Return a sentence about which model is best, or does not differ significantly from others.
 
     Args:
         board: The leaderboard.
@@ -23,7 +23,7 @@ def verdict(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
         correction = f", Holm correction for {len(pairs)} pairs" if len(pairs) > 1 else ""
         return (
             f"{best.model} has {score}; no significant difference from {', '.join(others)} "
-            f"(McNemar test, 5%{correction})."
+            f"(McNemar test, {LEVEL:.0%}{correction})."
         )
     return f"{best.model} {'is best, with' if len(board) > 1 else 'has'} {score}."
 
@@ -31,28 +31,27 @@ def verdict(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
 def judge_explanations(quality: Metrics) -> str:
     """Return what the quality metrics of a model's explanations mean, in words."""
     parts = []
-    for name, title in (("road", "ROAD"), ("saco", "SaCo")):
+    for name, title in (
+        ("road", "ROAD"),
+        ("saco", "SaCo"),
+        ("pointing_game", "pointing game"),
+    ):
         if (lows := _lows_over_baselines(quality, name)) is not None:
             parts.append(f"{title}: {_compared_with_baselines(*lows)}")
-    if "pointing_game" in quality:
-        pointing = quality["pointing_game"]
-        assert pointing.low is not None
-        chance = max(pointing.centre or 0.0, pointing.random or 0.0)
-        parts.append(
-            "pointing game: better than random and centre maps"
-            if pointing.low > chance
-            else "pointing game: not significantly better than the better of random and centre maps"
-        )
     if "max_sensitivity" in quality:
         change = quality["max_sensitivity"]
         assert change.random is not None
         if (change.high or change.number) >= change.random:
-            parts.append("WARNING: under small noise they change as much as random maps")
+            parts.append(
+                "WARNING: under small noise they do not change significantly less than random maps"
+            )
     if "randomisation_passed" in quality:
         if quality["randomisation_passed"].value:
             parts.append("randomised weights give different maps")
         else:
             parts.append("WARNING: randomised weights give similar maps, so do not trust them")
+    elif "randomisation_abs_correlation" in quality:
+        parts.append("undecided whether randomised weights give different maps")
     return "; ".join(parts) or "not evaluated"
 
 

@@ -1,6 +1,8 @@
-"""All architectures, each by the name of its model in params.demo.yaml."""
+"""A model of each architecture."""
 
 from cifarpipe.config.reader import load_params
 
-_MODELS = load_params("params.demo.yaml").models
-ARCHITECTURES = tuple({entry.arch: name for name, entry in _MODELS.items()}.values())
+# Names of models in params.demo.yaml, by their architecture.
+MODEL_OF_ARCHITECTURE = {
+    entry.arch: name for name, entry in load_params("params.demo.yaml").models.items()
+}

@@ -10,9 +10,9 @@ from cifarpipe.config.schema import Params
 from cifarpipe.explanations.gradcam import class_activation_maps
 from cifarpipe.models.build import build_model
 from cifarpipe.results.maps import Maps
-from tests.support.architectures import ARCHITECTURES
+from tests.support.architectures import MODEL_OF_ARCHITECTURE
 
-NETWORKS = (*ARCHITECTURES, "vit_mean")
+NETWORKS = (*MODEL_OF_ARCHITECTURE.values(), "vit_mean")
 K = 5
 
 

@@ -54,7 +54,7 @@ QUALITY: Metrics = {
     "max_sensitivity": Metric(0.2, low=0.1, high=0.3, random=1.7, centre=0.0),
     "deletion": Metric(0.2, random=0.31, centre=0.32),
     "insertion": Metric(0.8, random=0.41, centre=0.42),
-    "randomisation_correlation": Metric(0.25, low=0.15, high=0.35, random=0.2),
+    "randomisation_abs_correlation": Metric(0.25, low=0.15, high=0.35, random=0.2),
     "randomisation_passed": Metric(1),
 }
 

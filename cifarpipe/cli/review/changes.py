@@ -28,13 +28,19 @@ class PredictionChange:
     other: int
     """Images whose prediction differs and is wrong both times."""
     p: float
-    """McNemar's exact test of whether the accuracies differ; from `compare_models`, corrected for
-    the number of models whose predictions differ (Holm)."""
+    """McNemar's exact test of whether the accuracies differ."""
+    p_holm: float
+    """Corrected for the number of models that the test is made for (Holm)."""
 
     @property
     def differs(self) -> bool:
         """Whether the prediction of any image differs."""
-        return bool(len(self.broken) + len(self.fixed) + self.other)
+        return self.tested or self.other > 0
+
+    @property
+    def tested(self) -> bool:
+        """Whether any image is fixed or broken: only such images tell accuracies apart."""
+        return bool(len(self.broken) + len(self.fixed))
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class ModelChange:
         if isinstance(self.predictions, PredictionChange):
             if not self.predictions.differs:
                 return "the same"
-            significant = self.predictions.p < LEVEL
+            significant = self.predictions.p_holm < LEVEL
         else:
             significant = "accuracy" in self.beyond
         if not significant:
@@ -83,11 +89,12 @@ def compare_models(before: Snapshot, after: Snapshot) -> list[ModelChange]:
 
 
 def _corrected(changes: list[ModelChange]) -> list[ModelChange]:
-    """Correct the p-values for the number of models whose predictions differ."""
-    tested = tests(changes)
+    """Correct the p-values for the number of models that are tested."""
+    tested = tested_changes(changes)
     p = holm(np.array([each.p for each in tested.values()])).tolist()
     corrected = {
-        name: replace(each, p=value) for (name, each), value in zip(tested.items(), p, strict=True)
+        name: replace(each, p_holm=value)
+        for (name, each), value in zip(tested.items(), p, strict=True)
     }
     return [
         replace(change, predictions=corrected.get(change.name, change.predictions))
@@ -95,12 +102,12 @@ def _corrected(changes: list[ModelChange]) -> list[ModelChange]:
     ]
 
 
-def tests(changes: Sequence[ModelChange]) -> dict[str, PredictionChange]:
-    """Return the changes of predictions, by model, where any prediction differs."""
+def tested_changes(changes: Sequence[ModelChange]) -> dict[str, PredictionChange]:
+    """Return the changes of predictions, by model, that are tested."""
     return {
         change.name: change.predictions
         for change in changes
-        if isinstance(change.predictions, PredictionChange) and change.predictions.differs
+        if isinstance(change.predictions, PredictionChange) and change.predictions.tested
     }
 
 
@@ -130,7 +137,8 @@ def compare_predictions(old: pd.DataFrame, new: pd.DataFrame) -> PredictionChang
     broken = new[was & ~now].sort_values("confidence", ascending=False, kind="stable")
     fixed = old[~was & now].sort_values("confidence", ascending=False, kind="stable")
     other = int((~was & ~now & (old.predicted != new.predicted)).sum())
-    return PredictionChange(broken, fixed, other, mcnemar(len(broken), len(fixed)))
+    p = mcnemar(len(broken), len(fixed))
+    return PredictionChange(broken, fixed, other, p, p_holm=p)
 
 
 def beyond_intervals(old: Metrics, new: Metrics) -> list[str]:

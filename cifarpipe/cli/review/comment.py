@@ -15,7 +15,7 @@ from cifarpipe.cli.review.changes import (
     Unpaired,
     changed_values,
     metric_changes,
-    tests,
+    tested_changes,
 )
 from cifarpipe.cli.review.snapshot import Snapshot
 from cifarpipe.config.errors import UserError
@@ -60,7 +60,7 @@ def render_review(
         "before": before,
         "after": after,
         "changes": changes,
-        "tests": len(tests(changes)),
+        "tested": len(tested_changes(changes)),
         "added": [name for name in after.models if name not in before.models],
         "removed": [name for name in before.models if name not in after.models],
         "unpaired": {
