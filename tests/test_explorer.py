@@ -12,7 +12,7 @@ from PIL import Image
 from cifarpipe.report.explorer import STEPS, pack, rank_images
 from cifarpipe.report.sprites import SPRITE_COLUMNS, max_images, sprite_columns
 from cifarpipe.report.study import ModelResults
-from cifarpipe.report.training_images import TrainingImages
+from cifarpipe.report.training_images import TrainingImages, choose_training_images
 from tests.support.report_inputs import CLASSES, TRAIN, make_images, make_results, make_split
 
 NO_IMAGES = np.empty(0, np.int64)
@@ -146,6 +146,39 @@ def test_weak_evidence_is_not_rounded_to_none(tmp_path: Path) -> None:
     maps = decode(entry["maps"], "i1").reshape(2, 8, 8)
     assert maps[0].max() == 1
     assert maps[1].max() < 0
+
+
+def test_neighbours_have_labels_and_some_have_pictures(results: list[ModelResults]) -> None:
+    shown = np.arange(0, 80, 7)
+    found = pack(
+        results, CLASSES, make_images(80), shown, training(np.arange(0, TRAIN, 2)),
+        flags={}, opacity=0.6,
+    )  # fmt: skip
+    for model, entry in zip(results, found["models"], strict=True):
+        nearest = model.neighbours.nearest[shown]
+        expected = training().split.labels[nearest]
+        assert decode(entry["nearestLabels"], "u1").reshape(nearest.shape).tolist() == (
+            expected.tolist()
+        )
+        pictures = decode(entry["nearest"], "<i2").reshape(nearest.shape)
+        assert pictures.tolist() == np.where(nearest % 2, -1, nearest // 2).tolist()
+
+
+def test_best_wrong_model_has_its_training_images_first(
+    results: list[ModelResults], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has images of its own: a test image's number, and 20 more in the second model."""
+    both_wrong = np.flatnonzero(~results[0].is_correct & ~results[1].is_correct)[:3]
+    assert len(both_wrong) == 3
+    nearest = np.arange(80)[:, None] % 20
+    results = [
+        replace(model, neighbours=replace(model.neighbours, nearest=nearest + more))
+        for model, more in zip(results, (0, 20), strict=True)
+    ]
+    monkeypatch.setattr("cifarpipe.report.training_images.MOST", 4)
+    chosen = choose_training_images(results, both_wrong, NO_IMAGES, 32)
+    first = both_wrong % 20
+    assert chosen.tolist() == sorted([*first, first[0] + 20])
 
 
 def test_no_images_can_be_packed(results: list[ModelResults]) -> None:

@@ -80,6 +80,15 @@ def count(page: Page) -> int:
     return int(found[1].replace(",", ""))
 
 
+def wait_until(page: Page, holds: str) -> None:
+    """Wait for a condition; the page's policy forbids Playwright's own way."""
+    for _ in range(100):
+        if page.evaluate(holds):
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(holds)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_follow_the_scheme(opened: Visit, scheme: str) -> None:
     background, text = (
@@ -230,12 +239,87 @@ def test_address_of_an_image_alone_shows_it(page: Page) -> None:
     expect(page.locator("#matches")).to_contain_text("does not contain test image #123456789")
 
 
+def test_back_returns_to_the_count(page: Page) -> None:
+    top = "Math.round(scrollY)"
+    cell = page.locator(".confusion").last.locator("tbody button").first
+    cell.scroll_into_view_if_needed()
+    before = page.evaluate(top)
+    cell.click()
+    assert abs(page.evaluate(top) - before) > 500
+    page.go_back()
+    wait_until(page, f"Math.abs(scrollY - {before}) < 5")
+
+
+def test_back_from_an_image_keeps_the_tiles_and_the_focus(page: Page) -> None:
+    page.select_option("[name=outcome]", "all")
+    page.locator("#more").click()
+    tiles = page.locator("#tiles button")
+    number = tiles.count()
+    position = tiles.last.get_attribute("data-position")
+    focused = "document.activeElement.dataset.position"
+    tiles.last.click()
+    page.go_back()
+    expect(page.locator("dialog")).to_be_hidden()
+    assert (tiles.count(), page.evaluate(focused)) == (number, position)
+    page.go_forward()
+    expect(page.locator("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    assert (tiles.count(), page.evaluate(focused)) == (number, position)
+
+
+def test_focus_goes_to_the_tile_of_an_image_from_the_address(page: Page) -> None:
+    data = page.evaluate("JSON.parse(document.getElementById('data').textContent)")
+    position = data["shown"][0]
+    page.evaluate(f"location.hash = 'outcome=all&order=index&image={data['index'][position]}'")
+    expect(page.locator("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    wait_until(page, f"document.activeElement.dataset.position === '{position}'")
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("model=nosuch", "Not in this page: model=nosuch. "),
+        ("low=abc&true=nosuch", "Not in this page: low=abc, true=nosuch. "),
+        ("image=", "does not contain test image #. "),
+        ("image=1e1", "does not contain test image #1e1. "),
+    ],
+)
+def test_wrong_address_is_reported_and_corrected(page: Page, address: str, text: str) -> None:
+    page.evaluate(f"location.hash = '{address}'")
+    expect(page.locator("#matches")).to_contain_text(text)
+    wait_until(page, "location.hash === '#explore'")
+
+
+def test_links_to_sections_keep_the_filters(page: Page) -> None:
+    page.select_option("[name=outcome]", "all")
+    whole = count(page)
+    page.click("nav a[href='#curves']")
+    page.select_option("[name=outcome]", "correct")
+    page.click("nav a[href='#explore']")
+    assert count(page) < whole
+    page.go_back()
+    page.go_back()
+    assert page.evaluate("location.hash") == "#curves"
+    assert count(page) == whole
+
+
+def test_history_that_fails_once_works_again(page: Page) -> None:
+    page.evaluate(
+        "() => { const push = history.pushState.bind(history); history.pushState = () => {"
+        "history.pushState = push; throw new Error('limit'); }; }"
+    )
+    for outcome in ("all", "correct"):
+        page.select_option("[name=outcome]", outcome)
+    wait_until(page, "location.hash === '#outcome=correct'")
+
+
 def test_gallery_opens_its_images(page: Page) -> None:
     model = page.locator("[name=model] option").nth(1).get_attribute("value")
-    galleries = f".gallery[data-model='{model}']"
-    gallery = page.locator(f"{galleries}[data-outcome='selected-errors'] button")
+    errors, correct = page.locator(f"#model-{model} .tiles").all()
+    gallery = errors.locator("button")
     assert 0 < gallery.count() <= 20
-    assert page.locator(f"{galleries}[data-outcome='selected-correct'] .wrong").count() == 0
+    assert correct.locator(".wrong").count() == 0
     index = re.search(r"#\d+", gallery.nth(1).inner_text())[0]
     gallery.nth(1).click()
     expect(page.locator("dialog h2")).to_contain_text(f"{index}, ")
@@ -309,6 +393,8 @@ def test_image_is_shown_with_maps_of_all_models(page: Page) -> None:
     page.keyboard.press("ArrowLeft")
     assert dialog.locator("h2").inner_text() == title
     assert dialog.locator("#previous").get_attribute("aria-disabled") == "true"
+    dialog.dispatch_event("keydown", {"key": "ArrowRight", "altKey": True})  # Forward
+    assert dialog.locator("h2").inner_text() == title
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
     focused = page.evaluate("document.activeElement.closest('#tiles') !== null")
@@ -348,6 +434,32 @@ def test_confusion_count_has_a_label(page: Page) -> None:
     images = "image" if cell.inner_text() == "1" else "images"
     label = f"{cell.inner_text()} {images}, true: {names[1]}, predicted: {names[1]}"
     assert cell.get_attribute("aria-label") == label
+    for button in page.locator("button[data-query]:not(.link)").all():
+        number, *what = button.get_attribute("aria-label").split(", ")
+        assert number.split()[0] == button.inner_text()
+        assert what
+
+
+def test_missing_values_are_sorted_last(page: Page) -> None:
+    table = page.locator("#leaderboard table")
+    table.locator("tbody tr").first.locator("td").nth(2).evaluate(
+        "cell => { cell.dataset.value = ''; cell.textContent = '–'; }"
+    )
+    for _ in ("ascending", "descending"):
+        table.locator("thead th").nth(3).locator("button").click()
+        assert table.locator("tbody tr").last.locator("td").nth(2).inner_text() == "–"
+
+
+def test_only_what_scrolls_is_a_stop_of_the_tab_key(browser: Browser, file: Path) -> None:
+    for width in (1280, 390):
+        found = visit(browser, file, viewport={"width": width, "height": 800})
+        found.page.wait_for_selector("html[data-ready]")
+        for summary in found.page.locator("summary").all():
+            summary.click()
+        for part in found.page.locator(".scroll").all():
+            scrolls, stops = part.evaluate("e => [e.scrollWidth > e.clientWidth, e.tabIndex === 0]")
+            assert scrolls == stops, part.get_attribute("aria-label")
+        found.page.context.close()
 
 
 @own_page
@@ -391,10 +503,18 @@ def test_labels_worth_checking_are_shown(page: Page) -> None:
         assert (tiles.count() == 0) == (number == 0)
     if page.locator("#check button[data-position]").count() == 0:
         return  # nothing was found
-    first = page.locator("#check button[data-position]").first
-    number = first.locator("small").inner_text().split(",")[0].removeprefix("test ")
-    first.click()
-    expect(page.locator("dialog h2")).to_contain_text(f"{number}, ")
+    gallery = checks.filter(has=page.locator("button")).first
+    numbers = [
+        tile.locator("small").inner_text().split(",")[0].removeprefix("test ")
+        for tile in gallery.locator("button").all()
+    ]
+    page.select_option("[name=outcome]", "correct")
+    gallery.locator("button").first.click()
+    title = page.locator("dialog h2")
+    expect(title).to_contain_text(f"{numbers[0]}, ")
+    page.keyboard.press("Escape")
+    assert page.locator("[name=flag]").input_value() != ""
+    assert count(page) >= len(numbers)  # Previous and Next stay among them
 
 
 @own_page
@@ -460,8 +580,15 @@ def test_map_has_expected_position_and_colour(page: Page) -> None:
 def test_page_fits_on_a_phone(browser: Browser, file: Path) -> None:
     found = visit(browser, file, viewport={"width": 390, "height": 800})
     found.page.wait_for_selector("html[data-ready]")
+    found.page.evaluate(  # as with a long name of a model
+        "document.querySelectorAll('tbody th, main code, h2').forEach("
+        "(e) => e.append('_of_a_very_long_name_such_as_people_give_to_experiments'))"
+    )
     width = "document.documentElement.scrollWidth"
     assert found.page.evaluate(width) <= 390
+    for table in found.page.locator("table:not(.confusion)").all():
+        if box := table.locator("tbody th").first.bounding_box():
+            assert box["width"] < 250
     found.page.locator("#tiles button").first.click()
     assert found.page.evaluate("document.querySelector('dialog').scrollWidth") <= 390
     assert found.errors == []
@@ -473,6 +600,26 @@ def test_page_without_javascript_has_tables_and_note(browser: Browser, file: Pat
     expect(found.page.locator("noscript p")).to_contain_text("Without JavaScript")
     expect(found.page.locator("#leaderboard table")).to_be_visible()
     expect(found.page.locator("#explore")).to_be_hidden()
+    found.page.context.close()
+
+
+def test_tables_fit_on_paper(browser: Browser, file: Path) -> None:
+    found = visit(browser, file, viewport={"width": 718, "height": 1000})  # A4
+    found.page.wait_for_selector("html[data-ready]")
+    found.page.emulate_media(media="print")
+    assert found.page.evaluate("document.documentElement.scrollWidth") <= 718
+    found.page.context.close()
+
+
+@own_page
+def test_damaged_pictures_are_reported(browser: Browser, file: Path, tmp_path: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    write_text(
+        tmp_path / "index.html",
+        text.replace("data:image/webp;base64,UklGR", "data:image/webp;base64,AAAA"),
+    )
+    found = visit(browser, tmp_path / "index.html")
+    expect(found.page.locator("#page-error")).to_contain_text("images of this page can't be read")
     found.page.context.close()
 
 

@@ -111,9 +111,12 @@ def pack(
         "index": first["index"].tolist(),
         "files": first.file.iloc[shown].tolist() if (first.file != "").any() else None,
         "true": encode(true),
+        "labelBytes": kind().itemsize,
+        "confidences": CONFIDENCES,
         "flags": {name: encode(np.packbits(some)) for name, some in flags.items()},
         "shown": shown.tolist(),
         "size": pixels.shape[1],
+        "losslessUpTo": LOSSLESS_UP_TO,
         "columns": sprite_columns(pixels.shape[1]),
         "sprite": make_sprite(pixels, lossless=pixels.shape[1] <= LOSSLESS_UP_TO, quality=QUALITY),
         "training": training.pack(),
@@ -122,7 +125,7 @@ def pack(
         "contrast": _palette(CONTRAST_COLOURS),
         "models": [
             _pack_model(model, labels, true, kind, shown)
-            | training.pack_neighbours(model.neighbours, shown)
+            | training.pack_neighbours(model.neighbours, shown, kind)
             for model in results
         ],
     }

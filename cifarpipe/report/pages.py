@@ -16,7 +16,7 @@ from PIL import Image
 from cifarpipe.evaluation.calibration import MAX_TEMPERATURE
 from cifarpipe.evaluation.diagnosis import learning_warnings
 from cifarpipe.report.comparison import lone_errors, shared_errors
-from cifarpipe.report.explorer import pack, rank_images
+from cifarpipe.report.explorer import LOSSLESS_UP_TO, pack, rank_images
 from cifarpipe.report.leaderboard import COLUMNS
 from cifarpipe.report.near_duplicates import CORRELATION
 from cifarpipe.report.public_labels import (
@@ -151,6 +151,7 @@ def _page_content(
         },
         "correlation": CORRELATION,
         "class_agnostic": CLASS_AGNOSTIC,
+        "lossless_up_to": LOSSLESS_UP_TO,
         "without_features": [
             model.name for model in ordered if not model.neighbours.nearest.shape[1]
         ],

@@ -1,5 +1,6 @@
 """Training images in the page: neighbours of test images, and labels worth checking."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,8 @@ def choose_training_images(
     """Choose the training images that the page contains.
 
     First those that it shows anyway; then, for one test image after the other, those nearest to it
-    in the features of each model that predicts it wrongly (of the best model, if none does).
+    in the features of the best model that predicts it wrongly (of the best one, if none does); then
+    in those of the other models that do.
 
     Args:
         results: Of all models, the best first.
@@ -37,13 +39,17 @@ def choose_training_images(
     most = min(MOST, max_images(size))
     chosen = dict.fromkeys(first.tolist()[:most])
     is_correct = [model.is_correct for model in results]
+    wanted: list[list[tuple[ModelResults, int]]] = [[], []]
     for position in ranked.tolist():
         wrong = [m for m, hits in zip(results, is_correct, strict=True) if not hits[position]]
-        for model in wrong or results[:1]:
-            nearest = dict.fromkeys(model.neighbours.nearest[position].tolist())
-            if len(chosen.keys() | nearest.keys()) > most:
-                return np.array(sorted(chosen), np.int64)
-            chosen |= nearest
+        best, *others = wrong or results[:1]
+        wanted[0].append((best, position))
+        wanted[1] += [(model, position) for model in others]
+    for model, position in itertools.chain(*wanted):
+        nearest = dict.fromkeys(model.neighbours.nearest[position].tolist())
+        if len(chosen.keys() | nearest.keys()) > most:
+            break
+        chosen |= nearest
     return np.array(sorted(chosen), np.int64)
 
 
@@ -71,14 +77,23 @@ class TrainingImages:
             "sprite": self._sprite,
         }
 
-    def pack_neighbours(self, neighbours: Neighbours, tests: Positions) -> dict[str, Any]:
-        """Return a model's neighbours of these test images: numbers of pictures, similarities."""
+    def pack_neighbours(
+        self, neighbours: Neighbours, tests: Positions, kind: type[np.integer[Any]]
+    ) -> dict[str, Any]:
+        """Return a model's neighbours of these test images: pictures, labels and similarities.
+
+        Args:
+            neighbours: Of all test images.
+            tests: Positions in the test split.
+            kind: In which labels are stored.
+        """
         nearest = neighbours.nearest[tests].astype(np.int64)
         places = np.searchsorted(self.shown, nearest).clip(max=max(len(self.shown) - 1, 0))
         found = self.shown[places] == nearest if len(self.shown) else np.zeros(nearest.shape, bool)
         percent = np.rint(100 * neighbours.similarity[tests]).clip(-127, 127)
         return {
             "nearest": encode(np.where(found, places, ABSENT).astype(np.int16)),
+            "nearestLabels": encode(self.split.labels[nearest].astype(kind)),
             "similarity": encode(percent.astype(np.int8)),
             "neighbours": nearest.shape[1],
         }

@@ -2,9 +2,15 @@
 // images with their maps. A position is an index into the test split, from 0.
 const data = JSON.parse(document.getElementById("data").textContent);
 
-const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+function bytes(text) {
+  const raw = atob(text);
+  const found = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) found[i] = raw.charCodeAt(i);
+  return found;
+}
+
 const wide = (text) => new Uint16Array(bytes(text).buffer);
-const labels = data.classes.length <= 256 ? bytes : wide;
+const labels = data.labelBytes === 1 ? bytes : wide;
 const truth = labels(data.true);
 const count = truth.length;
 const slot = new Map(data.shown.map((position, number) => [position, number]));
@@ -20,6 +26,7 @@ const models = data.models.map((model) => {
     trueProbability: wide(model.trueProbability),
     maps: new Int8Array(bytes(model.maps).buffer),
     nearest: new Int16Array(bytes(model.nearest).buffer), // numbers of training pictures, or -1
+    nearestLabels: labels(model.nearestLabels),
     similarity: new Int8Array(bytes(model.similarity).buffer), // in hundredths
     starts: [],
   };
@@ -38,15 +45,25 @@ const byName = new Map(models.map((model) => [model.name, model]));
 const wrongModels = Array.from(truth, (label, p) =>
   models.reduce((n, model) => n + (model.predicted[p] !== label), 0));
 
-function check(holds, what) {
-  if (holds) return;
+function showError(text) {
   const banner = document.getElementById("page-error");
   banner.hidden = false;
-  banner.textContent = `This page is inconsistent: ${what}.`;
+  banner.textContent = text;
+}
+
+function check(holds, what) {
+  if (holds) return;
+  showError(`This page is inconsistent: ${what}.`);
   throw new Error(what);
 }
 
-const probabilityText = (value) => (value / 10000).toFixed(2);
-const className = (label) => data.classes[label] || "(no name)";
+const probabilityText = (value) => (value / data.confidences).toFixed(2);
+const plainName = (label) => data.classes[label] || "(no name)";
+// A name that is written from right to left is isolated, so that it does not reorder the text around it.
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]/;
+const className = (label) => {
+  const name = plainName(label);
+  return RIGHT_TO_LEFT.test(name) ? `\u2068${name}\u2069` : name;
+};
 const plural = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
 const isWrong = (model, position) => model.predicted[position] !== truth[position];

@@ -25,7 +25,7 @@ function canvas(side, label) {
 
 function drawFrom(picture, { size, columns }, target, number) {
   const context = target.getContext("2d");
-  context.imageSmoothingEnabled = false;
+  context.imageSmoothingEnabled = target.width < size; // smaller than its pixels
   const left = (number % columns) * size;
   const top = Math.floor(number / columns) * size;
   context.drawImage(picture, left, top, size, size, 0, 0, target.width, target.height);

@@ -18,7 +18,7 @@ function fillFilters() {
   for (const name of ["true", "predicted"]) {
     field(name).append(...data.classes.map((_, label) => option(String(label), className(label))));
   }
-  field("flag")?.append(...Object.keys(data.flags).map((name) => option(name, name)));
+  field("flag").append(...Object.keys(data.flags).map((name) => option(name, name)));
   for (let n = 0; n <= models.length; n++) {
     const text = n === 0 ? "no model wrong" : n === models.length ? `all ${n} models wrong`
       : `${n} of ${models.length} models wrong`;
@@ -34,8 +34,8 @@ function matching() {
   const label = (name) => (value(name) === "" ? null : Number(value(name)));
   const flagged = value("flag") ? bytes(data.flags[value("flag")]) : null; // a bit for each image
   const [isTrue, isPredicted, shared] = ["true", "predicted", "shared"].map(label);
-  const low = Math.round(Number(value("low")) * 10000);
-  const high = Math.round(Number(value("high") || 1) * 10000);
+  const low = Math.round(Number(value("low")) * data.confidences);
+  const high = Math.round(Number(value("high") || 1) * data.confidences);
   const outcome = value("outcome");
   const selected = new Set(model.selected[outcome]);
   const positions = [];
@@ -90,6 +90,7 @@ function query(values, matches) {
   choose(values);
   update(matches);
   remember(true);
+  writeAddress(); // before scrolling, so that Back returns to the count
   document.getElementById("explore").scrollIntoView();
   status.focus({ preventScroll: true });
 }

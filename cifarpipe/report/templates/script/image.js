@@ -1,5 +1,5 @@
 // One image, with the prediction and the maps of every model.
-const SIDE = 128; // pixels of an upscaled image
+const SIDE = Math.max(128, data.size); // pixels of an opened image and its maps
 const dialog = document.getElementById("image");
 let current = 0; // index into `found`
 
@@ -19,7 +19,7 @@ function rowOf(model, position) {
     `${className(model.predicted[position])} ` +
     `(${probabilityText(model.confidence[position])}), ${wrong ? "wrong" : "correct"}`));
   const note = element("p", "soft", `${model.method}, grid of ${model.grid[0]} × ${model.grid[1]}, ` +
-    `maximum ${model.peaks[number]}`);
+    `strongest evidence ${model.peaks[number]}`);
   const strip = element("div", "strip");
   const add = (which, what, caption) => strip.append(
     figure(mapImage(model, position, which, { side: SIDE, label: `${what}, #${index}` }), caption));
@@ -39,20 +39,28 @@ function rowOf(model, position) {
   return row;
 }
 
-// The training images that are most similar in the model's features, if their pictures are here.
+// The training images that are most similar in the model's features; only their labels, if the page
+// does not contain their pictures.
 function nearestImages(model, position) {
   const start = slot.get(position) * model.neighbours;
-  const numbers = model.nearest.subarray(start, start + model.neighbours);
-  if (!numbers.length || numbers.some((number) => number < 0)) return [];
+  const places = Array.from({ length: model.neighbours }, (_, i) => start + i);
+  if (!places.length) return [];
+  const kind = (place) => (model.nearestLabels[place] === truth[position] ? "correct" : "wrong");
+  const name = (place) => className(model.nearestLabels[place]);
+  if (places.some((place) => model.nearest[place] < 0)) {
+    const text = element("p", "soft nearest", "labels of the nearest training images, which are not in this page: ");
+    places.forEach((place, i) => text.append(i ? ", " : "", element("span", kind(place), name(place))));
+    return [text];
+  }
   const strip = element("div", "strip nearest");
-  numbers.forEach((number, i) => {
-    const label = data.training.labels[number];
-    const image = figure(trainingImage(number), className(label));
-    image.lastChild.classList.add(label === truth[position] ? "correct" : "wrong");
+  for (const place of places) {
+    const number = model.nearest[place];
+    const image = figure(trainingImage(number), name(place));
+    image.lastChild.classList.add(kind(place));
     image.title = `training image #${data.training.index[number]}, ` +
-      `cosine similarity ${(model.similarity[start + i] / 100).toFixed(2)}`;
+      `cosine similarity ${(model.similarity[place] / 100).toFixed(2)}`;
     strip.append(image);
-  });
+  }
   return [element("p", "soft", "nearest training images, and their labels:"), strip];
 }
 
@@ -66,7 +74,7 @@ function show(place) {
   const other = models.length > 1
     ? [`${wrongModels[position]} of ${models.length} models wrong`] : [];
   document.getElementById("image-place").textContent =
-    [`${place + 1} of ${found.length} shown`, ...other, ...(file ? [file] : [])].join("; ");
+    [`image ${place + 1} of ${found.length}`, ...other, ...(file ? [file] : [])].join("; ");
   const image = canvas(SIDE, `Test image ${data.index[position]}: ${className(truth[position])}`);
   drawTestImage(image, number);
   document.getElementById("image-picture").replaceChildren(image);

@@ -1,7 +1,10 @@
 // What happens when.
+document.documentElement.classList.toggle("large", data.size > data.losslessUpTo);
 fillFilters();
 document.querySelectorAll("table.sortable").forEach(sortable);
 document.querySelectorAll("table.confusion").forEach(confusion);
+document.querySelectorAll("button[data-query]:not(.link, [aria-label])").forEach(describeCount);
+document.querySelectorAll(".scroll").forEach(focusWhileScrolling);
 document.querySelectorAll("canvas[data-palette]").forEach(drawBar);
 form.addEventListener("input", (event) => {
   update();
@@ -23,9 +26,9 @@ document.addEventListener("click", (event) => {
     query(JSON.parse(button.dataset.query), Number(button.dataset.matches));
     return;
   }
-  const gallery = button.closest(".gallery");
-  if (gallery) {
-    choose({ model: gallery.dataset.model, outcome: gallery.dataset.outcome, order: "index" });
+  const { gallery } = button.closest("ul").dataset;
+  if (gallery) { // Previous and Next stay among its images
+    choose({ model: field("model").value, order: "index", ...JSON.parse(gallery) });
     update();
   }
   showPosition(Number(button.dataset.position), field("model").value);
@@ -41,21 +44,28 @@ dialog.addEventListener("cancel", (event) => { // the key Escape
   event.preventDefault();
   close();
 });
+dialog.addEventListener("close", () => { // there may be no tile that had the focus before
+  const { activeElement } = document;
+  if (activeElement !== document.body && !dialog.contains(activeElement)) return;
+  (list.children[current]?.querySelector("button") ?? status).focus({ preventScroll: true });
+});
 dialog.addEventListener("keydown", (event) => {
+  if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return; // the browser's own
   if (event.key === "ArrowLeft") step(-1);
   if (event.key === "ArrowRight") step(1);
 });
-addEventListener("popstate", follow);
-const loaded = (picture, uri) => new Promise((resolve) => {
+addEventListener("popstate", (event) => follow(event.state?.view));
+const loaded = (picture, uri) => new Promise((resolve, reject) => {
   picture.addEventListener("load", resolve);
+  picture.addEventListener("error", reject);
   picture.src = uri;
 });
 Promise.all([loaded(sprite, data.sprite), loaded(trainingSprite, data.training.sprite)]).then(() => {
   readSprite();
-  document.querySelectorAll(".gallery").forEach(fillGallery);
-  document.querySelectorAll(".checks").forEach(fillChecks);
+  document.querySelectorAll(".tiles.models").forEach(fillGallery);
+  document.querySelectorAll(".tiles.checks").forEach(fillChecks);
+  update();
   follow();
-  if (!status.textContent) update();
   document.documentElement.dataset.ready = "";
-});
+}, () => showError("The images of this page can't be read. Is the file complete?"));
 document.querySelectorAll(".needs-script").forEach((part) => { part.hidden = false; });

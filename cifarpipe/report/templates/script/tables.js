@@ -14,11 +14,11 @@ function sortable(table) {
         const cell = row.cells[column];
         return cell.dataset.value ?? cell.textContent.trim();
       };
-      const numbers = Array.from(body.rows, key).every((text) => text === "" || !Number.isNaN(Number(text)));
-      const compare = numbers ? (a, b) => (a === "" ? -Infinity : a) - (b === "" ? -Infinity : b)
-        : (a, b) => a.localeCompare(b, "en", { numeric: true });
-      const sorted = Array.from(body.rows).sort((a, b) => (down ? -1 : 1) * compare(key(a), key(b)));
-      body.append(...sorted);
+      const isMissing = (text) => text === "" || text === "–"; // comes last in both directions
+      const numbers = Array.from(body.rows, key).every((text) => isMissing(text) || !Number.isNaN(Number(text)));
+      const compare = numbers ? (a, b) => a - b : (a, b) => a.localeCompare(b, "en", { numeric: true });
+      const order = (a, b) => isMissing(a) - isMissing(b) || (down ? -1 : 1) * compare(a, b);
+      body.append(...Array.from(body.rows).sort((a, b) => order(key(a), key(b))));
     });
   });
 }
@@ -36,4 +36,29 @@ function confusion(table) {
       model: table.dataset.model, outcome: "all", true: String(isTrue), predicted: String(isPredicted),
     });
   });
+}
+
+// Says what a count counts, for screen readers.
+function describeCount(button) {
+  const { model, ...filters } = JSON.parse(button.dataset.query);
+  const textOf = (name, value) => Array.from(field(name).options).find((each) => each.value === value).text;
+  const parts = Object.entries(filters).map(([name, value]) => {
+    const text = textOf(name, value);
+    return name === "true" || name === "predicted" ? `${name}: ${text}` : text;
+  });
+  const number = plural(Number(button.dataset.matches), "image");
+  button.setAttribute("aria-label", [number, model, ...parts].join(", "));
+}
+
+// A part of the page is a stop of the tab key only while its content is wider than itself.
+const widths = new ResizeObserver((entries) => {
+  for (const part of new Set(entries.map(({ target }) => target.closest(".scroll")))) {
+    if (part.scrollWidth > part.clientWidth) part.tabIndex = 0;
+    else part.removeAttribute("tabindex");
+  }
+});
+
+function focusWhileScrolling(part) {
+  widths.observe(part);
+  widths.observe(part.firstElementChild);
 }

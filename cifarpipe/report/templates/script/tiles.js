@@ -1,5 +1,5 @@
 // Tiles: one or two images over some words.
-const TILE_SIDE = 96; // pixels of a tile's map
+const TILE_SIDE = Math.max(96, data.size); // pixels of a tile's map
 
 // A test image beside its map, with its true and its predicted class.
 function tile(model, position, which) {
@@ -25,13 +25,14 @@ function tile(model, position, which) {
 
 // Some of the selected images of a model, in its section; evenly spread, since they are sorted by class.
 function fillGallery(list) {
-  const model = byName.get(list.dataset.model);
-  const all = model.selected[list.dataset.outcome].map((index) => positionOf.get(index))
-    .filter((position) => slot.has(position));
+  const { model: name, outcome } = JSON.parse(list.dataset.gallery);
+  const model = byName.get(name);
+  const selected = model.selected[outcome];
+  const all = selected.map((index) => positionOf.get(index)).filter((position) => slot.has(position));
   const most = Math.min(Number(list.dataset.most), all.length);
   const positions = Array.from({ length: most }, (_, i) => all[Math.floor((i * all.length) / most)]);
   list.append(...positions.map((position) => tile(model, position, "predicted")));
-  if (!positions.length) list.append(element("li", "soft", "None."));
+  if (!positions.length) list.append(element("li", "soft", selected.length ? "None in this page." : "None."));
 }
 
 // Test or training images whose labels, or similarity, someone should look at.
@@ -59,5 +60,8 @@ function fillChecks(list) {
     item.append(box);
     list.append(item);
   }
-  if (!list.children.length) list.append(element("li", "soft", "None."));
+  const shown = list.children.length;
+  const rest = Number(list.dataset.count) - shown;
+  if (rest) list.append(element("li", "soft", shown ? `… and ${rest.toLocaleString("en")} more` : "None in this page."));
+  else if (!shown) list.append(element("li", "soft", "None."));
 }
