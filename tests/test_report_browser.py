@@ -4,6 +4,8 @@ The variable `CIFARPIPE_REPORT` may hold the path of another page than the one m
 this one's own images are skipped then.
 """
 
+import base64
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -490,6 +492,26 @@ def test_opened_image_has_its_nearest_training_images(page: Page) -> None:
         caption for caption in captions if caption == true
     ]
     assert "cosine similarity 0." in strip.locator("figure").first.get_attribute("title")
+
+
+@own_page
+def test_opened_image_has_labels_of_images_without_pictures(
+    browser: Browser, file: Path, tmp_path: Path
+) -> None:
+    """As on a page that is too small for the pictures."""
+    text = file.read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.+?)</script>', text)[1])
+    model = data["models"][0]
+    absent = base64.b64encode(b"\xff\xff" * len(base64.b64decode(model["nearestLabels"]))).decode()
+    write_text(tmp_path / "index.html", text.replace(model["nearest"], absent))
+    found = visit(browser, tmp_path / "index.html")
+    found.page.wait_for_selector("html[data-ready]")
+    found.page.locator("#tiles button").first.click()
+    note = found.page.locator("#image-models section").first.locator(".nearest").inner_text()
+    said, labels = note.split(": ", 1)
+    assert said == "labels of the nearest training images, which are not in this page"
+    assert "× " in labels
+    found.page.context.close()
 
 
 def test_labels_worth_checking_are_shown(page: Page) -> None:
