@@ -1,11 +1,13 @@
 """ConvMixer compared with one written with functions, in double precision."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cifarpipe.models.convmixer import ConvMixer
+from cifarpipe.models.convmixer import ConvMixer, kernel_covariance
 from tests.support.network_weights import (
     lower_gelu_input,
     randomise_weights,
@@ -117,3 +119,42 @@ def test_every_part_of_convmixer_matters(change: str) -> None:
 def test_convmixer_keeps_its_resolution() -> None:
     model = ConvMixer(image_size=32, num_classes=10, patch=2, dim=8, depth=2, kernel=5)
     assert model.forward_features(torch.randn(1, 3, 32, 32)).shape == (1, 8, 16, 16)
+
+
+def test_covariance_of_kernels_by_hand() -> None:
+    """Of the centre, its right neighbour and a corner of 3 × 3 weights, at a variance of 1 / 2."""
+    found = kernel_covariance(3, 0.5)
+    centre, right, corner = 4, 5, 0
+    w = math.exp(-1)  # of a neighbour: exp(-1 / (2 * 0.5)); of a corner, w²
+    assert float(found[centre, centre]) == pytest.approx(1 - (1 + 1) / 4)
+    assert float(found[centre, right]) == pytest.approx(w * (w - (1 + w) / 4))
+    assert float(found[right, corner]) == pytest.approx(w * w**2 * (w**5 - (w + w**2) / 4))
+    torch.testing.assert_close(found, found.T)
+    assert torch.linalg.eigvalsh(found).min() > 0
+
+
+def test_kernels_have_their_covariance() -> None:
+    torch.manual_seed(0)
+    model = ConvMixer(
+        image_size=8, num_classes=2, patch=4, dim=1500, depth=3, kernel=3, init="covariance"
+    )
+    for block, variance in zip(model.blocks, (0.16, 0.68, 1.92), strict=True):
+        kernels = block[0][0].weight.detach().flatten(1).double()
+        expected = kernel_covariance(3, variance)
+        found = kernels.T @ kernels / len(kernels)
+        # Four standard deviations, for the largest variance: 0.5.
+        assert (found - expected).abs().max() < 4 * 0.5 * math.sqrt(2 / len(kernels))
+
+
+def test_other_layers_start_as_without_covariance() -> None:
+    networks = []
+    for init in (None, "covariance"):
+        torch.manual_seed(0)
+        networks.append(ConvMixer(image_size=8, num_classes=2, **SIZES, init=init))
+    plain, smooth = networks
+    kernels = {f"blocks.{number}.0.0.weight" for number in range(SIZES["depth"])}
+    different = {
+        name for name, value in plain.state_dict().items()
+        if not torch.equal(value, smooth.state_dict()[name])
+    }  # fmt: skip
+    assert different == kernels

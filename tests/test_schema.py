@@ -141,7 +141,7 @@ def test_known_keys_follow_arch_not_name(file: Path, name: str) -> None:
     start, known = error.split("; known: ")
     assert start == f"models.{name}.heads is not a known key"
     assert set(known.split(", ")) == {
-        *CONTENT["models"]["convmixer"], "plateau", "ema",
+        *CONTENT["models"]["convmixer"], "plateau", "ema", "init",
     }  # fmt: skip
 
 

@@ -72,6 +72,7 @@ BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
     "models__vit_conv__heads": POSITIVE_INT,
     "models__vit_conv__head_dim": POSITIVE_INT,
     "models__vit_conv__mlp_dim": POSITIVE_INT,
+    "models__convmixer__init": (["covariance"], ["mimetic", None]),
     "models__convmixer__patch": POSITIVE_INT,
     "models__convmixer__dim": POSITIVE_INT,
     "models__convmixer__depth": POSITIVE_INT,

@@ -59,6 +59,8 @@ class ConvMixer(Recipe):
     dim: PositiveInt
     depth: PositiveInt
     kernel: PositiveInt
+    init: Annotated[Literal["covariance"] | None, OFF_IF_ABSENT] = None
+    """`covariance`: depthwise kernels start smooth, and wider in later blocks."""
 
     @model_validator(mode="after")
     def _kernel_is_odd(self) -> "ConvMixer":

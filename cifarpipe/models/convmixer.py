@@ -1,6 +1,13 @@
 """ConvMixer (arXiv:2201.09792): depthwise convolutions mix positions, 1 × 1 ones mix channels."""
 
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
+
+# Variance, in squared pixels, of the Gaussian of `kernel_covariance`: at the first block; its slope
+# there, and its curvature, over the depth from 0 to 1.
+SPREAD, SLOPE, CURVATURE = 0.16, 0.32, 2.88
 
 
 class Residual(nn.Sequential):
@@ -19,12 +26,30 @@ def conv_gelu_norm(conv: nn.Conv2d) -> list[nn.Module]:
 class ConvMixer(nn.Module):
     """Patch embedding, `depth` blocks at one resolution, mean over positions, head.
 
+    Args:
+        image_size: Height and width of the images.
+        num_classes: Number of logits.
+        patch: Side of a patch, in pixels.
+        dim: Channels.
+        depth: Number of blocks.
+        kernel: Side of the depthwise kernels; odd.
+        init: `covariance`: these kernels start as `init_covariance` describes. Otherwise all layers
+            start as PyTorch's do.
+
     Raises:
         ValueError: `patch` does not divide `image_size`.
     """
 
     def __init__(
-        self, *, image_size: int, num_classes: int, patch: int, dim: int, depth: int, kernel: int
+        self,
+        *,
+        image_size: int,
+        num_classes: int,
+        patch: int,
+        dim: int,
+        depth: int,
+        kernel: int,
+        init: Literal["covariance"] | None = None,
     ) -> None:
         super().__init__()
         if image_size % patch:
@@ -42,6 +67,8 @@ class ConvMixer(nn.Module):
             )
         )
         self.head = nn.Linear(dim, num_classes)
+        if init == "covariance":
+            init_covariance(self)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Images `[B, 3, H, W]` → features `[B, dim, H / patch, W / patch]`."""
@@ -67,3 +94,38 @@ class ConvMixer(nn.Module):
     def cam_map(self, activation: Tensor) -> Tensor:
         """Return that layer's output as `[B, C, h, w]`, which it is already."""
         return activation
+
+
+@torch.no_grad()
+def init_covariance(model: ConvMixer) -> None:
+    """Draw the depthwise kernels from a Gaussian that makes them smooth, and wider in later blocks.
+
+    Kernels of trained networks are so. After the closed form of arXiv:2210.03651, simplified.
+    """
+    kernels = [
+        each.weight for each in model.modules() if isinstance(each, nn.Conv2d) and each.groups > 1
+    ]
+    for number, kernel in enumerate(kernels):
+        depth = number / max(len(kernels) - 1, 1)
+        spread = SPREAD + SLOPE * depth + CURVATURE * depth**2 / 2
+        values, vectors = torch.linalg.eigh(kernel_covariance(kernel.shape[-1], spread))
+        root = (vectors * values.clamp(min=0).sqrt()).to(kernel.dtype)
+        drawn = torch.randn(len(kernel), len(root), dtype=kernel.dtype) @ root.T
+        kernel.copy_(drawn.view_as(kernel))
+
+
+def kernel_covariance(side: int, spread: float) -> Tensor:
+    """Return the covariance `[side², side²]` of a kernel's weights, in float64.
+
+    Neighbouring weights are correlated, and all decrease with the distance from the centre.
+
+    Args:
+        side: Of the kernel, in pixels; odd.
+        spread: Variance of a Gaussian, in squared pixels: of a weight's distance from the centre,
+            and of the distance of two weights.
+    """
+    axis = torch.arange(side, dtype=torch.float64) - side // 2
+    places = torch.cartesian_prod(axis, axis)
+    near = torch.exp(-torch.cdist(places, places).square() / (2 * spread))
+    window = torch.exp(-places.square().sum(dim=1) / (2 * spread))
+    return torch.outer(window, window) * (near - (window[:, None] + window) / 4)

@@ -49,6 +49,7 @@ FULL = changed(
     models__vit__dropout=0.1,
     models__vit__init="mimetic",
     models__vit__optimizer__keep_norm=True,
+    models__convmixer__init="covariance",
     models__resnet18_ln__zero_init_residual=True,
     models__vit__ema=0.999,
     models__vit__augment=AUGMENT,
