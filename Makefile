@@ -46,7 +46,7 @@ demo: $(READY) ## Run the whole pipeline at laptop size in .demo/ and print the 
 	@echo; echo "The demo's report: $(CURDIR)/$(DEMO)/reports/index.html"
 
 test: check ## Lint, types and all tests but the slow ones
-	pytest -q -n 3 --dist loadfile -m "dvc or browser" $$(grep -lE 'mark[.](dvc|browser)' tests/test_*.py)
+	pytest -q -n 3 --dist loadfile -m "dvc or browser" $$(grep -rlE 'mark[.](dvc|browser)' tests --include='test_*.py')
 
 coverage: $(READY) ## Run the tests of `make test` and list the lines they do not cover
 	coverage erase

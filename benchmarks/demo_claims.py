@@ -60,7 +60,7 @@ def unmet_claims(quality: Metrics) -> list[str]:
     if low_end(gain) <= 0:
         unmet.append("ROAD not clearly above that of random maps")
     if quality.get("randomisation_passed") != Metric(1):
-        unmet.append("maps are much the same with randomised weights")
+        unmet.append("maps not clearly different with randomised weights")
     return unmet
 
 

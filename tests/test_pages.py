@@ -274,9 +274,9 @@ def test_large_page_contains_fewer_images(report: Report, monkeypatch: pytest.Mo
     assert len(page.encode()) <= whole - 5_000
     shown = json.loads(Page(page).all("script")[0]["text"])["shown"]
     assert 20 < len(shown) < 80
-    assert f"This page contains {len(shown)} of the 80 test images, in this order as many" in page
+    assert f"This page contains {len(shown)} of the 80 test images, chosen in this order" in page
     monkeypatch.setattr(module, 10)  # no image fits: still a page
-    assert "This page contains 0 of the 80 test images, in this order" in report.html()
+    assert "This page contains 0 of the 80 test images, chosen in this order" in report.html()
 
 
 def test_as_many_images_are_shown_as_fit() -> None:

@@ -5,8 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-# Variance, in squared pixels, of the Gaussian of `kernel_covariance`: at the first block; its slope
-# there, and its curvature, over the depth from 0 to 1.
+# Of the `spread` of `kernel_covariance`, in squared pixels. At depth d, from 0 (first block) to 1:
+# SPREAD + SLOPE d + CURVATURE d² / 2.
 SPREAD, SLOPE, CURVATURE = 0.16, 0.32, 2.88
 
 
@@ -100,7 +100,8 @@ class ConvMixer(nn.Module):
 def init_covariance(model: ConvMixer) -> None:
     """Draw the depthwise kernels from a Gaussian that makes them smooth, and wider in later blocks.
 
-    Kernels of trained networks are so. After the closed form of arXiv:2210.03651, simplified.
+    Kernels of trained networks are so. The idea is that of arXiv:2210.03651; the covariance here
+    is a simple form, and was not compared with theirs.
     """
     kernels = [
         each.weight for each in model.modules() if isinstance(each, nn.Conv2d) and each.groups > 1

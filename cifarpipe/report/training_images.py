@@ -1,6 +1,5 @@
 """Training images in the page: neighbours of test images, and labels worth checking."""
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,9 +22,9 @@ def choose_training_images(
 ) -> Positions:
     """Choose the training images that the page contains.
 
-    First those that it shows anyway; then, for one test image after the other, those nearest to it
-    in the features of the best model that predicts it wrongly (of the best one, if none does); then
-    in those of the other models that do.
+    First those that it shows anyway. Then, for one test image after the other, those nearest to it
+    in the features of one model: the best that predicts it wrongly, or the best of all if none
+    does. At last those in the features of the other models that predict it wrongly.
 
     Args:
         results: Of all models, the best first.
@@ -39,13 +38,14 @@ def choose_training_images(
     most = min(MOST, max_images(size))
     chosen = dict.fromkeys(first.tolist()[:most])
     is_correct = [model.is_correct for model in results]
-    wanted: list[list[tuple[ModelResults, int]]] = [[], []]
+    of_best: list[tuple[ModelResults, int]] = []
+    of_others: list[tuple[ModelResults, int]] = []
     for position in ranked.tolist():
         wrong = [m for m, hits in zip(results, is_correct, strict=True) if not hits[position]]
         best, *others = wrong or results[:1]
-        wanted[0].append((best, position))
-        wanted[1] += [(model, position) for model in others]
-    for model, position in itertools.chain(*wanted):
+        of_best.append((best, position))
+        of_others += [(model, position) for model in others]
+    for model, position in of_best + of_others:
         nearest = dict.fromkeys(model.neighbours.nearest[position].tolist())
         if len(chosen.keys() | nearest.keys()) > most:
             break
@@ -80,12 +80,17 @@ class TrainingImages:
     def pack_neighbours(
         self, neighbours: Neighbours, tests: Positions, kind: type[np.integer[Any]]
     ) -> dict[str, Any]:
-        """Return a model's neighbours of these test images: pictures, labels and similarities.
+        """Return the nearest training images of test images, in one model's features.
 
         Args:
             neighbours: Of all test images.
             tests: Positions in the test split.
-            kind: In which labels are stored.
+            kind: Integer type of the labels.
+
+        Returns:
+            Values for JSON: of each test image's neighbours, the numbers of their pictures or -1
+            (int16), their labels (`kind`) and their cosine similarities in hundredths (int8), each
+            as base64; and how many neighbours a test image has.
         """
         nearest = neighbours.nearest[tests].astype(np.int64)
         places = np.searchsorted(self.shown, nearest).clip(max=max(len(self.shown) - 1, 0))

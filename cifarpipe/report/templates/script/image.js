@@ -50,7 +50,7 @@ function nearestImages(model, position) {
   if (places.some((place) => model.nearest[place] < 0)) {
     const counts = new Map();
     for (const place of places) counts.set(name(place), (counts.get(name(place)) ?? 0) + 1);
-    const text = element("p", "soft nearest", "labels of the nearest training images, which are not in this page: ");
+    const text = element("p", "soft nearest", "labels of the nearest training images (pictures not in this page): ");
     const first = (label) => places.find((place) => name(place) === label);
     Array.from(counts).forEach(([label, times], i) => text.append(i ? ", " : "",
       element("span", kind(first(label)), times > 1 ? `${label} × ${times}` : label)));

@@ -62,7 +62,7 @@ const loaded = (picture, uri) => new Promise((resolve, reject) => {
 });
 Promise.all([loaded(sprite, data.sprite), loaded(trainingSprite, data.training.sprite)]).then(() => {
   readSprite();
-  document.querySelectorAll(".tiles.models").forEach(fillGallery);
+  document.querySelectorAll(".tiles.selected").forEach(fillGallery);
   document.querySelectorAll(".tiles.checks").forEach(fillChecks);
   update();
   follow();
