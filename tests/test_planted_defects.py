@@ -107,4 +107,4 @@ def test_random_maps_are_called_so(study: Path) -> None:
     succeed(study, "dvc", "repro", "-s", f"figures@{MODEL}", "report")
     summary = (study / "reports/summary.md").read_text(encoding="utf-8")
     assert "ROAD: not significantly better than random maps" in summary
-    assert "WARNING: under small noise they change as much as random maps" in summary
+    assert "WARNING: under small noise they do not change significantly less than random" in summary
