@@ -152,8 +152,8 @@ def quality(model: nn.Module, sample: Sample, maps: Maps, removed: int) -> dict[
         found["energy"] = float(energy_inside(maps, sample.masks).mean())
     few = sample.batch[:removed], maps[:removed], sample.classes[:removed]
     found["road"], found["road_low"], found["road_high"] = mean_interval(road(model, *few, seed=0))
-    found["saco"], found["saco_low"], found["saco_high"] = mean_interval(saco(model, *few))
-    deletion, insertion = deletion_insertion(model, *few)
+    found["saco"], found["saco_low"], found["saco_high"] = mean_interval(saco(model, *few, seed=0))
+    deletion, insertion = deletion_insertion(model, *few, seed=0)
     found |= {"deletion": float(deletion.mean()), "insertion": float(insertion.mean())}
     return found | {"sparseness": float(sparseness(maps).mean())}
 
@@ -173,7 +173,7 @@ def compare(name: str, options: argparse.Namespace) -> pd.DataFrame:
         metrics = quality(model, sample, maps, options.removed)
         others = sample.maps(of_randomised[method, layer], options.removed)
         correlation = rank_correlation(maps[: options.removed], others)
-        metrics["randomised"] = float(np.abs(correlation).mean())
+        metrics["randomised"] = float(np.nanmean(np.abs(correlation)))
         rows.append({"method": method, "layer": layer, "grid": maps.shape[-1]} | metrics)
     shape = np.zeros((len(sample.batch), GRID, GRID), np.float32)
     baselines = {

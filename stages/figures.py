@@ -44,7 +44,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     rows = pd.concat(selected.values(), ignore_index=True)
     shown = explanations.of(rows["index"].to_numpy())
     images = test.images[test.positions(shown.index)]
-    title = f"{model}: {shown.method}, evidence for the predicted class"
+    title = f"{model}: {shown.method}"
     figure = draw_overview(images, rows, shown, opacity=opacity, title=title)
     save_figure(figure, model_report(model, "gallery.png"), dpi=2 * DPI)
 

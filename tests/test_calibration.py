@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from cifarpipe.evaluation.calibration import (
+    MAX_TEMPERATURE,
+    UNKNOWN_TEMPERATURE,
     calibration_error,
     equal_mass_calibration_error,
     fit_temperature,
@@ -75,16 +78,55 @@ def test_true_probabilities_are_calibrated() -> None:
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 3.0, 12.0])
 def test_known_temperature_is_found(temperature: float) -> None:
     logits, labels = draw_calibrated(40_000)
-    assert fit_temperature(logits * temperature, labels) == pytest.approx(temperature, rel=0.02)
+    found = fit_temperature(logits * temperature, labels)
+    assert found.value == pytest.approx(temperature, rel=0.02)
+    assert found.low < temperature < found.high
+    assert found.high / found.low < 1.05
 
 
-def test_temperature_without_images_is_one() -> None:
-    assert fit_temperature(np.empty((0, 5), np.float32), np.empty(0, np.int64)) == 1.0
+@pytest.mark.parametrize("shape", [(0, 5), (20, 1)])
+def test_temperature_is_unknown_without_images_or_with_one_class(shape: tuple[int, int]) -> None:
+    labels = np.zeros(shape[0], np.int64)
+    assert fit_temperature(np.ones(shape, np.float32), labels) == UNKNOWN_TEMPERATURE
 
 
 def test_perfect_predictions_have_a_finite_temperature() -> None:
-    logits = np.eye(4, dtype=np.float32) * 5
-    assert 0.04 < fit_temperature(logits, np.arange(4)) < 1
+    found = fit_temperature(np.eye(4, dtype=np.float32) * 5, np.arange(4))
+    assert 0.04 < found.value < 1
+    assert found.low == pytest.approx(1 / MAX_TEMPERATURE)
+
+
+@pytest.mark.parametrize("count", [60, 400])
+def test_interval_of_the_temperature_covers_it(count: int) -> None:
+    """Of 200 calibrated networks, some 190 intervals contain 1."""
+    covered = 0
+    for seed in range(200):
+        found = fit_temperature(*draw_calibrated(count, seed=seed))
+        assert found.low < found.value < found.high
+        covered += found.low < 1 < found.high
+    assert 180 <= covered <= 199
+
+
+def test_interval_of_the_temperature_is_that_of_a_likelihood_ratio() -> None:
+    logits, labels = draw_calibrated(300)
+    found = fit_temperature(logits, labels)
+
+    def log_likelihood(temperature: float) -> float:
+        return float(np.log(softmax(logits / temperature)[np.arange(300), labels]).sum())
+
+    best = log_likelihood(found.value)
+    for end in (found.low, found.high):
+        excess = 2 * (best - log_likelihood(end))
+        assert scipy.stats.chi2.sf(excess, 1) == pytest.approx(0.05, abs=1e-3)
+
+
+def test_equal_mass_error_does_not_depend_on_the_order_of_equal_confidences() -> None:
+    """A constant prediction with the confidence of its accuracy is calibrated."""
+    probabilities = np.full((1000, 10), 0.1)
+    by_class = np.repeat(np.arange(10), 100)
+    assert equal_mass_calibration_error(probabilities, by_class, 15) == pytest.approx(0)
+    mixed = np.random.default_rng(0).permutation(by_class)
+    assert equal_mass_calibration_error(probabilities, mixed, 15) == pytest.approx(0)
 
 
 def test_reliability_table_sums_to_calibration_error() -> None:

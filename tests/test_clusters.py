@@ -32,6 +32,20 @@ def test_known_clusters_are_found(groups: np.ndarray) -> None:
         assert distances[centre] == distances.min()
 
 
+def test_each_cluster_is_named_after_one_of_its_own_images() -> None:
+    """Even if the image of another one is nearer to its centre: twenty clusters, ten classes."""
+    rng = np.random.default_rng(0)
+    classes = unit(rng.normal(size=(10, 128)))
+    features = unit(np.repeat(classes, 200, axis=0) + 0.06 * rng.normal(size=(2000, 128)))
+    clusters, centres = find_clusters(features, seed=0)
+    nearest_of_all = [
+        int((features @ features[clusters == number].mean(axis=0)).argmax())
+        for number in range(len(centres))
+    ]
+    assert len(set(nearest_of_all)) < len(centres)  # two would share a name
+    assert clusters[centres].tolist() == list(range(len(centres)))
+
+
 def test_clusters_depend_only_on_the_seed(groups: np.ndarray) -> None:
     features = unit(np.random.default_rng(0).normal(size=(len(groups), 6)))
     first, again, other = (find_clusters(features, seed)[0] for seed in (1, 1, 2))

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from cifarpipe.explanations.upsampling import upsample
 from cifarpipe.figures.explanations import (
     draw_before_and_after,
     draw_explanations,
@@ -16,7 +17,7 @@ from cifarpipe.figures.explanations import (
     draw_predictions,
 )
 from cifarpipe.figures.layout import DPI, GAP
-from cifarpipe.figures.overlays import MAP_COLOURS, TILE
+from cifarpipe.figures.overlays import FINE, MAP_COLOURS, TILE
 from cifarpipe.results.maps import Explanations
 from tests.support.figure_inputs import (
     ODD_CLASSES,
@@ -65,7 +66,13 @@ def random_explanations(count: int = 4) -> Figure:
     return explained(maps[0], maps[1], images=make_images(count))
 
 
-def predicted(maps: np.ndarray, image: np.ndarray | None = None, opacity: float = 0.6) -> Figure:
+def predicted(
+    maps: np.ndarray,
+    image: np.ndarray | None = None,
+    opacity: float = 0.6,
+    *,
+    class_specific: bool = True,
+) -> Figure:
     """Draw the maps of an image's most probable classes."""
     return draw_predictions(
         make_images(1)[0] if image is None else image,
@@ -73,6 +80,7 @@ def predicted(maps: np.ndarray, image: np.ndarray | None = None, opacity: float 
         ["cat", "dog", *ODD_CLASSES],
         np.array([0.7, 0.2, 0.05, 0.03, 0.01, 0.01]),
         maps,
+        class_specific=class_specific,
         opacity=opacity,
         title="title",
     )
@@ -82,7 +90,7 @@ def random_predictions() -> Figure:
     return predicted(np.random.default_rng(1).normal(size=(3, 8, 8)).astype(np.float32))
 
 
-def overview(errors: int, correct: int) -> Figure:
+def overview(errors: int, correct: int, method: str = "gradcam") -> Figure:
     """Draw errors and correct images of one colour each, half of them with evidence."""
     count = errors + correct
     rows = make_rows(count)
@@ -90,7 +98,7 @@ def overview(errors: int, correct: int) -> Figure:
     maps = np.ones((count, 4, 4), np.float32)
     maps[1::2] = -1
     images = plain(*[(10 * number, 80, 200) for number in range(count)])
-    explanations = Explanations("gradcam", np.arange(count), maps, -maps)
+    explanations = Explanations(method, np.arange(count), maps, -maps)
     return draw_overview(images, rows, explanations, opacity=0.5, title="title")
 
 
@@ -143,6 +151,32 @@ def test_evidence_against_a_class_has_no_colour(tmp_path: Path) -> None:
     assert len(close_to(pixels, colour("inferno", 1.0))) > 2 * 40 * 130
     unchanged = places(pixels, (GREY, GREY, GREY))
     assert len(unchanged) > 145**2 + 2 * 40 * 130  # the image and two right halves
+
+
+def test_drawn_evidence_is_as_large_as_in_the_metrics(tmp_path: Path) -> None:
+    """Signed values are upsampled, then clipped: next to -5, a cell of 1 is a small spot."""
+    maps = np.full((1, 4, 4), -5.0, np.float32)
+    maps[0, 1, 1] = 1.0
+    figure = explained(maps, maps, rows=make_rows(1, ["cat", "dog"]).assign(predicted=["cat"]))
+    pixels = decode(figure, tmp_path)
+    unchanged = len(places(pixels, (GREY, GREY, GREY)))
+    coloured = 1 - (unchanged - (TILE * DPI) ** 2) / (TILE * DPI) ** 2  # besides the image
+    expected = (upsample(maps, 256) > 0).mean()
+    assert expected == pytest.approx(1 / 150, rel=0.5)
+    assert coloured == pytest.approx(expected, abs=0.015)
+
+
+def test_drawn_maps_are_upsampled_as_for_the_metrics() -> None:
+    """By another library, to another size: `[FINE, FINE]`."""
+    values = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    figure = explained(values[None], values[None], opacity=1.0)
+    drawn = next(
+        image.get_array()
+        for image in figure.axes[0].images
+        if image.get_array().shape == (FINE, FINE)
+    )
+    expected = upsample(values[None], FINE)[0] / values.max()
+    np.testing.assert_allclose(drawn, expected.clip(0, 1), atol=1e-5)
 
 
 def test_difference_has_a_colour_for_each_class(tmp_path: Path) -> None:
@@ -249,8 +283,14 @@ def test_no_evidence_is_said_for_every_class(tmp_path: Path) -> None:
     decode(figure, tmp_path)
 
 
-def test_single_map_is_class_agnostic() -> None:
-    figure = predicted(np.ones((1, 8, 8), np.float32))
+def test_map_of_the_only_class_is_class_specific() -> None:
+    shown = texts(predicted(np.ones((1, 8, 8), np.float32)))
+    assert shown[2] == "1. cat\nprobability 0.7000"
+    assert "evidence for the class" in shown[0]
+
+
+def test_class_agnostic_map_of_an_image_names_no_class() -> None:
+    figure = predicted(np.ones((1, 8, 8), np.float32), class_specific=False)
     assert texts(figure)[1:] == ["photo.png\nas the network sees it: 32 × 32", "any class"]
     assert "importance, for any class" in texts(figure)[0]
     assert len(figure.axes) == 2  # one colour bar
@@ -284,8 +324,11 @@ def test_overview_ends_with_a_row_of_correct_images() -> None:
     assert len(set(errors)) == 2  # rows of five
     assert len(set(correct)) == 1
     assert correct[0] > max(errors)
-    assert "title\nErrors; last row: correct images." in texts(overview(7, 3))
-    assert "title\nErrors." in texts(overview(7, 0))
+    means = "title\nColour: evidence for the predicted class. "
+    assert f"{means}Errors; last row: correct images." in texts(overview(7, 3))
+    assert f"{means}Errors." in texts(overview(7, 0))
+    agnostic = texts(overview(7, 0, method="eigencam"))
+    assert "title\nColour: importance, for any class. Errors." in agnostic
 
 
 def test_overview_of_many_images_is_spread_over_the_classes() -> None:
@@ -311,6 +354,7 @@ def test_changed_images_are_shown_with_the_maps_of_both_times(tmp_path: Path) ->
     )
     figure = draw_before_and_after(images, before, after, opacity=0.5, title="title")
     captions = texts(figure)
+    assert captions[0] == "title\nColour: evidence for the predicted class."
     assert f"main:\n{ODD_CLASSES[1]} (0.50)" in captions
     assert "workspace:\nnow two (0.90)" in captions
     assert captions.count(NO_EVIDENCE) == 1
@@ -323,3 +367,21 @@ def test_changed_images_are_shown_with_the_maps_of_both_times(tmp_path: Path) ->
         for side, strong in enumerate(evidence, start=1):
             found = pixels[y - 50, x + side * across]
             assert found == pytest.approx(shown if strong else np.full(3, grey // 2), abs=2)
+
+
+def test_changed_images_of_another_method_say_what_each_map_shows() -> None:
+    maps = np.ones((1, 4, 4), np.float32)
+
+    def heading(*methods: str) -> str:
+        before, after = (
+            (name, make_rows(1), Explanations(method, np.arange(1), maps, maps))
+            for name, method in zip(("main", "workspace"), methods, strict=True)
+        )
+        figure = draw_before_and_after(make_images(1), before, after, opacity=0.5, title="title")
+        return texts(figure)[0]
+
+    assert heading("eigencam", "eigencam") == "title\nColour: importance, for any class."
+    assert heading("gradcam", "eigencam") == (
+        "title\nColour: main: evidence for the predicted class; "
+        "workspace: importance, for any class."
+    )

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pytest
 
 from cifarpipe.figures.layout import (
     BAR,
@@ -13,6 +14,7 @@ from cifarpipe.figures.layout import (
     Square,
     canvas,
     caption,
+    hundredths,
     lay_out,
     place,
     save_figure,
@@ -75,3 +77,12 @@ def test_missing_glyphs_are_no_warning(tmp_path: Path) -> None:
     caption(axes, Square(0.1, 0.9, 1), "猫 → 犬")
     save_figure(figure, tmp_path / "new" / "figure.png")  # every warning is an error in tests
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["figure.png"]
+
+
+@pytest.mark.parametrize(
+    ("probability", "expected"),
+    [(0.745028, "0.75"), (0.74494, "0.74"), (0.125, "0.13"), (0.99996, "1.00"), (0.0, "0.00")],
+)
+def test_probabilities_are_rounded_to_hundredths(probability: float, expected: str) -> None:
+    """Of ten-thousandths, half up: 0.745028 is 0.7450, hence 0.75."""
+    assert hundredths(probability) == expected

@@ -334,7 +334,10 @@ def test_warnings_are_in_both_reports(report: Report) -> None:
     labels = np.arange(80) % 4
     predicted = np.ones(80, np.int64)
     report.results[2] = results_of(report.folder, "constant", labels, predicted)
-    warning = "did not learn: accuracy 25.0%, chance 25.0%; it predicts 007 for 100% of all images."
+    warning = (
+        "may not have learned: its accuracy, 25.0%, is not significantly above 25.0%, that of "
+        "always predicting the most frequent class; it predicts 007 for 100% of all images."
+    )
     shown = [
         e["text"] for e in Page(report.html()).all("p") if e["attrs"].get("class") == "warning"
     ]
@@ -415,8 +418,27 @@ def test_undefined_class_metric_is_a_dash(report: Report) -> None:
 def test_temperature_at_search_limit_is_noted(report: Report, temperature: float) -> None:
     note = "This temperature is at the limit of the search"
     assert note not in report.html()
-    report.results[0].metrics["temperature"] = Metric(temperature)
+    report.results[0].metrics["temperature"] = Metric(temperature, low=0.05, high=20.0)
     assert report.html().count(note) == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (1.01, 1.2, "is overconfident: the temperature"),
+        (0.8, 0.99, "is underconfident: the temperature"),
+        (0.9, 1.3, "is neither significantly overconfident nor underconfident: the temperature"),
+    ],
+)
+def test_confidence_is_judged_by_the_interval(
+    report: Report, low: float, high: float, said: str
+) -> None:
+    middle = (low + high) / 2
+    for model in report.results:
+        model.metrics["temperature"] = Metric(middle, low=low, high=high)
+    html = report.html()
+    assert html.count(f"The network {said}") == len(report.results)
+    assert f"{middle:.3f} (95% interval {low:.3f} to {high:.3f})" in html
 
 
 def test_warning_about_large_page(tmp_path: Path) -> None:

@@ -99,11 +99,13 @@ def test_random_maps_are_called_so(study: Path) -> None:
     # Twice the interval, since the baseline is drawn, too.
     for name in ("road_over_random", "saco_over_random"):
         assert abs(found[name].value) < found[name].high - found[name].low
-    for name in ("sparseness", "max_sensitivity"):
-        metric = found[name]
-        assert abs(metric.value - metric.random) < metric.high - metric.low
+    concentration = found["sparseness"]
+    difference = abs(concentration.value - concentration.random)
+    assert difference < concentration.high - concentration.low
+    change = found["max_sensitivity"]
+    assert change.value == pytest.approx(change.random, rel=0.1)
     for name in ("deletion", "insertion"):
-        assert found[name].value == pytest.approx(found[name].random, abs=0.05)
+        assert found[name].value == pytest.approx(found[name].random, abs=0.1)
     succeed(study, "dvc", "repro", "-s", f"figures@{MODEL}", "report")
     summary = (study / "reports/summary.md").read_text(encoding="utf-8")
     assert "ROAD: not significantly better than random maps" in summary

@@ -150,10 +150,13 @@ def test_random_maps_score_like_the_random_baseline(
     found |= mask_metrics(maps, rng.random((60, 32, 32)) < 0.2)
     for name in ("road_over_random", "saco_over_random"):
         assert found[name].low < 0 < found[name].high
-    for name in ("sparseness", "max_sensitivity", "pointing_game", "energy_inside"):
+    for name in ("sparseness", "pointing_game", "energy_inside"):
         metric = found[name]
         # Twice the interval, since the baseline is drawn, too.
         assert abs(metric.value - metric.random) < metric.high - metric.low
+    change = found["max_sensitivity"]
+    # Their norms vary; that of a shuffled map does not, so its largest distance is a little less.
+    assert 0.95 * change.value < change.random < change.value
     for name in ("deletion", "insertion"):
         assert found[name].value == pytest.approx(found[name].random, abs=0.1)
     said = judge_explanations(found)
@@ -161,6 +164,24 @@ def test_random_maps_score_like_the_random_baseline(
     assert "SaCo: not significantly better than random maps" in said
     assert "pointing game: not significantly better" in said
     assert "WARNING: under small noise they do not change significantly less than random" in said
+
+
+def test_unrelated_maps_of_one_sign_are_as_sensitive_as_the_baseline(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their relative distances are a third of those of maps of both signs."""
+    rng = np.random.default_rng(7)
+
+    def draw(_self: Explainer, batch: Tensor, _classes: Tensor) -> Maps:
+        return (1 + 0.3 * rng.random((len(batch), 8, 8))).astype(np.float32)
+
+    monkeypatch.setattr(Explainer, "maps_of", draw)
+    batch = torch.zeros(60, 3, 32, 32)
+    maps = explainer.maps_of(batch, torch.zeros(60).long())
+    found = robustness_metrics(explainer, batch, maps, torch.zeros(60).long(), seed=0)
+    change = found["max_sensitivity"]
+    assert change.value < 0.2
+    assert change.random == pytest.approx(change.value, rel=0.02)
 
 
 def randomised_maps(monkeypatch: pytest.MonkeyPatch, maps: Maps) -> None:
@@ -203,12 +224,54 @@ def test_randomisation_check_is_passed_by_unrelated_maps(
     randomised_maps(monkeypatch, others)
     found = checked(explainer, maps)
     assert found["randomisation_passed"] == Metric(1)
-    correlation = found["randomisation_abs_correlation"]
+    correlation, gain = (
+        found["randomisation_abs_correlation"], found["randomisation_over_unrelated"],
+    )  # fmt: skip
     assert correlation.low < correlation.random < correlation.high
+    assert gain.low < 0 < gain.high
+    assert gain.value == pytest.approx(correlation.value - correlation.random, abs=2e-4)
+    assert "randomised weights give different maps" in judge_explanations(found)
     few = checked(explainer, maps[:3])
     assert "randomisation_passed" not in few  # one network: no interval
     assert few["randomisation_abs_correlation"].high is None
     assert checked(explainer, maps[:1]) == {}
+
+
+def test_maps_that_resemble_those_of_random_weights_are_called_so(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than unrelated maps, although their correlation is far below 0.5."""
+    rng = np.random.default_rng(0)
+    maps, others = rng.normal(size=(2, 200, 8, 8)).astype(np.float32)
+    randomised_maps(monkeypatch, others + np.float32(0.35) * maps)
+    found = checked(explainer, maps)
+    assert found["randomisation_passed"] == Metric(1)
+    assert found["randomisation_abs_correlation"].high < 0.4
+    assert found["randomisation_over_unrelated"].low > 0.1
+    assert "randomised weights give somewhat similar maps" in judge_explanations(found)
+
+
+@pytest.mark.parametrize("constant", ["the maps", "those of random weights"])
+def test_constant_maps_do_not_pass_the_randomisation_check(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch, constant: str
+) -> None:
+    maps = np.random.default_rng(0).normal(size=(40, 8, 8)).astype(np.float32)
+    ones = np.ones_like(maps)
+    randomised_maps(monkeypatch, maps if constant == "the maps" else ones)
+    assert checked(explainer, ones if constant == "the maps" else maps) == {}
+
+
+def test_constant_maps_are_left_out_of_the_randomisation_check(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of one network's images and half of another's: the rest are unchanged."""
+    maps = np.random.default_rng(0).normal(size=(40, 8, 8)).astype(np.float32)
+    randomised = maps.copy()
+    randomised[:12] = 1
+    randomised_maps(monkeypatch, randomised)
+    found = checked(explainer, maps)
+    assert found["randomisation_abs_correlation"].value == pytest.approx(1)
+    assert found["randomisation_passed"] == Metric(0)
 
 
 def test_interval_of_randomisation_is_over_networks(

@@ -15,6 +15,7 @@ from cifarpipe.cli.review.changes import (
 )
 from cifarpipe.cli.review.comment import MAX_CHARACTERS, render_review
 from cifarpipe.cli.review.snapshot import ModelResult, Snapshot, Workspace, read_maps
+from cifarpipe.evaluation.calibration import UNKNOWN_TEMPERATURE
 from cifarpipe.evaluation.metrics import compute_metrics, confusion_matrix, confusion_table
 from cifarpipe.report.templating import cell
 from cifarpipe.results.maps import Explanations, save_explanations
@@ -32,7 +33,7 @@ def result(predicted: np.ndarray, **extra: float) -> ModelResult:
     logits = (
         np.eye(3, dtype=np.float32)[predicted] * np.linspace(2, 4, 90, dtype=np.float32)[:, None]
     )
-    metrics = compute_metrics(logits, LABELS, calibration_bins=15, temperature=1.0)
+    metrics = compute_metrics(logits, LABELS, calibration_bins=15, temperature=UNKNOWN_TEMPERATURE)
     metrics |= {name: Metric(value) for name, value in extra.items()}
     matrix = confusion_matrix(LABELS, predicted, 3)
     table = predictions_table(logits, LABELS, np.arange(90) * 10, CLASSES, None)

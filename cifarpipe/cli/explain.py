@@ -120,8 +120,8 @@ def explain_file(
     from cifarpipe.results.maps import CLASS_AGNOSTIC
 
     picture = open_picture(path).resized(explainer.origin.image_size)
-    mapped = 1 if explainer.method in CLASS_AGNOSTIC else MAPPED
-    found = explain_image(explainer, picture.pixels, mapped)
+    class_specific = explainer.method not in CLASS_AGNOSTIC
+    found = explain_image(explainer, picture.pixels, MAPPED if class_specific else 1)
     print(f"{path}: {picture.found};\n{', '.join(picture.steps) or 'used as it is'}.\n")
     print(prediction_table(found.classes, found.probabilities.tolist(), top))
     figure = draw_predictions(
@@ -130,6 +130,7 @@ def explain_file(
         found.classes,
         found.probabilities,
         found.maps,
+        class_specific=class_specific,
         opacity=opacity,
         title=f"Predictions of {explainer.origin.name}, explained by {explainer.method}",
     )

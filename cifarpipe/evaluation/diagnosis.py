@@ -1,4 +1,4 @@
-"""Warnings about a network that did not learn."""
+"""Warnings about a network that may not have learned."""
 
 import math
 
@@ -13,7 +13,7 @@ DIVERGED = 1.1  # times the loss of uniform guessing
 def learning_warnings(
     accuracy: Metric, confusion: pd.DataFrame, train_loss: float, classes: int
 ) -> list[str]:
-    """Return what suggests that a network did not learn, as predicates of a sentence about it.
+    """Return what suggests that a network has not learned, as predicates of a sentence about it.
 
     Args:
         accuracy: On the test split, with its interval.
@@ -26,9 +26,12 @@ def learning_warnings(
     images = int(true.sum())
     if images and (true > 0).sum() > 1:  # otherwise there is nothing to tell apart
         assert accuracy.low is not None
-        chance = true.max() / images
-        if accuracy.low <= chance:
-            warnings.append(f"did not learn: accuracy {accuracy.value:.1%}, chance {chance:.1%}")
+        constant = true.max() / images
+        if accuracy.low <= constant:
+            warnings.append(
+                f"may not have learned: its accuracy, {accuracy.value:.1%}, is not significantly "
+                f"above {constant:.1%}, that of always predicting the most frequent class"
+            )
         if predicted.max() >= ONE_CLASS * images > true.max():
             share = predicted.max() / images
             warnings.append(f"predicts {predicted.idxmax()} for {share:.0%} of all images")

@@ -64,17 +64,18 @@ def image_groups(
 
 
 def cluster_groups(clusters: NDArray[np.int32], centres: Sequence[int], model: str) -> list[Group]:
-    """Return a group for each cluster in a network's features.
+    """Return a group for each cluster in a network's features that is not empty.
 
     Args:
         clusters: `[N]`, the cluster of each image.
-        centres: Index, in the source, of the image nearest to the centre of each cluster.
+        centres: Index, in the source, of the image of each cluster nearest to its centre.
         model: Name of the network.
     """
     everything = np.ones(len(clusters), bool)
     return [
         Group(f"like #{index} in {model}'s features", clusters == number, everything)
         for number, index in enumerate(centres)
+        if (clusters == number).any()
     ]
 
 

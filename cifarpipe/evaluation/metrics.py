@@ -7,7 +7,11 @@ import pandas as pd
 import scipy.special
 from numpy.typing import NDArray
 
-from cifarpipe.evaluation.calibration import calibration_error, equal_mass_calibration_error
+from cifarpipe.evaluation.calibration import (
+    Temperature,
+    calibration_error,
+    equal_mass_calibration_error,
+)
 from cifarpipe.results.intervals import wilson_interval
 from cifarpipe.results.metrics import Metric, Metrics, rounded
 
@@ -16,7 +20,7 @@ Labels = NDArray[np.int64]
 
 
 def compute_metrics(
-    logits: NDArray[np.float32], labels: Labels, *, calibration_bins: int, temperature: float
+    logits: NDArray[np.float32], labels: Labels, *, calibration_bins: int, temperature: Temperature
 ) -> Metrics:
     """Return all metrics of a model on a split, rounded; a new metric is a line here.
 
@@ -34,7 +38,7 @@ def compute_metrics(
     errors = n - correct
     assert errors == matrix.sum() - np.trace(matrix), "errors must equal the off-diagonal sum"
     low, high = wilson_interval(correct, n)
-    scaled = logits / np.float32(temperature)
+    scaled = logits / np.float32(temperature.value)
     return {
         "accuracy": rounded(correct / n, low=low, high=high),
         "errors": Metric(errors),
@@ -46,7 +50,7 @@ def compute_metrics(
         "top2": rounded(top_k_accuracy(probabilities, labels, 2)),
         "macro_f1": rounded(float(np.mean([row["f1"] for row in class_scores(matrix)]))),
         "brier": rounded(brier_score(probabilities, labels)),
-        "temperature": rounded(temperature),
+        "temperature": rounded(temperature.value, low=temperature.low, high=temperature.high),
         "scaled_loss": rounded(mean_log_loss(scaled, labels)),
         "scaled_ece": rounded(calibration_error(softmax(scaled), labels, calibration_bins)),
     }

@@ -10,6 +10,11 @@ def random_maps(maps: Maps, rng: np.random.Generator) -> Maps:
     return rng.standard_normal(maps.shape).astype(np.float32)
 
 
+def shuffled_maps(maps: Maps, rng: np.random.Generator) -> Maps:
+    """Return maps with the same values in random places."""
+    return rng.permuted(maps.reshape(len(maps), -1), axis=1).reshape(maps.shape)
+
+
 def centre_maps(maps: Maps) -> Maps:
     """Return maps of the same shape with a central Gaussian; its sd is a quarter of the side."""
     rows, columns = (

@@ -21,9 +21,9 @@ def find_clusters(
         seed: Of the first centres.
 
     Returns:
-        `[N]` the cluster of each image, and `[K]` the image nearest to each cluster's centre; one
-        cluster if there are fewer than twice `MEAN_SIZE` images, or no features. A cluster may be
-        empty; its centre is an image of another one.
+        `[N]` the cluster of each image, and `[K]` the image of each cluster nearest to its centre;
+        one cluster if there are fewer than twice `MEAN_SIZE` images, or no features. A cluster may
+        be empty; its centre is then the first image, which is not in it.
     """
     if not features.shape[1]:
         return np.zeros(len(features), np.int32), np.zeros(1, np.int32)
@@ -32,5 +32,6 @@ def find_clusters(
     with warnings.catch_warnings(action="ignore"):  # an empty cluster is no problem here
         centres, clusters = kmeans2(features, count, ITERATIONS, minit="++", rng=rng)
     # Of images at equal distance from the origin, the nearest has the largest inner product.
-    nearest = (features @ centres.T).argmax(axis=0)
+    members = clusters[:, None] == np.arange(count)
+    nearest = np.where(members, features @ centres.T, -np.inf).argmax(axis=0)
     return clusters.astype(np.int32), nearest.astype(np.int32)

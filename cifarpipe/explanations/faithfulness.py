@@ -30,14 +30,14 @@ def road(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor, *, seed: 
         batch: `[N, 3, S, S]`, normalised.
         maps: `[N, h, w]`.
         classes: `[N]` whose probability is followed.
-        seed: Of the noise.
+        seed: Of the noise, and of the order of pixels with equal values.
 
     Returns:
         `[N]`: the class's probability with the least important pixels removed, minus that with the
         most important pixels removed, averaged over three fractions of the pixels. Above 0 the map
         ranks pixels correctly.
     """
-    ranks = _ranks(upsample(maps, batch.shape[-1])).reshape(len(batch), *batch.shape[2:])
+    _, ranks = _ranked(maps, batch.shape[-1], seed)
     total = np.zeros(len(batch))
     for part in REMOVED:
         count = round(part * batch.shape[-1] ** 2)
@@ -49,7 +49,7 @@ def road(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor, *, seed: 
 
 
 def deletion_insertion(
-    predict: Predict, batch: Tensor, maps: Maps, classes: Tensor
+    predict: Predict, batch: Tensor, maps: Maps, classes: Tensor, *, seed: int
 ) -> tuple[Floats, Floats]:
     """Score maps by deleting, or inserting, more and more pixels (RISE, arXiv:1806.07421).
 
@@ -58,14 +58,15 @@ def deletion_insertion(
         batch: `[N, 3, S, S]`, normalised, so that 0 is the mean colour.
         maps: `[N, h, w]`.
         classes: `[N]` whose probability is followed.
+        seed: Of the order of pixels with equal values.
 
     Returns:
         Areas under the probability curves, `[N]` each: `deletion`, with the most important pixels
         deleted first (lower is better); `insertion`, starting from a blurred image, with the most
         important pixels inserted first (higher is better).
     """
-    ranks = torch.from_numpy(_ranks(upsample(maps, batch.shape[-1])))
-    importance = ranks.view(len(batch), 1, *batch.shape[2:]).to(batch.device)
+    _, ranks = _ranked(maps, batch.shape[-1], seed)
+    importance = torch.from_numpy(ranks)[:, None].to(batch.device)
     blurred = _blur(batch)
     deleted, inserted = [], []
     for step in range(STEPS + 1):
@@ -75,7 +76,7 @@ def deletion_insertion(
     return _area(deleted), _area(inserted)
 
 
-def saco(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor) -> Floats:
+def saco(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor, *, seed: int) -> Floats:
     """Score maps by removing groups of pixels one at a time (SaCo, arXiv:2404.01415).
 
     The pixels are ranked and split into `GROUPS` of equal size, each of which is removed alone:
@@ -88,19 +89,19 @@ def saco(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor) -> Floats
         batch: `[N, 3, S, S]`, normalised.
         maps: `[N, h, w]`.
         classes: `[N]` whose probability is followed.
+        seed: Of the order of pixels with equal values.
 
     Returns:
         `[N]` from -1 (all pairs against the map) to 1 (all for it); 0 for a constant map.
     """
     size = batch.shape[-1]
-    large = upsample(maps, size)
-    group = _ranks(large) * GROUPS // size**2  # the last has most evidence
-    flat = large.reshape(group.shape).astype(np.float64)
-    removed_by = torch.from_numpy(group).view(len(batch), 1, size, size).to(batch.device)
+    large, ranks = _ranked(maps, size, seed)
+    group = ranks * GROUPS // size**2  # the last has most evidence
+    removed_by = torch.from_numpy(group)[:, None].to(batch.device)
     mean_colour = batch.mean(dim=(2, 3), keepdim=True)
     evidence, probability = np.empty((2, GROUPS, len(batch)))
     for number in range(GROUPS):
-        evidence[number] = flat.mean(axis=1, where=group == number)
+        evidence[number] = large.mean(axis=(1, 2), where=group == number, dtype=np.float64)
         without = torch.where(removed_by == number, mean_colour, batch)
         probability[number] = _probability(predict, without, classes)
     weight = evidence[:, None] - evidence  # [groups, groups, N]
@@ -109,18 +110,24 @@ def saco(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor) -> Floats
     more = np.tri(GROUPS, k=-1, dtype=bool)  # pairs whose first group has more evidence
     agreement = np.where(agrees, weight, -weight)[more].sum(axis=0)
     total = weight[more].sum(axis=0)
-    # Upsampling may leave tiny differences in a constant map.
-    varies = np.ptp(maps.reshape(len(maps), -1), axis=1) > 0
-    return np.divide(agreement, total, out=np.zeros(len(batch)), where=varies & (total > 0))
+    return np.divide(agreement, total, out=np.zeros(len(batch)), where=total > 0)
 
 
-def _ranks(maps: Maps) -> NDArray[np.int64]:
-    """Rank each map's pixels, `[N, S × S]`: 0 is the least important; ties rank by position."""
-    flat = maps.reshape(len(maps), maps.shape[1] * maps.shape[2])
+def _ranked(maps: Maps, size: int, seed: int) -> tuple[Maps, NDArray[np.int64]]:
+    """Return maps at the size of the image, `[N, size, size]`, and the ranks of their pixels.
+
+    Rank 0 is the least important. Equal values are ranked at random: by their position, a map that
+    is the same everywhere would test whether the bottom of an image matters more than its top.
+    """
+    # Upsampling may leave tiny differences in a map that is the same everywhere.
+    varies = np.ptp(maps, axis=(1, 2), keepdims=True) > 0
+    large = upsample(np.where(varies, maps, np.float32(0)), size)
+    flat = large.reshape(len(maps), size**2)
+    # Apart from the draws of `random_maps` with the same seed.
+    order = np.lexsort((np.random.default_rng([seed, 1]).random(flat.shape), flat))
     ranks = np.empty(flat.shape, np.int64)
-    order = flat.argsort(axis=1, kind="stable")
-    np.put_along_axis(ranks, order, np.arange(flat.shape[1])[None], axis=1)
-    return ranks
+    np.put_along_axis(ranks, order, np.arange(size**2)[None], axis=1)
+    return large, ranks.reshape(large.shape)
 
 
 def _area(curve: list[Floats]) -> Floats:

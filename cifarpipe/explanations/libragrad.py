@@ -39,7 +39,7 @@ def libragrad(model: BlockNetwork, batch: Tensor, classes: Tensor) -> Maps:
         classes: `[N]` the target class of each image.
 
     Returns:
-        `[N, h, w]` on the grid of patches, signed.
+        `[N, h, w]` on the grid of patches, signed; without the share of a class token.
     """
     tokens: list[Tensor] = []
     with (

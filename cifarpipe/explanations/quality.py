@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cifarpipe.explanations.baselines import centre_maps, random_maps
+from cifarpipe.explanations.baselines import centre_maps, random_maps, shuffled_maps
 from cifarpipe.explanations.complexity import sparseness
 from cifarpipe.explanations.explainer import Explainer
 from cifarpipe.explanations.faithfulness import Floats, Predict, deletion_insertion, road, saco
@@ -124,7 +124,7 @@ def removal_metrics(
         batch: `[N, 3, S, S]`, normalised.
         maps: `[N, h, w]` of `classes`.
         classes: `[N]` whose probability is followed.
-        seed: Of the imputation noise and the random maps.
+        seed: Of the imputation noise, the random maps and the order of equal values.
 
     Returns:
         `road`, `saco` and `insertion` (higher is better) and `deletion` (lower is better) with
@@ -137,14 +137,15 @@ def removal_metrics(
     kinds = {"value": maps, "random": random_maps(maps, rng), "centre": centre_maps(maps)}
     measured = {
         "road": {k: road(predict, batch, some, classes, seed=seed) for k, some in kinds.items()},
-        "saco": {k: saco(predict, batch, some, classes) for k, some in kinds.items()},
+        "saco": {k: saco(predict, batch, some, classes, seed=seed) for k, some in kinds.items()},
     }
     metrics = {"removal_images": Metric(len(maps))}
     for name, scores in measured.items():
         metrics[name] = rounded(**_means(scores))
         metrics |= _gains(name, scores)
     curves = {
-        kind: deletion_insertion(predict, batch, some, classes) for kind, some in kinds.items()
+        kind: deletion_insertion(predict, batch, some, classes, seed=seed)
+        for kind, some in kinds.items()
     }
     for place, name in enumerate(("deletion", "insertion")):
         areas = {kind: both[place] for kind, both in curves.items()}
@@ -186,20 +187,20 @@ def robustness_metrics(
         seed: Of the noise and the random maps.
 
     Returns:
-        `max_sensitivity` (lower is better) with its 95% interval, and its values for random maps,
-        drawn anew each time, and for centre maps, which never change: 0.
+        `max_sensitivity` (lower is better) with its 95% interval, and its values for random maps
+        and for centre maps, which never change: 0. Here the random maps have the values of `maps`,
+        each time in other places, since the distance depends on the distribution of the values.
     """
     if not len(maps):
         return {}
     rng = np.random.default_rng(seed)
-    random = random_maps(maps, rng)
     radius = NOISE / torch.tensor(explainer.origin.std, device=batch.device)[:, None, None]
     scores = {
         "value": max_sensitivity(
             lambda noisy: explainer.maps_of(noisy, classes), batch, maps, radius, seed=seed
         ),
         "random": max_sensitivity(
-            lambda _noisy: random_maps(maps, rng), batch, random, radius, seed=seed
+            lambda _noisy: shuffled_maps(maps, rng), batch, maps, radius, seed=seed
         ),
         "centre": np.zeros(len(maps)),
     }
@@ -225,8 +226,10 @@ def randomisation_metrics(
     Returns:
         `randomisation_abs_correlation`, the mean absolute rank correlation with its 95% interval,
         and as `random` that with the random networks' maps of other images, which shows how similar
-        unrelated maps are; `randomisation_passed`, 1 if the interval lies below `MAX_CORRELATION`,
-        0 if above. Each is left out if there are too few maps to tell.
+        unrelated maps are; `randomisation_over_unrelated`, the difference of the two with its
+        interval; `randomisation_passed`, 1 if the interval of the first lies below
+        `MAX_CORRELATION`, 0 if above. Each is left out if there are too few maps to tell; those
+        that are the same everywhere don't count.
     """
     networks = min(NETWORKS, len(maps) // 2)  # an image needs another one
     if not networks:
@@ -236,15 +239,30 @@ def randomisation_metrics(
         network = randomised_network(explainer.origin, batch.device, seed, number)
         randomised = replace(explainer, model=network).maps_of(batch[part], classes[part])
         shifted = np.roll(randomised, 1, axis=0)
-        same.append(np.abs(rank_correlation(maps[part], randomised)).mean())
-        other.append(np.abs(rank_correlation(maps[part], shifted)).mean())
-    correlation, low, high = mean_interval(np.array(same))
-    unrelated = float(np.mean(other))
-    found = rounded(correlation, low=low, high=high, random=unrelated)
-    metrics = {"randomisation_abs_correlation": found}
+        same.append(_mean_abs_correlation(maps[part], randomised))
+        other.append(_mean_abs_correlation(maps[part], shifted))
+    known = ~np.isnan([same, other]).any(axis=0)
+    if not known.any():
+        return {}
+    found, unrelated = np.array(same)[known], np.array(other)[known]
+    correlation, low, high = mean_interval(found)
+    gain, gain_low, gain_high = mean_interval(found - unrelated)
+    metrics = {
+        "randomisation_abs_correlation": rounded(
+            correlation, low=low, high=high, random=float(unrelated.mean())
+        ),
+        "randomisation_over_unrelated": rounded(gain, low=gain_low, high=gain_high),
+    }
     if high < MAX_CORRELATION or low > MAX_CORRELATION:
         metrics["randomisation_passed"] = Metric(int(high < MAX_CORRELATION))
     return metrics
+
+
+def _mean_abs_correlation(maps: Maps, others: Maps) -> float:
+    """Return the mean absolute rank correlation; NaN if every pair has a constant map."""
+    correlation = rank_correlation(maps, others)
+    known = correlation[~np.isnan(correlation)]
+    return float(np.abs(known).mean()) if len(known) else np.nan
 
 
 def _gains(name: str, scores: dict[str, Floats]) -> Metrics:

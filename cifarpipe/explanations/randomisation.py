@@ -42,10 +42,10 @@ def randomised_network(
 
 
 def rank_correlation(maps: Maps, others: Maps) -> NDArray[np.float64]:
-    """Return Spearman's correlation of each pair of maps; 0 if one of them is constant."""
+    """Return Spearman's correlation of each pair of maps; NaN if one of them is constant."""
     return np.array(
         [
-            0.0 if np.ptp(one) == 0 or np.ptp(two) == 0 else scipy.stats.spearmanr(one, two)[0]
+            np.nan if np.ptp(one) == 0 or np.ptp(two) == 0 else scipy.stats.spearmanr(one, two)[0]
             for one, two in zip(map(np.ravel, maps), map(np.ravel, others), strict=True)
         ]
     )

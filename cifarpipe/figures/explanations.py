@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cifarpipe.figures.layout import caption, lay_out, place, short
+from cifarpipe.figures.layout import caption, hundredths, lay_out, place, short
 from cifarpipe.figures.overlays import (
     CONTRAST_COLOURS,
     MAP_COLOURS,
@@ -23,6 +23,9 @@ from cifarpipe.results.maps import Explanations
 EXPLAINED_WIDTH = 8  # tiles
 OVERVIEW_COLUMNS = 5  # of an image and its map
 OVERVIEW_ERRORS = 20
+# What colour means, by a method that is class-specific, and by one that is class-agnostic.
+EVIDENCE = "evidence for the class"
+IMPORTANCE = "importance, for any class"
 LARGE_TILE = 2.2  # side of a single explained image
 
 
@@ -53,7 +56,7 @@ def draw_explanations(
     compared = true if class_specific and (rows.predicted != rows.true).any() else None
     tiles = 2 if compared is None else 4
     columns = max(1, min(EXPLAINED_WIDTH // tiles, len(rows)))
-    means = "evidence for the class" if class_specific else "importance, for any class"
+    means = EVIDENCE if class_specific else IMPORTANCE
     key = [f"Colour: {means}, in a grid of {predicted.shape[1]} × "
            f"{predicted.shape[2]}."] * bool(len(rows))  # fmt: skip
     if compared is not None:
@@ -76,12 +79,12 @@ def draw_explanations(
             top = max(compared[number].max(), top)
         square = first.right()
         draw_evidence(axes, image, scaled(predicted[number], top), square, opacity)
-        text = f"predicted:\n{short(row['predicted'])} ({row['confidence']:.2f})"
+        text = f"predicted:\n{short(row['predicted'])} ({hundredths(row['confidence'])})"
         caption(axes, square, text if class_specific else f"any class; {text}")
         if compared is not None:
             square = first.right(2)
             draw_evidence(axes, image, scaled(compared[number], top), square, opacity)
-            text = f"true:\n{short(row['true'])} ({row['true_probability']:.2f})"
+            text = f"true:\n{short(row['true'])} ({hundredths(row['true_probability'])})"
             caption(axes, square, text)
             square = first.right(3)
             draw_difference(axes, image, predicted[number] - compared[number], square, opacity)
@@ -99,7 +102,8 @@ def draw_overview(
 ) -> Figure:
     """Draw errors of all classes and a row of correct images, each beside its map.
 
-    A map is of the predicted class, and drawn as by `draw_explanations` but on a scale of its own.
+    A map is of the predicted class, if the method is class-specific, and drawn as by
+    `draw_explanations` but on a scale of its own.
 
     Args:
         images: `[N, H, W, 3]`.
@@ -112,7 +116,8 @@ def draw_overview(
     errors = _spread(np.flatnonzero(is_error), OVERVIEW_ERRORS)
     correct = _spread(np.flatnonzero(~is_error), OVERVIEW_COLUMNS)
     first_correct = -(-len(errors) // OVERVIEW_COLUMNS) * OVERVIEW_COLUMNS
-    heading = f"{title}\nErrors" + ("; last row: correct images." if len(correct) else ".")
+    rest = "; last row: correct images." if len(correct) else "."
+    heading = f"{title}\nColour: {_of_predicted(explanations)}. Errors{rest}"
     count = first_correct + len(correct)
     figure, axes, places = lay_out(count, OVERVIEW_COLUMNS, 2, TILE, heading)
     draw_colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
@@ -127,7 +132,7 @@ def draw_overview(
         draw_evidence(
             axes, images[number], scaled(evidence, evidence.max()), square.right(), opacity
         )
-        text = f"→ predicted:\n{short(row['predicted'])} ({row['confidence']:.2f})"
+        text = f"→ predicted:\n{short(row['predicted'])} ({hundredths(row['confidence'])})"
         caption(axes, square.right(), text)
     return figure
 
@@ -153,7 +158,12 @@ def draw_before_and_after(
         title: Of the figure.
     """
     columns = max(1, min(2, len(images)))
-    heading = f"{title}\nColour: evidence for the predicted class."
+    meanings = [_of_predicted(explanations) for _, _, explanations in (before, after)]
+    if meanings[0] == meanings[1]:
+        heading = f"{title}\nColour: {meanings[0]}."
+    else:
+        both = zip((before[0], after[0]), meanings, strict=True)
+        heading = f"{title}\nColour: {'; '.join(f'{name}: {what}' for name, what in both)}."
     figure, axes, places = lay_out(len(images), columns, 3, TILE, heading)
     draw_colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
     for number, first in enumerate(places):
@@ -162,10 +172,15 @@ def draw_before_and_after(
             row, evidence = rows.iloc[number], explanations.predicted[number]
             square = first.right(column)
             draw_evidence(axes, images[number], scaled(evidence, evidence.max()), square, opacity)
-            text = f"{short(name)}:\n{short(row['predicted'])} ({row['confidence']:.2f})"
+            text = f"{short(name)}:\n{short(row['predicted'])} ({hundredths(row['confidence'])})"
             caption(axes, square, text)
         caption(axes, first, f"#{row['index']}\ntrue: {short(row['true'])}")
     return figure
+
+
+def _of_predicted(explanations: Explanations) -> str:
+    """Say what the maps of the predicted classes show."""
+    return "evidence for the predicted class" if explanations.class_specific else IMPORTANCE
 
 
 def _spread(numbers: NDArray[np.int64], most: int) -> NDArray[np.int64]:
@@ -181,13 +196,14 @@ def draw_predictions(
     probabilities: NDArray[np.float64],
     maps: NDArray[np.float32],
     *,
+    class_specific: bool,
     opacity: float,
     title: str,
 ) -> Figure:
     """Draw one image next to the maps of its most probable classes, and the first two's difference.
 
     All maps share one scale, from 0 to the strongest evidence in any of them. Lines separate the
-    cells of the maps' own grid. A single map means a class-agnostic method.
+    cells of the maps' own grid.
 
     Args:
         image: `[H, W, 3]`, as the network sees it.
@@ -195,16 +211,18 @@ def draw_predictions(
         classes: The most probable first; at least as many as maps.
         probabilities: Of these classes.
         maps: `[N, h, w]` raw.
+        class_specific: Whether each map is that of its class; otherwise there is one, for any.
         opacity: Of a map's strongest point, 0 to 1.
         title: Of the figure.
     """
     count, (rows, columns) = len(maps), maps.shape[1:]
     contrasted = count > 1
-    key = f"Colour: importance, for any class; the map's own grid is {rows} × {columns}."
+    means = EVIDENCE if class_specific else IMPORTANCE
+    key = f"Colour: {means}; the map's own grid is {rows} × {columns}."
     if contrasted:
         key = (
-            f"Colour: evidence for the class, on one scale for all maps; their grid is {rows} × "
-            f"{columns}.\nRight: difference of the first two maps, on its own scale; purple is "
+            f"Colour: {means}, on one scale for all maps; their grid is {rows} × {columns}.\n"
+            f"Right: difference of the first two maps, on its own scale; purple is "
             f"evidence for the first class, orange for the second."
         )
     tiles = 1 + count + contrasted
@@ -217,7 +235,7 @@ def draw_predictions(
     for number, square in enumerate(squares[1 : count + 1]):
         draw_evidence(axes, image, scaled(maps[number], maps.max()), square, opacity)
         text = f"{number + 1}. {short(classes[number])}\nprobability {probabilities[number]:.4f}"
-        caption(axes, square, text if contrasted else "any class")
+        caption(axes, square, text if class_specific else "any class")
     if contrasted:
         draw_colour_bar(figure, CONTRAST_COLOURS, ["second", "first"], 1)
         # Even opacity: both ends of these colours would be lost on a dark image.

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cifarpipe.figures.layout import Square, canvas, caption, lay_out, place, short
+from cifarpipe.figures.layout import Square, canvas, caption, hundredths, lay_out, place, short
 
 SAMPLES_PER_CLASS = 8
 GALLERY_COLUMNS = 5
@@ -46,7 +46,7 @@ def draw_gallery(images: NDArray[np.uint8], rows: pd.DataFrame, title: str) -> F
     figure, axes, places = lay_out(len(rows), columns, 1, LARGE_TILE, title)
     for image, row, square in zip(images, rows.to_dict("records"), places, strict=True):
         place(axes, image, square)
-        predicted = f"{short(row['predicted'])} ({row['confidence']:.2f})"
+        predicted = f"{short(row['predicted'])} ({hundredths(row['confidence'])})"
         caption(
             axes, square, f"#{row['index']}  true: {short(row['true'])}\n→ predicted: {predicted}"
         )

@@ -100,3 +100,11 @@ def caption(axes: Axes, square: Square, text: str) -> None:
 def short(name: str) -> str:
     """Shorten a name that would overlap the next image."""
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def hundredths(probability: float) -> str:
+    """Return a probability with two decimal places, rounded as in the report's page.
+
+    The page has it in ten-thousandths, so that it is rounded twice.
+    """
+    return f"{(round(10_000 * probability) + 50) // 100 / 100:.2f}"

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from cifarpipe.figures.layout import BAR, GAP, Square, place
 
@@ -14,6 +15,7 @@ TILE = 1.45  # side of an explained image, inches
 # Readable without full colour vision: one by lightness, the other by blue against yellow.
 MAP_COLOURS = "inferno"
 CONTRAST_COLOURS = "PuOr"
+FINE = 256  # values of a drawn map along each side
 
 
 def draw_colour_bar(figure: Figure, colours: str, ends: list[str], number: int) -> None:
@@ -33,7 +35,7 @@ def draw_evidence(
     square: Square,
     opacity: float,
 ) -> None:
-    """Draw a map, at most 1, over its image in grey."""
+    """Draw a map, at most 1, over its image in grey; only what is positive."""
     grey = in_grey(image)
     if strength.max() <= 0:
         place(axes, grey // 2, square)
@@ -43,8 +45,8 @@ def draw_evidence(
             ha="center", va="center",
         )  # fmt: skip
         return
-    strength = np.clip(strength, 0, 1)
-    _draw_overlay(axes, grey, strength, opacity * strength, square, MAP_COLOURS, lowest=0)
+    fine = np.clip(_upsample(strength), 0, 1)
+    _draw_overlay(axes, grey, fine, opacity * fine, square, MAP_COLOURS, lowest=0)
 
 
 def draw_difference(
@@ -66,15 +68,24 @@ def draw_difference(
         opacity: Of the strongest point, 0 to 1.
         even: All points are as opaque as the strongest.
     """
-    strength = scaled(difference)
-    share = np.ones_like(strength) if even else np.abs(strength)
+    fine = _upsample(scaled(difference))
+    share = np.ones_like(fine) if even else np.abs(fine)
     grey = in_grey(image)
-    _draw_overlay(axes, grey, strength, opacity * share, square, CONTRAST_COLOURS, lowest=-1)
+    _draw_overlay(axes, grey, fine, opacity * share, square, CONTRAST_COLOURS, lowest=-1)
 
 
 def scaled(values: NDArray[np.float32], most: float | None = None) -> NDArray[np.float32]:
     """Divide by `most`, at least 1e-30; by default the largest absolute value."""
     return values / max(np.abs(values).max() if most is None else most, 1e-30)
+
+
+def _upsample(strength: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Upsample a signed map to `[FINE, FINE]`, bilinear, as for the metrics and the report's page.
+
+    If negative values were clipped first, positive ones would spread beyond their boundary.
+    """
+    large = Image.fromarray(strength.astype(np.float32))
+    return np.array(large.resize((FINE, FINE), Image.Resampling.BILINEAR))
 
 
 def _draw_overlay(
@@ -96,7 +107,7 @@ def _draw_overlay(
         vmax=1,
         alpha=opacity,
         extent=square.extent,
-        interpolation="bilinear",
+        interpolation="nearest",
         aspect="auto",
     )
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from cifarpipe.evaluation.calibration import MAX_TEMPERATURE
 from cifarpipe.evaluation.diagnosis import learning_warnings
+from cifarpipe.evaluation.groups import SMALLEST
 from cifarpipe.report.comparison import lone_errors, shared_errors
 from cifarpipe.report.explorer import LOSSLESS_UP_TO, pack, rank_images
 from cifarpipe.report.leaderboard import COLUMNS
@@ -149,6 +150,7 @@ def _page_content(
             name: table[:WEAK_GROUPS].to_dict("records")
             for name, table in study.weak_groups.groupby("model")
         },
+        "smallest_group": SMALLEST,
         "correlation": CORRELATION,
         "class_agnostic": CLASS_AGNOSTIC,
         "lossless_up_to": LOSSLESS_UP_TO,

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from cifarpipe.results.metrics import Metrics
+from cifarpipe.results.metrics import Metric, Metrics
 from cifarpipe.results.significance import LEVEL
 
 
@@ -47,12 +47,18 @@ def judge_explanations(quality: Metrics) -> str:
             )
     if "randomisation_passed" in quality:
         if quality["randomisation_passed"].value:
-            parts.append("randomised weights give different maps")
+            resemble = _interval_is_above_0(quality.get("randomisation_over_unrelated"))
+            kind = "somewhat similar" if resemble else "different"
+            parts.append(f"randomised weights give {kind} maps")
         else:
             parts.append("WARNING: randomised weights give similar maps, so do not trust them")
     elif "randomisation_abs_correlation" in quality:
         parts.append("undecided whether randomised weights give different maps")
     return "; ".join(parts) or "not evaluated"
+
+
+def _interval_is_above_0(metric: Metric | None) -> bool:
+    return metric is not None and metric.low is not None and metric.low > 0
 
 
 def _compared_with_baselines(low_random: float, low_centre: float) -> str:

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from cifarpipe import report
+from cifarpipe.explanations.upsampling import upsample
+from cifarpipe.figures.layout import hundredths
 from cifarpipe.figures.overlays import MAP_COLOURS
 from cifarpipe.store.outputs import write_text
 from tests.support.browsing import visit
@@ -16,6 +19,8 @@ from tests.support.report_inputs import make_images
 from tests.support.report_page import HOT, POSITION, own_page
 
 pytestmark = pytest.mark.browser
+
+SCRIPT = Path(report.__file__).parent / "templates/script"
 
 
 def test_image_is_shown_with_maps_of_all_models(page: Page) -> None:
@@ -184,3 +189,29 @@ def test_inconsistent_page_reports_an_error(browser: Browser, file: Path, tmp_pa
     expect(found.page.locator("#page-error")).to_contain_text("errors do not add up")
     assert found.errors
     found.page.context.close()
+
+
+def definition(file: str, start: str, end: str) -> str:
+    """Return a piece of the page's script, from `start` to the next `end`."""
+    text = (SCRIPT / file).read_text(encoding="utf-8")
+    first = text.index(start)
+    return text[first : text.index(end, first) + len(end)]
+
+
+def test_probabilities_read_as_in_the_png_files(page: Page) -> None:
+    steps = 10_001
+    line = definition("data.js", "const probabilityText", "\n")
+    call = (
+        f"() => {{ {line} return Array.from({{length: {steps}}}, (_, i) => probabilityText(i)); }}"
+    )
+    found = page.evaluate(call)
+    assert found == [hundredths(step / (steps - 1)) for step in range(steps)]
+
+
+def test_maps_are_upsampled_as_for_the_metrics(page: Page) -> None:
+    maps = np.random.default_rng(0).normal(size=(1, 8, 4)).astype(np.float32)
+    side = 40
+    function = definition("drawing.js", "function upsample", "\n}\n")
+    call = f"([map, grid]) => {{ {function} return Array.from(upsample(map, grid, {side})); }}"
+    found = page.evaluate(call, [maps.ravel().tolist(), [8, 4]])
+    np.testing.assert_allclose(np.reshape(found, (side, side)), upsample(maps, side)[0], atol=1e-5)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cifarpipe.config.schema import Params
-from cifarpipe.evaluation.calibration import reliability_table
+from cifarpipe.evaluation.calibration import Temperature, reliability_table
 from cifarpipe.evaluation.metrics import (
     class_table,
     compute_metrics,
@@ -97,7 +97,9 @@ def results_of(
     for picture in ("misclassified", "correct", "gradcam", "gradcam_correct"):
         make_picture(folder / "models" / name / f"{picture}.png")
     maps = rng.normal(size=(2, n, 8, 8)).astype(np.float32)
-    metrics = compute_metrics(logits, labels, calibration_bins=15, temperature=1.5)
+    metrics = compute_metrics(
+        logits, labels, calibration_bins=15, temperature=Temperature(1.5, 1.4, 1.6)
+    )
     metrics |= {
         "val_accuracy": Metric(0.5),
         "kept_epoch": Metric(2),

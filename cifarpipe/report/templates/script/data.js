@@ -57,7 +57,8 @@ function check(holds, what) {
   throw new Error(what);
 }
 
-const probabilityText = (value) => (value / data.confidences).toFixed(2);
+// Of ten-thousandths; rounded as in the PNG files.
+const probabilityText = (value) => (Math.floor((value + 50) / 100) / 100).toFixed(2);
 const plainName = (label) => data.classes[label] || "(no name)";
 // A name that is written from right to left is isolated, so that it does not reorder the text around it.
 const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]/;
