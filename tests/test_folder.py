@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from cifarpipe.config.errors import UserError
+from cifarpipe.data.decoding import CHUNK
 from cifarpipe.data.folder import read_folder
 from cifarpipe.data.picture import open_picture
 from tests.support.image_folders import SIDE, make_images, pixels, save
@@ -122,9 +123,9 @@ def test_other_colour_modes_become_rgb(pictures: Path) -> None:
     Image.fromarray(colour).convert("P", palette=Image.Palette.ADAPTIVE).save(
         folder / "palette.png"
     )
-    with_alpha = np.dstack([colour, np.full((SIDE, SIDE), 7, np.uint8)])
-    Image.fromarray(with_alpha).save(folder / "rgba.png")
-    Image.fromarray(np.dstack([grey, grey])).save(folder / "grey_alpha.png")
+    opaque = np.full((SIDE, SIDE), 255, np.uint8)
+    Image.fromarray(np.dstack([colour, opaque])).save(folder / "rgba.png")
+    Image.fromarray(np.dstack([grey, opaque])).save(folder / "grey_alpha.png")
     raw = read_folder(str(pictures))
     assert raw.train.files is not None
     assert raw.train.images.shape == (10, SIDE, SIDE, 3)
@@ -134,6 +135,49 @@ def test_other_colour_modes_become_rgb(pictures: Path) -> None:
     assert np.array_equal(read["cat/one_bit.png"], np.dstack([(grey > 127) * np.uint8(255)] * 3))
     for name in ("cmyk.tif", "palette.png", "rgba.png"):
         assert np.array_equal(read[f"cat/{name}"], colour)
+
+
+def test_pixels_are_those_that_predict_sees(pictures: Path) -> None:
+    """Of a transparent and of a rotated image, with and without `image_size`."""
+    rng = np.random.default_rng(0)
+    folder = pictures / "train/cat"
+    rgba = rng.integers(0, 256, (SIDE, SIDE, 4), dtype=np.uint8)
+    Image.fromarray(rgba).save(folder / "transparent.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(pixels(7)).save(folder / "rotated.png", exif=exif)
+    raw = read_folder(str(pictures))
+    assert raw.train.files is not None
+    read = dict(zip(raw.train.files, raw.train.images, strict=True))
+    for name in ("transparent.png", "rotated.png"):
+        expected = open_picture(folder / name).resized(SIDE).pixels
+        assert np.array_equal(read[f"cat/{name}"], expected)
+    assert not np.array_equal(read["cat/transparent.png"], rgba[..., :3])
+    assert np.array_equal(read["cat/rotated.png"], np.rot90(pixels(7), -1))
+
+
+@pytest.mark.parametrize("size", [None, SIDE])
+def test_many_images_are_read_in_order(
+    size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In several processes, whose chunks end in any order."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(3 * CHUNK):
+        save(tmp_path / f"raw/train/cat/{number:03}.png", pixels(number))
+        save(tmp_path / f"raw/test/cat/{number:03}.png", pixels(1000 + number))
+    raw = read_folder(str(tmp_path / "raw"), size)
+    for first, split in ((0, raw.train), (1000, raw.test)):
+        assert len(split.images) == 3 * CHUNK
+        for number, image in enumerate(split.images):
+            assert np.array_equal(image, pixels(first + number))
+
+
+def test_unknown_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"~nosuchuser/x can't be used: there is no user"):
+        read_folder("~nosuchuser/x")
+    monkeypatch.setenv("CIFARPIPE_DATA", "~nosuchuser")
+    with pytest.raises(UserError, match="there is no user of that name"):
+        read_folder("x")
 
 
 def test_relative_folder_is_below_raw_data_root(

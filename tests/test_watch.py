@@ -9,7 +9,8 @@ import pytest
 
 from cifarpipe.data import watch
 from cifarpipe.data.folder import read_folder
-from cifarpipe.data.watch import is_ignored, list_files, update_source
+from cifarpipe.data.names import is_ignored
+from cifarpipe.data.watch import list_files, update_source
 from cifarpipe.store.paths import SOURCE_FILE, SOURCE_SEEN
 from tests.support.image_folders import make_images, pixels, save
 

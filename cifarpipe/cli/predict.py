@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.data.names import escaped
-from cifarpipe.data.watch import is_ignored
+from cifarpipe.data.names import escaped, is_ignored
 from cifarpipe.store.outputs import check_output, write_csv
 
 if TYPE_CHECKING:

@@ -1,42 +1,64 @@
-"""Decode many image files of any shape, in several processes."""
+"""Decode many image files, in several processes."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
 
-from cifarpipe.data.picture import PictureError, open_picture
+from cifarpipe.config.machine import cores
+from cifarpipe.data.picture import PictureError, open_exact, open_picture
 from cifarpipe.data.raw import Images
 
 MAX_BYTES = 32 * 1024 * 1024  # of a file; some decoders read all of it
+MAX_PIXELS = 1024 * 1024  # of an image that keeps its size
 CHUNK = 16  # files that a process decodes at a time
 
 
-def decode_all(files: Sequence[Path], size: int) -> Iterator[Images | str]:
-    """Yield for each file its picture `[size, size, 3]`, or why it can't be used, in order.
+def decode_all(files: Sequence[Path], size: int | None) -> Iterator[Images | str]:
+    """Yield for each file its pixels, or why it can't be used, in order.
 
-    They are converted as `open_picture` describes. A terminal shows a progress bar.
+    A terminal shows a progress bar.
 
     Args:
         files: Image files.
-        size: Height and width.
+        size: Images of any shape become pictures `[size, size, 3]`, as by `open_picture`. None:
+            they keep their size, as by `open_exact`.
     """
-    decode = partial(_decode, size=size)
     bar = partial(tqdm, desc="reading images", total=len(files), unit=" images", disable=None)
     if len(files) <= CHUNK:  # starting processes would take longer
-        yield from bar(map(decode, files))
+        yield from bar(_decode_chunk(files, size))
         return
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        yield from bar(pool.map(decode, files, chunksize=CHUNK))
+    with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
+        yield from bar(_decode_in(pool, files, size))
 
 
-def _decode(file: Path, size: int) -> Images | str:
+def _decode_in(
+    pool: ProcessPoolExecutor, files: Sequence[Path], size: int | None
+) -> Iterator[Images | str]:
+    """Decode at most two chunks for each core ahead, since images take much memory."""
+    ahead: deque[Future[list[Images | str]]] = deque()
+    for start in range(0, len(files), CHUNK):
+        if len(ahead) == 2 * cores():
+            yield from ahead.popleft().result()
+        ahead.append(pool.submit(_decode_chunk, files[start : start + CHUNK], size))
+    while ahead:
+        yield from ahead.popleft().result()
+
+
+def _decode_chunk(files: Sequence[Path], size: int | None) -> list[Images | str]:
+    return [_decode(file, size) for file in files]
+
+
+def _decode(file: Path, size: int | None) -> Images | str:
     try:
         if (length := file.stat().st_size) > MAX_BYTES:
             return f"{length:,} bytes, more than {MAX_BYTES:,}"
+        if size is None:
+            return open_exact(file, MAX_PIXELS)
         return open_picture(file).resized(size).pixels
     except PictureError as error:
         return error.reason

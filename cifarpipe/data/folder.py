@@ -1,30 +1,20 @@
 """Read a folder of images: `train/<class>/*` and `test/<class>/*`, in any format of Pillow."""
 
 import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.data.decoding import MAX_BYTES, decode_all
-from cifarpipe.data.names import is_text
+from cifarpipe.data.decoding import decode_all
+from cifarpipe.data.names import is_ignored, is_text
 from cifarpipe.data.raw import Images, Labels, RawData, RawSplit
-from cifarpipe.data.watch import is_ignored
-from cifarpipe.store.paths import RAW_ROOT_VARIABLE, raw_root
+from cifarpipe.store.outputs import cannot_write
+from cifarpipe.store.paths import RAW_ROOT_VARIABLE, raw_path, raw_root
 from cifarpipe.store.prepared import PREPARED
 
 MAX_ERRORS = 10  # listed in a message
-# A small file can unpack to gigabytes: larger images than these are not decoded.
-MAX_PIXELS = 1024 * 1024
 MAX_DIGITS = 18  # of a file's number: it fits in 64 bits
-# What Pillow's decoders raise on a damaged file; those of AVIF and DDS raise RuntimeError.
-_UNREADABLE = (
-    OSError, ValueError, SyntaxError, RuntimeError,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
 _NAME_ERROR = "the name has a control character or is not UTF-8"
 
 
@@ -35,10 +25,8 @@ def read_folder(folder: str, image_size: int | None = None) -> RawData:
     images' original index and order: files that others published about the images, by index, fit.
     Links are followed.
 
-    Without `image_size`, greyscale, CMYK and palette images are converted to RGB, and images with
-    more than 8 bits per channel are refused, since Pillow would clip them to white. With it, images
-    of any shape are converted as by `open_picture`, in several processes, and kept in a temporary
-    file.
+    Without `image_size`, images keep their size, as by `open_exact`. With it, images of any shape
+    are converted as by `open_picture`, and kept in a temporary file.
 
     Args:
         folder: Absolute, or relative to the raw-data folder.
@@ -47,11 +35,11 @@ def read_folder(folder: str, image_size: int | None = None) -> RawData:
 
     Raises:
         UserError: The folder does not exist; train/ and test/ have different classes; a class has
-            no images, or a folder in it; or a file is not a complete image, is larger than
-            `MAX_BYTES`, has a name that is not text, or, without `image_size`, has another size
-            than the others or more than `MAX_PIXELS`. The message lists the first errors.
+            no images, or a folder in it; or a file has a name that is not text, or can't be used:
+            `decode_all` says why, or without `image_size` its size is not that of the others. The
+            message lists the first errors. Or there is no space for the temporary file.
     """
-    root = raw_root() / Path(folder).expanduser()
+    root = raw_path(folder)
     if not root.is_dir():
         raise UserError(
             f"data.folder is {folder!r}, but there is no folder {root}.\n"
@@ -144,67 +132,44 @@ def _numbers(files: list[Path]) -> Labels | None:
 def _read_all(files: list[Path], root: Path, errors: list[str]) -> Images | None:
     """Return images `[N, S, S, 3]` as they are; None if one can't be read or their sizes differ."""
     pictures: dict[str, Images] = {}
-    for file in tqdm(files, desc="reading images", unit=" images", disable=None):
+    for file, pixels in zip(files, decode_all(files, None), strict=True):
         name = file.relative_to(root).as_posix()
-        try:
-            pictures[name] = _read_picture(file)
-        except _UNREADABLE as error:
-            errors.append(f"{name}: {_reason(error)}")
-            continue
-        height, width, _ = pictures[name].shape
-        if height != width:
-            errors.append(f"{name}: {width} × {height}, not square; `data.image_size` crops it")
-    sizes = [picture.shape[:2] for picture in pictures.values()]
+        if isinstance(pixels, str):
+            errors.append(f"{name}: {pixels}")
+        else:
+            pictures[name] = pixels
+    sizes = [len(pixels) for pixels in pictures.values()]
     usual = max(set(sizes), key=lambda size: (sizes.count(size), size), default=None)
     errors += [
-        f"{name}: {size[1]} × {size[0]}, others are {usual[1]} × {usual[0]}"
+        f"{name}: {size} × {size}, others are {usual} × {usual}"
         for name, size in zip(pictures, sizes, strict=True)
-        if usual and size != usual and size[0] == size[1]
+        if size != usual
     ]
     return np.stack(list(pictures.values())) if pictures and not errors else None
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    """Return `[H, W, 3]` uint8, or raise one of `_UNREADABLE`."""
-    if not path.is_file():  # reading a pipe would block
-        raise ValueError("not a regular file, or a link to a missing one")
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise ValueError(f"{size:,} bytes, more than {MAX_BYTES:,}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd metadata
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ValueError(
-                    f"{picture.width} × {picture.height}, more than {MAX_PIXELS:,} pixels"
-                )
-            if picture.mode.startswith(("I", "F")):
-                raise ValueError(f"more than 8 bits per pixel and channel (mode {picture.mode})")
-            return np.asarray(picture.convert("RGB"))
 
 
 def _resize_all(files: list[Path], size: int, root: Path, errors: list[str]) -> Images | None:
     """Return images `[N, size, size, 3]`, memory-mapped; None if there are no files.
 
-    The pixels of an image that can't be used are undefined; `errors` gets a line for it.
+    An image that can't be used is black; `errors` gets a line for it.
     """
     if not files:
         return None
-    PREPARED.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=PREPARED.parent) as storage:
-        images = np.memmap(storage, np.uint8, "w+", shape=(len(files), size, size, 3))
-    for number, pixels in enumerate(decode_all(files, size)):
-        if isinstance(pixels, str):
-            errors.append(f"{files[number].relative_to(root).as_posix()}: {pixels}")
-        else:
-            images[number] = pixels
-    return images
+    shape = (size, size, 3)
+    try:
+        PREPARED.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=PREPARED.parent) as storage:
+            # Written, not mapped: a mapped write to a full disk kills the process.
+            for file, pixels in zip(files, decode_all(files, size), strict=True):
+                if isinstance(pixels, str):
+                    errors.append(f"{file.relative_to(root).as_posix()}: {pixels}")
+                    pixels = np.zeros(shape, np.uint8)
+                storage.write(pixels.data)
+            storage.flush()
+            return np.memmap(storage, np.uint8, "r", shape=(len(files), *shape))
+    except OSError as error:
+        raise cannot_write(PREPARED, error) from error
 
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not is_ignored(path.name))
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    return "not an image" if text.startswith("cannot identify") else text

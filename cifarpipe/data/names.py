@@ -1,9 +1,15 @@
-"""Names of files: which are text, and how to write those that are not."""
+"""Names of files: which are ignored, which are text, and how to write those that are not."""
 
 import unicodedata
 from pathlib import Path
 
 NOT_TEXT = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control, lone surrogates, line ends
+IGNORED = {"Thumbs.db"}
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a file or folder of this name is not an image: hidden, or made by a system."""
+    return name.startswith(".") or name in IGNORED
 
 
 def is_text(name: str) -> bool:

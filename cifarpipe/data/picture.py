@@ -56,6 +56,34 @@ class OpenedPicture:
         return Picture(np.array(image), self.found, steps)
 
 
+def open_exact(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    """Decode an image file that is a square with at most 8 bits per channel.
+
+    Colours and transparency are converted as by `open_picture`, so that both give the same pixels.
+
+    Args:
+        path: A file in any format that Pillow reads.
+        max_pixels: Larger images are not decoded: a small file can unpack to gigabytes.
+
+    Returns:
+        `[S, S, 3]`.
+
+    Raises:
+        PictureError: As `open_picture`; or the image is larger, no square, or has more bits.
+    """
+    check_file(path)
+    image, _, _ = _decode(path, max_pixels)
+    if image.mode.startswith(("I", "F")):
+        raise PictureError(path, "has more than 8 bits per channel; `data.image_size` converts it")
+    if image.width != image.height:
+        raise PictureError(
+            path, f"is {image.width} × {image.height}, not square; `data.image_size` crops it"
+        )
+    for change in (_on_white, _rgb):
+        image, _ = change(image)
+    return np.array(image)
+
+
 def open_picture(path: Path) -> OpenedPicture:
     """Decode an image file and make it a square in RGB with 8 bits.
 
@@ -95,7 +123,7 @@ def check_file(path: Path) -> None:
         raise PictureError(path, "is empty")
 
 
-def _decode(path: Path) -> tuple[Image.Image, str, list[str]]:
+def _decode(path: Path, max_pixels: int | None = None) -> tuple[Image.Image, str, list[str]]:
     """Return the first frame, upright, the file's content, and what was done to it."""
     steps = []
     try:
@@ -103,6 +131,9 @@ def _decode(path: Path) -> tuple[Image.Image, str, list[str]]:
             warnings.simplefilter("ignore")  # about odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
+                if max_pixels is not None and file.width * file.height > max_pixels:
+                    size = f"{file.width} × {file.height}"
+                    raise PictureError(path, f"is {size}, more than {max_pixels:,} pixels")
                 found = f"{file.format}, {file.width} × {file.height} pixels"
                 if (frames := getattr(file, "n_frames", 1)) > 1:
                     steps.append(f"first of {frames} frames")
@@ -111,6 +142,8 @@ def _decode(path: Path) -> tuple[Image.Image, str, list[str]]:
                 if 2 <= orientation <= 8:
                     steps.append(f"rotated upright (EXIF orientation {orientation})")
                 return ImageOps.exif_transpose(file), found, steps
+    except PictureError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise PictureError(

@@ -86,13 +86,15 @@ def channel_statistics(blocks: Iterable[Images]) -> tuple[list[float], list[floa
 
 
 def _write_split(folder: Path, name: str, split: RawSplit, index: Indices) -> None:
-    images = np.lib.format.open_memmap(
-        folder / f"{name}_images.npy", "w+", np.uint8, (len(index), *split.images.shape[1:])
-    )
-    start = 0
-    for block in split.blocks(index):
-        images[start : start + len(block)] = block
-        start += len(block)
-    images.flush()
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
+        "fortran_order": False,
+        "shape": (len(index), *split.images.shape[1:]),
+    }
+    # Written, not mapped: a mapped write to a full disk kills the process.
+    with (folder / f"{name}_images.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in split.blocks(index):
+            file.write(np.ascontiguousarray(block).data)
     np.save(folder / f"{name}_labels.npy", split.labels[index])
     np.save(folder / f"{name}_index.npy", split.original(index))

@@ -11,16 +11,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cifarpipe.data.names import is_ignored
 from cifarpipe.store.outputs import file_digest, write_text
-from cifarpipe.store.paths import SOURCE_FILE, SOURCE_SEEN, SOURCE_TABLE, raw_root
+from cifarpipe.store.paths import SOURCE_FILE, SOURCE_SEEN, SOURCE_TABLE, raw_path
 
-IGNORED = {"Thumbs.db"}
 DEPTH = 2  # levels of folders below the root that hold images: train/<class>/
-
-
-def is_ignored(name: str) -> bool:
-    """Return whether a file or folder of this name is not an image: hidden, or made by a system."""
-    return name.startswith(".") or name in IGNORED
 
 
 def update_source(source: str, folder: str | None) -> None:
@@ -35,7 +30,7 @@ def update_source(source: str, folder: str | None) -> None:
     """
     content: dict[str, Any] = {"source": source}
     if folder is not None:
-        root = raw_root() / Path(folder).expanduser()
+        root = raw_path(folder)
         if not root.is_dir() and _read(SOURCE_FILE).get("folder") == folder:
             return
         content |= {"folder": folder} | (fingerprint_folder(root) if root.is_dir() else {})

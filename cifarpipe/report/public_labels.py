@@ -19,7 +19,7 @@ from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import PublicLabelFiles
 from cifarpipe.report.study import ModelResults
 from cifarpipe.results.predictions import logits_of
-from cifarpipe.store.paths import raw_root
+from cifarpipe.store.paths import raw_path
 
 CIFAR10_CLASSES = [
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -79,7 +79,7 @@ def load_public_labels(
     found: dict[str, Any] = dict.fromkeys(readers)
     missing = []
     for key, path in sorted(files.given().items()):
-        if (raw_root() / path).exists():  # an absolute path stays as it is
+        if raw_path(path).exists():
             found[key] = _read(path, key, readers[key])
         else:
             missing.append(f"report.labels.{key}: {path} does not exist")
@@ -88,7 +88,7 @@ def load_public_labels(
 
 def _read(path: str, key: str, reader: Callable[[Path], Any]) -> Any:
     try:
-        return reader(raw_root() / path)
+        return reader(raw_path(path))
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"report.labels.{key}: {path} is not the expected file "

@@ -41,13 +41,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except FileNotFoundError:
         raise  # the block wrote nothing
     except OSError as error:
-        raise UserError(
-            f"{path} can't be written: {error.strerror or error}.\n"
-            f"Free some space or fix its permissions, then run the same command again."
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             _remove(partial)
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """Return the message about an output that can't be written: no space, no permission."""
+    return UserError(
+        f"{path} can't be written: {error.strerror or error}.\n"
+        f"Free some space or fix its permissions, then run the same command again."
+    )
 
 
 def check_output(path: Path, suffix: str) -> None:

@@ -4,6 +4,8 @@ import os
 from collections.abc import Container
 from pathlib import Path
 
+from cifarpipe.config.errors import UserError
+
 RAW_ROOT_VARIABLE = "CIFARPIPE_DATA"
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")
@@ -62,4 +64,22 @@ def raw_root() -> Path:
 
     It lies outside DVC's graph. Temporary workspaces of experiments find it only by the variable.
     """
-    return Path(os.environ.get(RAW_ROOT_VARIABLE) or "data/raw").expanduser()
+    return _expanded(os.environ.get(RAW_ROOT_VARIABLE) or "data/raw")
+
+
+def raw_path(path: str) -> Path:
+    """Return a path that is absolute, or relative to the folder of raw data.
+
+    Raises:
+        UserError: It begins with `~` and a name that no user has.
+    """
+    return raw_root() / _expanded(path)
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{path} can't be used: there is no user of that name here.\nGive the whole path."
+        ) from None
