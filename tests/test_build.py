@@ -33,6 +33,34 @@ def test_keys_reach_the_constructor(demo_params: Params) -> None:
     assert model.dropout.p == 0.25
 
 
+@pytest.mark.parametrize(
+    ("arch", "changes", "message"),
+    [
+        ("convmixer", {"patch": 16}, "patch 16 leaves one position of images of 16 pixels"),
+        (
+            "compact_ln",
+            {"dims": (8,) * 5, "depths": (1,) * 5},
+            "images of 16 × 16 can be halved 4 times, but there are 5 `dims`",
+        ),
+    ],
+)
+def test_images_that_are_too_small_are_a_user_error(
+    arch: str, changes: dict[str, object], message: str, demo_params: Params
+) -> None:
+    name = MODEL_OF_ARCHITECTURE[arch]
+    architecture = demo_params.models[name].architecture | changes
+    with pytest.raises(UserError, match=message):
+        build_model(architecture, num_classes=10, image_size=16)
+
+
+def test_smallest_image_of_a_deep_network_is_accepted(demo_params: Params) -> None:
+    name = MODEL_OF_ARCHITECTURE["compact_ln"]
+    changes = {"dims": (8,) * 4, "depths": (1,) * 4}
+    architecture = demo_params.models[name].architecture | changes
+    model = build_model(architecture, num_classes=3, image_size=16)
+    assert model(torch.randn(2, 3, 16, 16)).shape == (2, 3)
+
+
 @pytest.mark.parametrize("arch", ["vit", "convmixer"])
 def test_indivisible_image_size_is_a_user_error(arch: str, demo_params: Params) -> None:
     architecture = demo_params.models[arch].architecture | {"patch": 4}

@@ -79,7 +79,7 @@ def twin(weights: dict[str, Tensor], images: Tensor, change: str | None = None) 
 
 def make() -> tuple[CompactLN, Tensor]:
     """Return a network in which every part matters, and images."""
-    model = CompactLN(num_classes=7, **SIZES)
+    model = CompactLN(image_size=16, num_classes=7, **SIZES)
     randomise_weights(model)
     with torch.no_grad():
         for layer in model.layers:
@@ -105,7 +105,7 @@ def test_every_part_of_compact_network_matters(change: str) -> None:
 
 
 def test_every_norm_is_a_layer_norm() -> None:
-    model = CompactLN(num_classes=7, **SIZES)
+    model = CompactLN(image_size=16, num_classes=7, **SIZES)
     norms = [layer for layer in model.modules() if "Norm" in type(layer).__name__]
     assert len(norms) == 1 + 3 + 1 + 1
     assert all(type(layer) is nn.LayerNorm for layer in norms)
@@ -113,7 +113,7 @@ def test_every_norm_is_a_layer_norm() -> None:
 
 def test_dims_and_depths_differing_in_length_are_refused() -> None:
     with pytest.raises(ValueError, match="there are 1 `dims`, but 2 `depths`"):
-        CompactLN(num_classes=7, **(SIZES | {"dims": (8,)}))
+        CompactLN(image_size=16, num_classes=7, **(SIZES | {"dims": (8,)}))
 
 
 def test_compact_network_macs_by_hand() -> None:
@@ -129,5 +129,5 @@ def test_compact_network_macs_by_hand() -> None:
 def test_number_of_stages_is_free() -> None:
     for count in (1, 3):
         sizes = SIZES | {"dims": (8, 12, 10)[:count], "depths": (1, 1, 1)[:count]}
-        model = CompactLN(num_classes=7, **sizes).eval()
+        model = CompactLN(image_size=32, num_classes=7, **sizes).eval()
         assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 7)

@@ -71,17 +71,19 @@ def test_estimate_frees_all_that_it_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_step_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: GIB // 2)
-    check_memory("net", small_network(), SIZE, 10_000, FP32)
+    check_memory("net", small_network(), SIZE, 10_000, FP32, whole=10_000)
     with pytest.raises(UserError) as refused:
-        check_memory("net", small_network(), SIZE, 1_000_000, FP32)
+        check_memory("net", small_network(), SIZE, 1_000_000, FP32, whole=1_000_000)
     first, advice = str(refused.value).splitlines()
     assert first == "net: a training step needs at least 1.6 GiB of memory, and 0.5 GiB are free."
     assert "Reduce `batch_size` (now 1000000) of its entry" in advice
+    with pytest.raises(UserError, match=r"`batch_size` \(now 2000000\)"):  # of two processes
+        check_memory("net", small_network(), SIZE, 1_000_000, FP32, whole=2_000_000)
 
 
 def test_unknown_free_memory_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: None)
-    check_memory("net", small_network(), SIZE, 10**12, FP32)  # raises nothing
+    check_memory("net", small_network(), SIZE, 10**12, FP32, whole=10**12)  # raises nothing
 
 
 @pytest.mark.parametrize(

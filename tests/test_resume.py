@@ -156,10 +156,24 @@ def test_newest_state_of_other_runs_is_kept(resume: ResumeStore) -> None:
     save(resume, 1)
     for age, name in enumerate(("new", "old", "older")):
         (resume.home / name).mkdir()
+        (resume.home / name / SLOTS[0]).touch()
         os.utime(resume.home / name, times=(10**9 - age, 10**9 - age))
     with resume.locked("vit"):
         assert {path.name for path in resume.home.iterdir()} == {"abc", "new", LOCK}
         assert epoch_of(resume.load()) == 1
+
+
+def test_runs_that_ended_before_their_first_save_displace_no_state(resume: ResumeStore) -> None:
+    """Such as two starts with a mistyped learning rate."""
+    with resume.locked("vit"):
+        save(resume, 7)
+    for name in ("mistyped", "mistyped again"):
+        with pytest.raises(UserError, match="stop"), ResumeStore(resume.home, name).locked("vit"):
+            raise UserError("stop")
+    (resume.home / "killed").mkdir()
+    with resume.locked("vit"):
+        assert epoch_of(resume.load()) == 7
+        assert {path.name for path in resume.home.iterdir()} == {"abc", LOCK}
 
 
 def test_discard_removes_all_files(resume: ResumeStore) -> None:

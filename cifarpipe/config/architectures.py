@@ -30,15 +30,6 @@ class ViT(Recipe):
     """`mimetic`: attention and positions start as trained networks have them. `normal`: class token
     and positions start with standard deviation 1 instead of 0.02."""
 
-    @model_validator(mode="after")
-    def _heads_divide_dim(self) -> "ViT":
-        if self.dim % self.heads:
-            raise ValueError(
-                f"`dim` {self.dim} is not divisible by `heads` {self.heads}; "
-                f"allowed: a multiple, e.g. {self.dim - self.dim % self.heads + self.heads}"
-            )
-        return self
-
 
 class ViTConv(Recipe):
     """Vision transformer with a convolutional stem, relative positions and mean pooling."""

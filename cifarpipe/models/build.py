@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from cifarpipe.models.vit import ViT
     from cifarpipe.models.vit_conv import ViTConv
 
-# Every architecture has `forward_features`, `forward_head`, `cam_layer` and `cam_map`. Most have
-# `head`: the last layer, whose input is the feature vector of an image.
+# Every architecture has `forward_features`, `forward_head`, `cam_layer`, `cam_map` and `head`: the
+# last layer, whose input is the feature vector of an image.
 Classifier: TypeAlias = "ViT | ViTConv | ConvMixer | CompactLN | ResNet18LN"
 
 
@@ -53,7 +53,7 @@ def build_model(
             case "compact_ln":
                 from cifarpipe.models.compact_ln import CompactLN
 
-                return CompactLN(**options)
+                return CompactLN(image_size=image_size, **options)
             case "resnet18_ln":
                 from cifarpipe.models.resnet18_ln import ResNet18LN
 

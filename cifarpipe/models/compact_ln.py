@@ -55,6 +55,7 @@ class CompactLN(nn.Module):
     """One convolution, stages of blocks, mean over positions, norm, head.
 
     Args:
+        image_size: Height and width of the images.
         num_classes: Length of the logits.
         stem: Channels of the first convolution, at the images' resolution.
         dims: Channels of each stage; each stage begins by halving the resolution.
@@ -63,12 +64,13 @@ class CompactLN(nn.Module):
         expansion: Hidden channels of the perceptron, in multiples of a stage's channels.
 
     Raises:
-        ValueError: `dims` and `depths` differ in length.
+        ValueError: `dims` and `depths` differ in length; or there are too many stages.
     """
 
     def __init__(
         self,
         *,
+        image_size: int,
         num_classes: int,
         stem: int,
         dims: Sequence[int],
@@ -79,6 +81,12 @@ class CompactLN(nn.Module):
         super().__init__()
         if len(dims) != len(depths):
             raise ValueError(f"there are {len(dims)} `dims`, but {len(depths)} `depths`")
+        if image_size < 2 ** len(dims):
+            most = image_size.bit_length() - 1
+            raise ValueError(
+                f"images of {image_size} × {image_size} can be halved {most} times, but there are "
+                f"{len(dims)} `dims`"
+            )
         layers: list[nn.Module] = [
             ChannelsLast(nn.Conv2d(3, stem, 3, padding=1)),
             nn.GELU(),

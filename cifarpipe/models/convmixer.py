@@ -37,7 +37,7 @@ class ConvMixer(nn.Module):
             start as PyTorch's do.
 
     Raises:
-        ValueError: `patch` does not divide `image_size`.
+        ValueError: `patch` does not divide `image_size`, or is not smaller.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class ConvMixer(nn.Module):
         super().__init__()
         if image_size % patch:
             raise ValueError(f"patch {patch} does not divide the image size {image_size}")
+        if patch == image_size:  # depthwise convolutions and batch norm need several positions
+            raise ValueError(f"patch {patch} leaves one position of images of {image_size} pixels")
         self.stem = nn.Sequential(*conv_gelu_norm(nn.Conv2d(3, dim, patch, stride=patch)))
         self.blocks = nn.Sequential(
             *(

@@ -33,10 +33,10 @@ class CompileGain:
 # the gradients of depthwise convolutions are compiled; the others gain next to nothing on a CPU.
 # What was not measured is not compiled.
 COMPILE_GAINS = {
-    ("convmixer", "cpu", "bf16"): CompileGain(seconds=15.0, saved=1.0e-11),
-    ("convmixer", "cpu", "fp32"): CompileGain(seconds=15.0, saved=1.0e-11),
-    ("compact_ln", "cpu", "bf16"): CompileGain(seconds=15.0, saved=1.0e-11),
-    ("compact_ln", "cpu", "fp32"): CompileGain(seconds=15.0, saved=1.0e-11),
+    ("convmixer", "bf16"): CompileGain(seconds=15.0, saved=1.0e-11),
+    ("convmixer", "fp32"): CompileGain(seconds=15.0, saved=1.0e-11),
+    ("compact_ln", "bf16"): CompileGain(seconds=15.0, saved=1.0e-11),
+    ("compact_ln", "fp32"): CompileGain(seconds=15.0, saved=1.0e-11),
 }
 MARGIN = 2.0  # the gain must be this many times the cost, since machines differ
 
@@ -123,7 +123,7 @@ def plan_execution(
     on_gpu = device.type == "cuda"
     compiled = options.compile != "never"
     if options.compile == "auto" and not on_gpu:
-        compiled = compiling_pays(arch, device, precision, macs / world.size)
+        compiled = compiling_pays(arch, precision, macs / world.size)
     return Execution(
         device=device,
         precision=precision,
@@ -135,20 +135,18 @@ def plan_execution(
     )
 
 
-def compiling_pays(arch: str, device: torch.device, precision: str, macs: float) -> bool:
-    """Return whether compiling saves clearly more time in a run than it takes.
+def compiling_pays(arch: str, precision: str, macs: float) -> bool:
+    """Return whether on a CPU compiling saves clearly more time in a run than it takes.
 
     Args:
         arch: Of the network.
-        device: It is trained on.
         precision: `bf16` or `fp32`.
         macs: Multiply-accumulates of all forward passes of this process.
     """
-    gain = COMPILE_GAINS.get((arch, device.type, precision))
-    if gain is None or (device.type == "cpu" and not _can_compile()):
+    gain = COMPILE_GAINS.get((arch, precision))
+    if gain is None or not _can_compile():
         return False
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    return macs * gain.saved / threads > MARGIN * gain.seconds
+    return macs * gain.saved / torch.get_num_threads() > MARGIN * gain.seconds
 
 
 def _can_compile() -> bool:

@@ -97,11 +97,11 @@ def _train(
     batches = _make_batches(data, run, execution, mean, std)
     validation = Validation(data, execution, mean, std)
     model = execution.place(model)
-    check_memory(run.name, model, data.image_size, len(batches.shares[0]), execution)
+    size = len(batches.shares[0])  # of this process's share
+    check_memory(run.name, model, data.image_size, size, execution, whole=recipe.batch_size)
     network = world.wrap_ddp(model)
     state = TrainingState(model, recipe, execution.precision)
-    whole = len(batches.shares[0])
-    train_step = make_step(run.name, state, network, recipe, execution, size=whole)
+    train_step = make_step(run.name, state, network, recipe, execution, size=size)
     # From the main process: other machines may not have the file.
     saved = world.from_main(resume.load() if resume and world.is_main else None)
     if resume and saved:
@@ -170,20 +170,22 @@ def _run_epoch(
     seed_dropout(run.seed, epoch, world.rank)
     losses = torch.zeros(steps, device=device)
     hits = torch.zeros((), device=device)
-    lr = 0.0
+
+    def rate(step: int) -> float:
+        return run.learning_rate(state, (epoch - 1 + (step + 1) / steps) / run.recipe.epochs)
+
     state.model.train()
     for step, batch in enumerate(batches.epoch(epoch)):
-        lr = run.learning_rate(state, (epoch - 1 + (step + 1) / steps) / run.recipe.epochs)
-        losses[step], correct = train_step(batch, lr)
+        losses[step], correct = train_step(batch, rate(step))
         hits += correct
         # Waiting for a GPU or other processes takes time: these are checked per epoch.
         if device.type == "cpu" and world.size == 1:
-            check_finite(run.name, losses[step : step + 1], epoch, step, lr)
+            check_finite(run.name, losses[: step + 1], epoch, rate)
         bar.update()
     losses, hits = world.all_reduce(losses), world.all_reduce(hits)
-    check_finite(run.name, losses, epoch, 0, lr)
+    check_finite(run.name, losses, epoch, rate)
     images = len(batches.labels)
-    return losses.double().sum().item() / images, hits.item() / images, lr
+    return losses.double().sum().item() / images, hits.item() / images, rate(steps - 1)
 
 
 def seed_dropout(seed: int, epoch: int, rank: int) -> None:
@@ -225,19 +227,27 @@ class Validation:
         return loss, accuracy
 
 
-def check_finite(name: str, losses: Tensor, epoch: int, first_step: int, lr: float) -> None:
-    """Check the losses of consecutive steps.
+def check_finite(
+    name: str, losses: Tensor, epoch: int, learning_rate: Callable[[int], float]
+) -> None:
+    """Check the losses of an epoch's first steps.
+
+    Args:
+        name: Of the model.
+        losses: `[steps]`.
+        epoch: Counted from 1.
+        learning_rate: Of a step, counted from 0.
 
     Raises:
         UserError: One is not finite.
     """
     finite = torch.isfinite(losses)
     if not finite.all():
-        step = first_step + int((~finite).nonzero()[0, 0]) + 1
+        step = int((~finite).nonzero()[0, 0])
         raise UserError(
-            f"{name}: the loss is not finite in epoch {epoch}, step {step}, at learning rate "
-            f"{lr:.6g}.\nNo weights were written. Lower `models.{name}.lr_scale` or `lr`, increase "
-            f"`warmup`, or set `clip_norm`."
+            f"{name}: the loss is not finite in epoch {epoch}, step {step + 1}, at learning rate "
+            f"{learning_rate(step):.6g}.\nNo weights were written. Lower "
+            f"`models.{name}.lr_scale` or `lr`, increase `warmup`, or set `clip_norm`."
         )
 
 

@@ -24,7 +24,13 @@ GIB = 2**30
 
 
 def check_memory(
-    name: str, model: nn.Module, image_size: int, batch_size: int, execution: Execution
+    name: str,
+    model: nn.Module,
+    image_size: int,
+    batch_size: int,
+    execution: Execution,
+    *,
+    whole: int,
 ) -> None:
     """Refuse batches whose step does not fit the free memory of a CPU's machine.
 
@@ -34,6 +40,7 @@ def check_memory(
         image_size: Height and width of the images.
         batch_size: Images of a step in this process.
         execution: Device and precision; nothing is checked on a GPU.
+        whole: Images of a step in all processes, as in params.yaml.
 
     Raises:
         UserError: The step needs more than what is free.
@@ -46,7 +53,7 @@ def check_memory(
         raise UserError(
             f"{name}: a training step needs at least {needed / GIB:.1f} GiB of memory, and "
             f"{free / GIB:.1f} GiB are free.\n"
-            f"Reduce `batch_size` (now {batch_size}) of its entry in params.yaml, or the size of "
+            f"Reduce `batch_size` (now {whole}) of its entry in params.yaml, or the size of "
             f"its feature maps, for instance by a larger `patch`."
         )
 

@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +90,23 @@ class ResumeStore:
             yield
             return
         with locked(self.home, name):
-            others = [
-                path for path in self.home.iterdir() if path not in {self.folder, self.home / LOCK}
-            ]
-            for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
-                shutil.rmtree(path)
+            self._remove_older_runs()
             self.folder.mkdir(exist_ok=True)
             try:
                 yield
             finally:
                 self.wait()
+                with suppress(OSError):  # not empty
+                    self.folder.rmdir()
+
+    def _remove_older_runs(self) -> None:
+        """Remove the folders of all other runs but the one with the newest state."""
+        others = set(self.home.iterdir()) - {self.folder, self.home / LOCK}
+        # A run that ended before its first save may have left an empty folder.
+        saved = [path for path in others if any((path / slot).exists() for slot in SLOTS)]
+        kept = max(saved, key=lambda path: path.stat().st_mtime, default=None)
+        for path in others - {kept}:
+            shutil.rmtree(path)
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest complete state, its tensors on the CPU, or None."""
