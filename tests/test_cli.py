@@ -176,9 +176,18 @@ REFUSED = [
     ),
     (["photo.png", "--model", "vit", "--out", "photo.png"], "photo.png is an image itself"),
     (["photo.png", "--model", "vit", "--out", "linked.png"], "linked.png is an image itself"),
-    (["photo.png", "--model", "vit", "--out", "out.jpg"], "allowed: a name that ends in .png"),
-    (["photo.png", "--model", "vit", "--out", "taken.png"], "taken.png can't be written: "),
-    (["photo.png", "--model", "vit", "--out", "text.png/a.png"], "text.png/a.png can't be written"),
+    (
+        ["photo.png", "--model", "vit", "--out", "out.jpg"],
+        "--out is out.jpg; allowed: the name of a file",
+    ),
+    (
+        ["photo.png", "--model", "vit", "--out", "taken.png"],
+        "--out is taken.png; allowed: the name of a file",
+    ),
+    (
+        ["photo.png", "--model", "vit", "--out", "text.png/a.png"],
+        "text.png/a.png, which can't be written",
+    ),
 ]
 
 
@@ -232,11 +241,13 @@ def test_several_pictures_are_explained_as_each_alone(folder: Path, run) -> None
 
 def test_damaged_picture_does_not_stop_the_others(folder: Path, run) -> None:
     Path("text.png").write_text(TEXT)
-    code, out, err = run("explain", "text.png", "photo.png", "--model", "vit")
+    Path("empty.png").touch()
+    code, out, err = run("explain", "text.png", "empty.png", "photo.png", "--model", "vit")
     assert code == 1
     assert err.startswith("not explained: text.png is not an image")
+    assert "not explained: empty.png is empty" in err
     assert "photo_vit.png" in out
-    assert files(folder) == GIVEN | {"text.png", "photo_vit.png"}
+    assert files(folder) == GIVEN | {"text.png", "empty.png", "photo_vit.png"}
 
 
 @pytest.mark.parametrize(

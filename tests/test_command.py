@@ -36,9 +36,15 @@ def test_user_error_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(OSError, match="gone") as missing:
         Path("gone.csv").read_text()
+    assert message_of(missing.value, capsys) == "error: gone.csv: No such file or directory.\n"
+
+
+def test_file_that_a_stage_writes_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OSError, match="gone") as missing:
+        Path("artifacts/vit/gone.csv").read_text()
     message = message_of(missing.value, capsys)
-    assert message.startswith("error: gone.csv: No such file or directory.\n")
-    assert "dvc repro" in message
+    assert message.startswith("error: artifacts/vit/gone.csv: No such file or directory.\n")
+    assert "`dvc repro` runs that first" in message
 
 
 def test_disk_error_without_file_name_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,14 +14,21 @@ from cifarpipe.cli.review.changes import (
     worse_confusions,
 )
 from cifarpipe.cli.review.comment import MAX_CHARACTERS, render_review
-from cifarpipe.cli.review.snapshot import ModelResult, Snapshot, Workspace, read_maps
+from cifarpipe.cli.review.snapshot import (
+    ModelResult,
+    Snapshot,
+    Workspace,
+    read_maps,
+    read_snapshot,
+)
+from cifarpipe.config.errors import UserError
 from cifarpipe.evaluation.calibration import UNKNOWN_TEMPERATURE
 from cifarpipe.evaluation.metrics import compute_metrics, confusion_matrix, confusion_table
 from cifarpipe.report.templating import cell
 from cifarpipe.results.maps import Explanations, save_explanations
-from cifarpipe.results.metrics import Metric
+from cifarpipe.results.metrics import Metric, metrics_table
 from cifarpipe.results.predictions import predictions_table
-from cifarpipe.store.outputs import short_digest
+from cifarpipe.store.outputs import short_digest, write_text
 from cifarpipe.store.paths import artifact
 
 CLASSES = ["cat", "dog", "<b>|`x`"]
@@ -245,3 +252,34 @@ def test_maps_of_another_run_are_not_drawn(
     assert capsys.readouterr().err == ""
     assert read_maps(Workspace(), "vit", {"gradcam.maps": Metric("sha256:0")}) is None
     assert "maps and metrics of vit differ: run `dvc checkout`" in capsys.readouterr().err
+
+
+MARKERS = "<<<<<<< HEAD\n{first}=======\n{second}>>>>>>> other\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "params.yaml", "reports/dataset.json",
+        *(f"reports/models/vit/{file}.csv" for file in ("metrics", "confusion", "gradcam")),
+    ],
+)  # fmt: skip
+def test_conflict_markers_are_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a merge, git leaves both versions in a file."""
+    monkeypatch.chdir(tmp_path)
+    texts = {
+        "params.yaml": "models:\n  vit: {}\n",
+        "reports/dataset.json": '{"dataset": {"fingerprint": "d"}}\n',
+        "reports/models/vit/metrics.csv": metrics_table(result(LABELS).metrics).to_csv(index=False),
+        "reports/models/vit/confusion.csv": result(LABELS).confusion.to_csv(index=False),
+        "reports/models/vit/gradcam.csv": "metric,value\nroad,0.5\n",
+    }
+    for path, text in texts.items():
+        write_text(path, text)
+    assert read_snapshot(Workspace()).models["vit"].metrics["gradcam.road"] == Metric(0.5)
+    write_text(name, MARKERS.format(first=texts[name], second=texts[name]))
+    with pytest.raises(UserError, match=f"{name} of workspace can't be read: ") as refused:
+        read_snapshot(Workspace())
+    assert "conflict markers" in str(refused.value)

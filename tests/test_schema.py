@@ -341,7 +341,7 @@ def test_missing_discriminator_is_reported(file: Path) -> None:
         ("seed", -1, "seed is -1: Input should be greater than or equal to 0"),
         ("seed", 2**32, "seed is 4294967296: Input should be less than 4294967296"),
         ("data__val_size", -1, "data.val_size is -1: Input should be greater than or equal to 0"),
-        ("data__train_size", 0, "data.train_size is 0: Input should be greater than 0"),
+        ("data__train_size", 0, "data.train_size is 0: Input should be greater than or equal to 1"),
         ("models__vit__dropout", 1.0, "models.vit.dropout is 1.0: Input should be less than 1"),
         ("gradcam__opacity", 1.5, "opacity is 1.5: Input should be less than or equal to 1"),
         ("models__vit__optimizer__betas", [0.9, 1.5], "betas.1 is 1.5: Input should be less than"),

@@ -3,13 +3,18 @@
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from cifarpipe.config.schema import Params
+from cifarpipe.models.build import build_model
 from tests.support.params_text import CONTENT, FULL, changed
 
 TINY = 1e-9
 POSITIVE_INT = ([1, 2], [0, -1])
+COUNT = ([1, 10**8], [0, -1, 10**8 + 1])
+COUNT_FROM_0 = ([0, 10**8], [-1, 10**8 + 1])
+SEED = ([0, 2**32 - 1], [-1, 2**32])
 INT_FROM_0 = ([0, 1], [-1])
 POSITIVE = ([TINY, 1.0], [0, 0.0, -TINY])
 FROM_0 = ([0, 0.0, TINY, 5.0], [-TINY])
@@ -21,7 +26,7 @@ RATIOS = ([[TINY, 1.0], [2.0, 2.0], [1.0, 9.0]], [[0.0, 1.0], [-1.0, 1.0], [2.0,
 
 RECIPE: dict[str, tuple[list[Any], list[Any]]] = {
     "epochs": POSITIVE_INT,
-    "batch_size": POSITIVE_INT,
+    "batch_size": COUNT,
     "lr_scale": POSITIVE,
     "warmup": FRACTION,
     "clip_norm": ([TINY, 1.0], [0, 0.0, -1]),
@@ -48,11 +53,11 @@ RECIPE: dict[str, tuple[list[Any], list[Any]]] = {
     "augment__cutmix__alpha": POSITIVE,
 }
 BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
-    "seed": ([0, 2**32 - 1], [-1, 2**32]),
+    "seed": SEED,
     "lr": POSITIVE,
-    "data__val_size": ([1, 5000], [-1]),
-    "data__train_size": ([None, 1], [0, -1]),
-    "data__test_size": ([None, 1], [0, -1]),
+    "data__val_size": ([1, 10**8], [-1, 10**8 + 1]),
+    "data__train_size": ([None, *COUNT[0]], COUNT[1]),
+    "data__test_size": ([None, *COUNT[0]], COUNT[1]),
     "train__devices": POSITIVE_INT,
     **{f"models__vit__{key}": bounds for key, bounds in RECIPE.items()},
     "models__vit__optimizer__momentum": FRACTION,
@@ -86,15 +91,15 @@ BOUNDS: dict[str, tuple[list[Any], list[Any]]] = {
     "models__resnet18_ln__strides": ([[1, 1, 1, 1]], [[0, 1, 1, 1], [1, 1, 1], [1] * 5, 1]),
     "models__resnet18_ln_plateau__plateau__factor": ([TINY, 1 - TINY], [0, 1, 1.0]),
     "models__resnet18_ln_plateau__plateau__patience": INT_FROM_0,
-    "evaluate__batch_size": POSITIVE_INT,
-    "evaluate__calibration_bins": POSITIVE_INT,
+    "evaluate__batch_size": COUNT,
+    "evaluate__calibration_bins": ([1, 1000], [0, -1, 1001]),
     "evaluate__tta": (["flip"], ["none", "shift", None, True]),
-    "misclassified__count": POSITIVE_INT,
-    "misclassified__seed": INT_FROM_0,
-    "gradcam__batch_size": POSITIVE_INT,
+    "misclassified__count": COUNT,
+    "misclassified__seed": SEED,
+    "gradcam__batch_size": COUNT,
     "gradcam__opacity": ([TINY, 1, 1.0], [0, 1 + TINY]),
-    "gradcam__removal_images": INT_FROM_0,
-    "gradcam__seed": INT_FROM_0,
+    "gradcam__removal_images": COUNT_FROM_0,
+    "gradcam__seed": SEED,
     "report__title": (["x", "x" * 200], ["", "x" * 201]),
 }  # fmt: skip
 GOOD = [(path, value) for path, (values, _) in BOUNDS.items() for value in values]
@@ -172,12 +177,10 @@ def test_file_without_models_is_refused() -> None:
         Params.model_validate(changed(models={}, report__baselines={}))
 
 
-@pytest.mark.parametrize(
-    ("dim", "heads", "advice"), [(50, 8, "e.g. 56"), (7, 8, "e.g. 8"), (7, 3, "e.g. 9")]
-)
-def test_indivisible_dim_is_refused_with_advice(dim: int, heads: int, advice: str) -> None:
-    with pytest.raises(ValidationError, match=advice):
-        Params.model_validate(changed(models__vit__dim=dim, models__vit__heads=heads))
+def test_heads_need_not_divide_dim() -> None:
+    params = Params.model_validate(changed(models__vit__dim=50, models__vit__heads=3))
+    model = build_model(params.models["vit"].architecture, num_classes=4, image_size=32)
+    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
 
 
 DECAY = {"weight_decay": 0.1, "decay_on": "weights"}

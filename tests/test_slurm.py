@@ -11,7 +11,12 @@ import pytest
 
 from cifarpipe.cli.slurm.plan import Experiment, Plan
 from cifarpipe.cli.slurm.status import active_jobs, state_of
-from cifarpipe.cli.slurm.submit import read_settings, refuse_names, task_command
+from cifarpipe.cli.slurm.submit import (
+    read_settings,
+    refuse_names,
+    require_pushed,
+    task_command,
+)
 from cifarpipe.cli.slurm.task import dvc_commands, git_commands, main
 from cifarpipe.cli.slurm.task import environment as job_environment
 from cifarpipe.config.errors import UserError
@@ -141,6 +146,36 @@ def test_nodes_without_our_folder_use_git_and_the_remote(
     other = clone_of(tmp_path / "cifar.git", tmp_path / "other")
     succeed(other, "dvc", "exp", "pull", "origin", "far-1")
     assert "far-1" in experiments(other)
+
+
+@pytest.mark.thorough
+def test_commit_below_one_that_a_colleague_pushed_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tip of the remote branch is not known here."""
+    remote = str(tmp_path / "remote.git")
+    succeed(tmp_path, "git", "init", "-q", "--bare", "-b", "main", remote)
+    ours, theirs = (tmp_path / name for name in ("ours", "theirs"))
+
+    def commit(folder: Path) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        succeed(folder, "git", *identity, "commit", "-q", "--allow-empty", "-m", folder.name)
+        return succeed(folder, "git", "rev-parse", "HEAD").strip()
+
+    succeed(tmp_path, "git", "clone", "-q", remote, str(ours))
+    pushed = commit(ours)
+    succeed(ours, "git", "push", "-q", "origin", "HEAD:main")
+    succeed(tmp_path, "git", "clone", "-q", remote, str(theirs))
+    commit(theirs)
+    succeed(theirs, "git", "push", "-q", "origin", "HEAD:main")
+    before = succeed(ours, "git", "for-each-ref")
+    monkeypatch.chdir(ours)
+    require_pushed(remote, {pushed})
+    own = commit(ours)
+    with pytest.raises(UserError, match=f"does not have the commit {own[:7]}.\nRun `git push`"):
+        require_pushed(remote, {pushed, own})
+    succeed(ours, "git", "reset", "-q", "--hard", pushed)
+    assert succeed(ours, "git", "for-each-ref") == before
 
 
 @pytest.mark.thorough

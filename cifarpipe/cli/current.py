@@ -2,9 +2,8 @@
 
 import json
 import re
-import subprocess
-import sys
 
+from cifarpipe.cli.dvc_command import run_dvc
 from cifarpipe.config.errors import UserError
 
 ALWAYS_RUN = {"data/dvc.yaml:check"}
@@ -32,12 +31,6 @@ def check_current() -> None:
             f"Run it and commit its results."
         )
     print("dvc.lock is up to date.")
-
-
-def run_dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run DVC; return its output and exit code."""
-    command = [sys.executable, "-m", "dvc", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def stale_stages(output: str) -> list[str]:

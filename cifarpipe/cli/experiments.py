@@ -1,13 +1,12 @@
 """The finished experiments that DVC stores: parameters and metrics of each."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cifarpipe.cli.dvc_command import run_dvc
 from cifarpipe.config.errors import UserError
 
 METRICS = ("training.json", "metrics.json")  # of each model, by `train` and `evaluate`
@@ -35,12 +34,7 @@ def read_experiments(revisions: list[str]) -> list[Experiment]:
         UserError: DVC fails; with its message.
     """
     options = [part for revision in revisions for part in ("--rev", revision)]
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "exp", "show", "--json", *options],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_dvc("exp", "show", "--json", *options)
     if done.returncode:
         reason = done.stderr.strip().removeprefix("ERROR: ") or "dvc exp show failed"
         raise UserError(f"DVC can't list experiments: {reason}")

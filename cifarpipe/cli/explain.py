@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifarpipe.config.errors import UserError
+from cifarpipe.store.outputs import check_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,7 +59,8 @@ def explain_files(
     params.model(model)
     outputs = output_files(paths, model, out)
     for path in paths:  # before torch is imported, which takes seconds
-        check_file(path)
+        if len(paths) == 1 or not path.exists():
+            check_file(path)
 
     from cifarpipe.explanations.explainer import Explainer
     from cifarpipe.explanations.methods import methods_for
@@ -134,11 +136,7 @@ def explain_file(
         opacity=opacity,
         title=f"Predictions of {explainer.origin.name}, explained by {explainer.method}",
     )
-    try:
-        save_figure(figure, out)
-    except UserError as error:
-        reason, _, _ = str(error).partition("\n")
-        raise UserError(f"{reason}\nGive another --out.") from None
+    save_figure(figure, out)
 
 
 def output_files(paths: Sequence[Path], model: str, out: Path | None) -> dict[Path, Path]:
@@ -203,10 +201,7 @@ def check_out(out: Path, pictures: Sequence[Path]) -> None:
     Raises:
         UserError: It is not.
     """
-    if out.suffix.lower() != ".png":
-        raise UserError(f"--out is {out}; allowed: a name that ends in .png.")
-    if out.is_dir():
-        raise UserError(f"{out} can't be written: it is a folder.\nGive another --out.")
+    check_output(out, ".png")
     for picture in pictures:
         try:
             same = out.samefile(picture)

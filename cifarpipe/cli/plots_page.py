@@ -4,10 +4,9 @@ DVC's own page loads them from a content delivery network. The page in the repos
 says how to write this one: they are other people's code, and large.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
+from cifarpipe.cli.dvc_command import run_dvc
 from cifarpipe.config.errors import UserError
 from cifarpipe.store.outputs import write_text
 
@@ -34,9 +33,6 @@ def write_plots_page() -> None:
     # Within a page, "</script" would end the script.
     scripts = scripts.replace("</script", "<\\/script")
     write_text(PAGE, f"{before.replace('</head>', f'<script>{scripts}</script></head>')}{after}")
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "config", "--local", "plots.html_template", PAGE.name],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_dvc("config", "--local", "plots.html_template", PAGE.name)
     if done.returncode:
         raise UserError(f"DVC can't be configured: {done.stderr.strip()}")

@@ -89,7 +89,7 @@ def find_files(paths: Sequence[str], *, besides: Path) -> list[Path]:
         besides: A file that is no input.
 
     Raises:
-        UserError: A path names no file.
+        UserError: A path names no file, or there is none besides the one.
     """
     found: dict[Path, None] = {}
     for text in paths:
@@ -104,9 +104,12 @@ def find_files(paths: Sequence[str], *, besides: Path) -> list[Path]:
                 f"Expected: image files, folders, or a pattern such as 'photos/*.jpg'."
             )
         found |= dict.fromkeys(files)
-    if not besides.exists():
-        return list(found)
-    return [file for file in found if not (file.exists() and file.samefile(besides))]
+    files = list(found)
+    if besides.exists():
+        files = [file for file in found if not (file.exists() and file.samefile(besides))]
+    if not files:
+        raise UserError(f"{besides} is the table to write.\nExpected: image files besides it.")
+    return files
 
 
 def _matching(pattern: str) -> list[str]:

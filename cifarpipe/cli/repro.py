@@ -1,6 +1,5 @@
 """Run the pipeline with several models side by side; `dvc repro` alone runs one stage at a time."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -11,6 +10,7 @@ from pathlib import Path
 import yaml
 from dvc.utils.serialize import modify_yaml
 
+from cifarpipe.cli.dvc_command import dvc_command, environment
 from cifarpipe.config.machine import cores
 from cifarpipe.config.reader import load_params
 
@@ -33,13 +33,13 @@ def reproduce(jobs: int) -> int:
         The exit code of DVC; 1 if one of several models has failed.
     """
     if jobs == 1:
-        return _run(["dvc", "repro"])
+        return _run(dvc_command("repro"))
     models = list(load_params().models)
     shared, per_model = stages()
-    if code := _run(["dvc", "repro", *shared]):
+    if code := _run(dvc_command("repro", *shared)):
         return code
     threads = max(cores() // jobs, 1)
-    variables = {THREADS: str(threads), **os.environ}
+    variables = {THREADS: str(threads), **environment()}
     printing = threading.Lock()
 
     def run_model(name: str) -> int:
@@ -48,13 +48,13 @@ def reproduce(jobs: int) -> int:
                 print(f"{name} | {line}", end="", flush=True)
 
         targets = [f"{stage}@{name}" for stage in per_model]
-        command = ["dvc", "--wait-for-lock", "repro", "--single-item", *targets]
+        command = dvc_command("--wait-for-lock", "repro", "--single-item", *targets)
         return _run(command, variables, show)
 
     with ThreadPoolExecutor(jobs) as pool:
         codes = dict(zip(models, pool.map(run_model, models), strict=True))
     failed = [name for name, code in codes.items() if code]
-    code = 1 if failed else _run(["dvc", "repro"])
+    code = 1 if failed else _run(dvc_command("repro"))
     sort_lock([*shared, *(f"{stage}@{name}" for stage in per_model for name in models)])
     if failed:
         print(
@@ -102,7 +102,7 @@ def _run(
         show: Gets each line of its output; by default it writes to our own.
     """
     if show is None:
-        return subprocess.run(command, check=False).returncode
+        return subprocess.run(command, env=environment(), check=False).returncode
     process = subprocess.Popen(
         command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         errors="replace",

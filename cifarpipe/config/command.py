@@ -1,5 +1,6 @@
 """Run a command, a stage's or `cifarpipe` itself, and turn user errors into exit code 2."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -7,6 +8,7 @@ import typer
 
 from cifarpipe.config.errors import UserError
 
+STAGE_FOLDERS = ("data", "artifacts", "reports")  # where stages write
 USER_ERROR = 2  # exit code; also that of an invalid command line
 
 
@@ -36,17 +38,16 @@ def run_app(app: typer.Typer) -> None:
     except UserError as error:
         message = str(error)
     except OSError as error:  # missing file, no permission …
-        message = (
-            f"{error.filename or 'a file'}: {error.strerror or error}.\n"
-            f"If an earlier stage writes it, `dvc repro` runs that first."
-        )
+        message = f"{error.filename or 'a file'}: {error.strerror or error}."
+        if str(error.filename).partition(os.sep)[0] in STAGE_FOLDERS:
+            message += "\nIf an earlier stage writes it, `dvc repro` runs that first."
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         message = (
             "out of memory on this device.\nUse smaller batches (`batch_size` of the model, of "
-            "`evaluate` or of `gradcam` in params.yaml), or train on several GPUs "
-            "(`train.devices`)."
+            "`evaluate` or of `gradcam` in params.yaml) or fewer images (`data`), or train on "
+            "several GPUs (`train.devices`)."
         )
     else:
         return

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from cifarpipe.config.sections import OFF_IF_ABSENT, Fraction, Probability, Section
+from cifarpipe.config.sections import OFF_IF_ABSENT, Count, Fraction, Probability, Section
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
@@ -181,7 +181,7 @@ class Recipe(Section):
     """How one model is trained; each architecture adds its own keys to these."""
 
     epochs: PositiveInt
-    batch_size: PositiveInt
+    batch_size: Count
     lr_scale: PositiveFloat
     """The model's peak learning rate is `lr` × this."""
     schedule: Literal["triangular", "onecycle", "cosine", "plateau"]

@@ -7,11 +7,11 @@ no inheritance; a key that may be left out is off when it is absent.
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
 from cifarpipe.config.architectures import ARCHITECTURES, WITH_ATTENTION, ModelEntry
 from cifarpipe.config.errors import UserError
-from cifarpipe.config.sections import OFF_IF_ABSENT, Section
+from cifarpipe.config.sections import OFF_IF_ABSENT, Count, CountFrom0, Section, Seed
 
 PARAMS_FILE = Path("params.yaml")
 ERROR_SEPARATOR = "\n"
@@ -27,11 +27,11 @@ class Data(Section):
     folder: str | None
     """For `source: folder`: holds `train/<class>/*` and `test/<class>/*`; relative to the raw-data
     root."""
-    val_size: NonNegativeInt
+    val_size: CountFrom0
     """Images held out of train for validation, stratified by class."""
-    train_size: PositiveInt | None
+    train_size: Count | None
     """Images to train on, besides the held-out ones; null takes all that are left."""
-    test_size: PositiveInt | None
+    test_size: Count | None
     """Images of the test split, stratified; null takes all."""
     image_size: Annotated[int | None, Field(ge=8, le=1024), OFF_IF_ABSENT] = None
     """For `source: folder`: crop images to their central square and resize them to this height and
@@ -70,8 +70,8 @@ class Train(Section):
 class Evaluate(Section):
     """How the test split is evaluated."""
 
-    batch_size: PositiveInt
-    calibration_bins: PositiveInt
+    batch_size: Count
+    calibration_bins: Annotated[int, Field(ge=1, le=1000)]
     """Of the calibration errors, and of the reliability diagram."""
     tta: Annotated[Literal["flip"] | None, OFF_IF_ABSENT] = None
     """Test-time augmentation: an additional accuracy, of the mean logits of each image and its
@@ -81,9 +81,9 @@ class Evaluate(Section):
 class Misclassified(Section):
     """Which errors are gathered."""
 
-    count: PositiveInt
+    count: Count
     """Errors, and as many correct images."""
-    seed: NonNegativeInt
+    seed: Seed
 
 
 CamMethod: TypeAlias = Literal[
@@ -98,12 +98,12 @@ class GradCam(Section):
 
     method: dict[str, Method]
     """For each architecture; docs/explanations.md compares the methods."""
-    batch_size: PositiveInt
+    batch_size: Count
     opacity: Annotated[float, Field(gt=0, le=1)]
     """Of a map's strongest point in pictures; changes no map."""
-    removal_images: NonNegativeInt
+    removal_images: CountFrom0
     """Test images for the quality metrics of the maps, except those that use masks."""
-    seed: NonNegativeInt
+    seed: Seed
     """Of all random draws of the stage."""
 
 
@@ -130,7 +130,7 @@ class Report(Section):
 class Params(Section):
     """The whole file."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    seed: Seed
     lr: Annotated[float, Field(gt=0)]
     data: Data
     train: Train

@@ -26,5 +26,9 @@ def _refuse_null(value: Any) -> Any:
 # that there is one way to say it.
 OFF_IF_ABSENT = BeforeValidator(_refuse_null)
 
+MAX_COUNT = 10**8  # more than any data set here has images
+Count: TypeAlias = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+CountFrom0: TypeAlias = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
 Probability: TypeAlias = Annotated[float, Field(ge=0, le=1)]

@@ -4,7 +4,8 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from cifarpipe.cli.experiments import flatten
 from cifarpipe.config.errors import UserError
@@ -110,7 +112,8 @@ def read_snapshot(files: Workspace | Revision) -> Snapshot:
         UserError: There are no parameters or no metrics.
     """
     text = files.text(PARAMS)
-    params = None if text is None else YAML(typ="safe").load(text)
+    with parsing(PARAMS, files.name):
+        params = None if text is None else YAML(typ="safe").load(text)
     if not isinstance(params, dict) or not isinstance(params.get("models"), dict):
         raise UserError(f"{files.name} has no {PARAMS} with `models`: nothing to compare.")
     found = {name: read_model(files, name) for name in params["models"]}
@@ -121,21 +124,40 @@ def read_snapshot(files: Workspace | Revision) -> Snapshot:
             f"Run `dvc repro` there and commit what it writes."
         )
     card = files.text(DATASET_CARD)
-    fingerprint = None if card is None else json.loads(card)["dataset"].get("fingerprint")
+    with parsing(DATASET_CARD, files.name):
+        fingerprint = None if card is None else json.loads(card)["dataset"].get("fingerprint")
     return Snapshot(files.name, flatten(params), fingerprint, models)
+
+
+@contextmanager
+def parsing(path: Path, revision: str) -> Iterator[None]:
+    """Turn errors about a file's content into a `UserError` that names it."""
+    try:
+        yield
+    except (YAMLError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{path} of {revision} can't be read: {reason}.\n"
+            f"If it has conflict markers, resolve them; otherwise restore it, for instance with "
+            f"`git checkout`."
+        ) from None
 
 
 def read_model(files: Workspace | Revision, name: str) -> ModelResult | None:
     """Read the results of one model; None if it was not evaluated."""
-    texts = [files.text(model_report(name, file)) for file in ("metrics.csv", "confusion.csv")]
-    if None in texts:
+    paths = [model_report(name, file) for file in ("metrics.csv", "confusion.csv", "gradcam.csv")]
+    table_of_metrics, confusion, explanations = map(files.text, paths)
+    if table_of_metrics is None or confusion is None:
         return None
-    table_of_metrics, confusion = map(str, texts)
-    metrics = read_metrics(io.StringIO(table_of_metrics))
-    if (text := files.text(model_report(name, "gradcam.csv"))) is not None:
-        quality = read_metrics(io.StringIO(text))
+    with parsing(paths[0], files.name):
+        metrics = read_metrics(io.StringIO(table_of_metrics))
+    with parsing(paths[1], files.name):
+        counts = read_table(io.StringIO(confusion, newline=""))
+        counts["images"] += 0  # numbers
+    if explanations is not None:
+        with parsing(paths[2], files.name):
+            quality = read_metrics(io.StringIO(explanations))
         metrics |= {f"gradcam.{key}": metric for key, metric in quality.items()}
-    counts = read_table(io.StringIO(confusion, newline=""))
     content = files.artifact(artifact(name, "predictions.csv"))
     table = None if content is None else read_table(io.StringIO(content.decode(), newline=""))
     if table is not None and not _agree(table, counts):

@@ -3,10 +3,10 @@
 import json
 import shlex
 import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cifarpipe.cli.dvc_command import dvc_command
 from cifarpipe.config.errors import UserError
 from cifarpipe.store.outputs import write_json
 
@@ -69,8 +69,9 @@ def read_plan(folder: Path) -> Plan:
 
 def output(*command: str) -> str:
     """Return what a command prints; raise `UserError` with its message if it fails."""
-    program = [sys.executable, "-m", "dvc"] if command[0] == "dvc" else [command[0]]
-    done = subprocess.run([*program, *command[1:]], capture_output=True, text=True, check=False)
+    program, *arguments = command
+    whole = dvc_command(*arguments) if program == "dvc" else command
+    done = subprocess.run(whole, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = done.stderr.strip() or f"exit code {done.returncode}"
         raise UserError(f"`{shlex.join(command)}` fails: {reason}")

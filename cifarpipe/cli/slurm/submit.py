@@ -248,13 +248,18 @@ def remote_folders() -> dict[str, str]:
 
 def require_pushed(origin: str, revisions: set[str]) -> None:
     """Check that a repository has some commits; else raise `UserError`."""
-    tips = {line.split()[0] for line in output("git", "ls-remote", origin).splitlines()}
+    lines = output("git", "ls-remote", origin).splitlines()
+    tips = {line.split()[0] for line in lines if not line.endswith("^{}")}
+    if unknown := [tip for tip in tips if not _succeeds("git", "cat-file", "-e", tip)]:
+        # Others have pushed. Their commits come without a name, so nothing else changes here.
+        output("git", "fetch", "--quiet", "--no-write-fetch-head", origin, *sorted(unknown))
     for revision in revisions:
         contains = ["git", "merge-base", "--is-ancestor", revision]
-        if not any(
-            subprocess.run([*contains, tip], capture_output=True, check=False).returncode == 0
-            for tip in tips
-        ):
+        if not any(_succeeds(*contains, tip) for tip in tips):
             raise UserError(
                 f"{origin} does not have the commit {revision[:7]}.\nRun `git push` first."
             )
+
+
+def _succeeds(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0

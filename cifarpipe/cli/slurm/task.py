@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from cifarpipe.cli.dvc_command import environment as activated
 from cifarpipe.cli.slurm.plan import LOCAL, Experiment, Plan, read_plan
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.machine import SHARE_GPUS
@@ -93,11 +94,10 @@ def dvc_commands(plan: Plan, experiment: Experiment) -> list[list[str]]:
 
 def environment(plan: Plan) -> dict[str, str]:
     """Return the environment of a job's commands."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     cores = os.environ.get("SLURM_CPUS_PER_TASK")
     threads = {"OMP_NUM_THREADS": cores} if cores else {}
     # Slurm gives each job GPUs of its own: nothing is to wait.
-    return os.environ | threads | {"PATH": path, "CIFARPIPE_DATA": plan.raw, SHARE_GPUS: "1"}
+    return activated() | threads | {"CIFARPIPE_DATA": plan.raw, SHARE_GPUS: "1"}
 
 
 if __name__ == "__main__":

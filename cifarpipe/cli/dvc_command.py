@@ -1,0 +1,27 @@
+"""DVC as a command: that of this environment, whether or not it is activated."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def dvc_command(*arguments: str) -> list[str]:
+    """Return a command that runs DVC."""
+    return [sys.executable, "-m", "dvc", *arguments]
+
+
+def run_dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run DVC; return its output and exit code."""
+    return subprocess.run(
+        dvc_command(*arguments), env=environment(), capture_output=True, text=True, check=False
+    )
+
+
+def environment() -> dict[str, str]:
+    """Return ours, in which `python`, by which stages run, is this environment's."""
+    home = str(Path(sys.executable).parent)
+    path = os.environ.get("PATH", os.defpath)
+    if path.split(os.pathsep)[0] != home:
+        path = f"{home}{os.pathsep}{path}"
+    return os.environ | {"PATH": path}
