@@ -3,7 +3,7 @@
 Writes docs/performance_gpu.md if there is a GPU, else docs/performance_cpu.md. Both are timed
 alternately in one run and their medians compared, since machines are shared and noisy.
 `python -m benchmarks.bench Augmentation Start-up` measures only these sections and keeps the others
-of the page.
+of the page, which must be of the same machine and versions. With `TOY` set, the page is in logs/.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from benchmarks.machine import Machine, processor, this_machine
+from benchmarks.machine import TOY, Machine, processor, this_machine
 from benchmarks.passes import augmentation, evaluation, growth, start_up, whole_epoch
 from benchmarks.profiles import profiles
 from benchmarks.steps import compiling, kept_memory, optimizer_share, train_step
@@ -48,13 +48,19 @@ def main() -> None:
     names = sys.argv[1:] or list(measurements)
     if unknown := set(names) - set(measurements):
         sys.exit(f"no section {', '.join(sorted(unknown))}; known: {', '.join(measurements)}")
-    page = ROOT / "docs" / f"performance_{'gpu' if machine.device.type == 'cuda' else 'cpu'}.md"
-    texts = read_sections(page)
+    kind = "gpu" if machine.device.type == "cuda" else "cpu"
+    page = ROOT / ("logs" if TOY else "docs") / f"performance_{kind}.md"
+    head, (old_head, texts) = page_head(machine, "make bench"), read_page(page)
+    if old_head not in ("", head) and not set(measurements) <= set(names):
+        sys.exit(
+            f"{page.relative_to(ROOT)} was measured on another machine or with other versions:\n"
+            f"{old_head}\nMeasure all sections, so that they can be compared."
+        )
     for name in tqdm(names, disable=None, leave=False):
         texts[name] = measurements[name]()
         print(f"## {name}\n\n{texts[name]}", flush=True)
         in_order = {each: texts[each] for each in measurements if each in texts}
-        write_text(page, page_text(page_head(machine, "make bench"), in_order))
+        write_text(page, page_text(head, in_order))
     print(f"written: {page.relative_to(ROOT)}")
 
 
@@ -75,12 +81,13 @@ def page_text(head: str, texts: dict[str, str]) -> str:
     return head + "".join(f"\n## {name}\n\n{text}" for name, text in texts.items())
 
 
-def read_sections(page: Path) -> dict[str, str]:
-    """Return the sections of the page of an earlier run, by heading."""
+def read_page(page: Path) -> tuple[str, dict[str, str]]:
+    """Return the head and the sections, by heading, of the page of an earlier run, if any."""
     if not page.is_file():
-        return {}
-    _, *parts = page.read_text(encoding="utf-8").split("\n## ")
-    return {name: body.strip("\n") + "\n" for name, _, body in (p.partition("\n") for p in parts)}
+        return "", {}
+    head, *parts = page.read_text(encoding="utf-8").split("\n## ")
+    sections = (part.partition("\n") for part in parts)
+    return head, {name: body.strip("\n") + "\n" for name, _, body in sections}
 
 
 if __name__ == "__main__":

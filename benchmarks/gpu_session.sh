@@ -65,7 +65,7 @@ whole_archive() { # print the archive to unpack, joined from its parts if all ar
 		name=${name%.part1of*}
 		if [ "$(ls "$home/parts/$name".part*of"$count" | wc -l)" = "$count" ]; then
 			# shellcheck disable=SC2046 # names of parts have no spaces
-			[ -e "$home/$name" ] || cat $(seq -f "$home/parts/$name.part%gof$count" "$count") >"$home/$name"
+			cat $(seq -f "$home/parts/$name.part%gof$count" "$count") >"$home/$name"
 			echo "$home/$name"
 			return
 		fi
@@ -83,7 +83,8 @@ if [ "$what" = study ] && [ -e .images/cifar-10-python.tar.gz ]; then
 	cp -n .images/cifar-10-python.tar.gz "$home/raw/"
 elif [ "$what" = study ]; then
 	archive=$(whole_archive)
-	if [ -n "$archive" ] && [ "$(cat "$home/unpacked" 2>/dev/null)" != "$archive" ]; then
+	digest=$([ -z "$archive" ] || sha256sum <"$archive")
+	if [ -n "$archive" ] && [ "$(cat "$home/unpacked" 2>/dev/null)" != "$digest" ]; then
 		echo "unpacking $archive"
 		rm -rf "$home/raw/images" "$home/archive"
 		mkdir -p "$home/raw/images" "$home/archive"
@@ -95,7 +96,7 @@ elif [ "$what" = study ]; then
 			mv "$home"/archive/* "$home/raw/images/"
 		fi
 		rm -rf "$home/archive"
-		echo "$archive" >"$home/unpacked"
+		echo "$digest" >"$home/unpacked"
 	fi
 fi
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study import copy_study, environment, run
+from benchmarks.study import copy_study, environment, resume_files, run
 
 MODELS = {
     "vit": {"dim": 32, "depth": 2, "heads": 2, "mlp_dim": 32, "epochs": 500, "ema": 0.9},
@@ -109,7 +109,7 @@ def compare_runs(
                 sys.exit(f"the run ended after {number - 1} kills: give the models more epochs")
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            names = dict.fromkeys(path.parts[-3] for path in resume_states(killed))
+            names = dict.fromkeys(path.parts[-3] for path in resume_files(killed))
             saved = ", ".join(names) or "none"
             print(f"kill {number} after {when}; resume states of: {saved}", flush=True)
         output_of_last = run(killed, *command, **variables)
@@ -117,7 +117,7 @@ def compare_runs(
             expected=digests(uninterrupted, models),
             found=digests(killed, models),
             resumed=(log.read_text() + output_of_last).count("resuming after epoch"),
-            left_over=len(resume_states(killed)),
+            left_over=len(resume_files(killed)),
         )
 
 
@@ -130,11 +130,6 @@ def digests(folder: Path, models: Mapping[str, object]) -> dict[str, str]:
         found[f"{name}: weights"] = hashlib.sha256(weights).hexdigest()[:16]
         found[f"{name}: history"] = hashlib.sha256(history).hexdigest()[:16]
     return found
-
-
-def resume_states(folder: Path) -> list[Path]:
-    """Return the files from which killed trainings resume: `.resume/MODEL/RUN/FILE`."""
-    return sorted(folder.glob(".resume/*/*/*"))
 
 
 def main() -> None:

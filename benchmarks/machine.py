@@ -171,11 +171,9 @@ def command_seconds(folder: Path, command: list[str]) -> float:
 
 def processor() -> str:
     """Return the CPU's name and the number of cores."""
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        if line.startswith("model name")
-    ]
+    described = Path("/proc/cpuinfo")  # of Linux
+    lines = described.read_text(encoding="utf-8").splitlines() if described.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()}, {cores()} cores"
 
 

@@ -1,6 +1,5 @@
 """Small copies of the pipeline, for measurements that run DVC."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+
+from cifarpipe.cli.dvc_command import environment as activated
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("cifarpipe", "stages", "data/baselines", ".dvc/plots")
@@ -20,8 +21,7 @@ def environment(**variables: str) -> dict[str, str]:
     Args:
         **variables: Further ones, such as `OMP_NUM_THREADS`.
     """
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **variables}
+    return {**activated(), "DVC_NO_ANALYTICS": "1", **variables}
 
 
 def copy_pipeline(folder: Path) -> None:
@@ -76,6 +76,11 @@ def write_params(
         params["models"] = kept
     with (folder / "params.yaml").open("w", encoding="utf-8") as file:
         yaml.dump(params, file)
+
+
+def resume_files(folder: Path) -> list[Path]:
+    """Return the files that killed trainings left: `.resume/MODEL/RUN/FILE`."""
+    return sorted(folder.glob(".resume/*/*/*"))
 
 
 def run(folder: Path, *command: str, **variables: str) -> str:

@@ -17,7 +17,7 @@ import yaml
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from voluptuous import Invalid
 
-from benchmarks.study import environment, run
+from benchmarks.study import environment, resume_files, run
 from benchmarks.torture.harness import (
     LOCKS,
     MODEL,
@@ -231,6 +231,11 @@ def damaged_for_dvc(study: Study, folder: Path, path: str, times: int) -> Row:
     return Row(f"`{path}` damaged, then `dvc repro`", times, outcome(found, good), len(found))
 
 
+def states_of(folder: Path) -> list[Path]:
+    """Return the files from which a killed training resumes, without half-written ones."""
+    return [path for path in resume_files(folder) if path.name in SLOTS]
+
+
 def damaged_resume(study: Study, folder: Path, times: int) -> Row:
     """Kill a training, damage one of its resume states, and start it again."""
     stage = f"train@{MODEL}"
@@ -239,13 +244,13 @@ def damaged_resume(study: Study, folder: Path, times: int) -> Row:
     for _ in range(times):
         remove_outputs(folder, stage, study)
         process = start(folder, command(stage))
-        while process.poll() is None and not resume_states(folder):
+        while process.poll() is None and not states_of(folder):
             time.sleep(0.02)
         time.sleep(rng.uniform(0, 0.5))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        if states := resume_states(folder):
+        if states := states_of(folder):
             damage(rng.choice(states), rng)
             damaged += 1
         run(folder, *command(stage), OMP_NUM_THREADS="1")
@@ -256,11 +261,6 @@ def damaged_resume(study: Study, folder: Path, times: int) -> Row:
         outcome(found, "equal to the byte"),
         len(found),
     )
-
-
-def resume_states(folder: Path) -> list[Path]:
-    """Return the files from which a killed training resumes."""
-    return sorted(path for path in folder.glob(".resume/*/*/*") if path.name in SLOTS)
 
 
 def file_times(study: Study, folder: Path) -> Row:
