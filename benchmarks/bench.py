@@ -53,9 +53,11 @@ def main() -> None:
     head, (old_head, texts) = page_head(machine, "make bench"), read_page(page)
     if old_head not in ("", head) and not set(measurements) <= set(names):
         sys.exit(
-            f"{page.relative_to(ROOT)} was measured on another machine or with other versions:\n"
-            f"{old_head}\nMeasure all sections, so that they can be compared."
+            f"{page.relative_to(ROOT)} was measured on another machine, with other versions or by "
+            f"another command:\n{old_head}\nMeasure all sections, so that they can be compared."
         )
+    if old_head != head:
+        texts = {}
     for name in tqdm(names, disable=None, leave=False):
         texts[name] = measurements[name]()
         print(f"## {name}\n\n{texts[name]}", flush=True)

@@ -182,11 +182,11 @@ REFUSED = [
     ),
     (
         ["photo.png", "--model", "vit", "--out", "taken.png"],
-        "--out is taken.png; allowed: the name of a file",
+        "taken.png is a folder",
     ),
     (
         ["photo.png", "--model", "vit", "--out", "text.png/a.png"],
-        "text.png/a.png, which can't be written",
+        "text.png/a.png can't be written",
     ),
 ]
 

@@ -1,5 +1,7 @@
 """Reading a folder of images."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.data.decoding import CHUNK
+from cifarpipe.data import decoding
+from cifarpipe.data.decoding import CHUNK, decode_all
 from cifarpipe.data.folder import read_folder
 from cifarpipe.data.picture import open_picture
 from tests.support.image_folders import SIDE, make_images, pixels, save
@@ -172,11 +175,25 @@ def test_many_images_are_read_in_order(
             assert np.array_equal(image, pixels(first + number))
 
 
+def test_stopped_process_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one that the system stops for lack of memory."""
+    for number in range(CHUNK + 1):
+        save(tmp_path / f"{number:03}.png", pixels(number))
+    files = sorted(tmp_path.glob("*.png"))
+    monkeypatch.setattr(decoding, "_decode_chunk", stop)
+    with pytest.raises(UserError, match="a process that reads images was stopped"):
+        list(decode_all(files, None))
+
+
+def stop(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_unknown_user_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"~nosuchuser/x can't be used: there is no user"):
+    with pytest.raises(UserError, match=r"~nosuchuser/x can't be used: the home folder"):
         read_folder("~nosuchuser/x")
     monkeypatch.setenv("CIFARPIPE_DATA", "~nosuchuser")
-    with pytest.raises(UserError, match="there is no user of that name"):
+    with pytest.raises(UserError, match="the home folder that it begins with is not known"):
         read_folder("x")
 
 

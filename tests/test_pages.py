@@ -441,6 +441,12 @@ def test_confidence_is_judged_by_the_interval(
     assert f"{middle:.3f} (95% interval {low:.3f} to {high:.3f})" in html
 
 
+def test_temperature_without_an_interval_has_no_verdict(report: Report) -> None:
+    """Of an evaluation by an earlier version."""
+    report.results[0].metrics["temperature"] = Metric(1.25)
+    assert "<p>The temperature fitted on the validation split is 1.250. With it" in report.html()
+
+
 def test_warning_about_large_page(tmp_path: Path) -> None:
     page = tmp_path / "index.html"
     page.write_bytes(b"x" * MAX_BYTES)

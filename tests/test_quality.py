@@ -237,6 +237,12 @@ def test_randomisation_check_is_passed_by_unrelated_maps(
     assert checked(explainer, maps[:1]) == {}
 
 
+def test_maps_that_never_change_are_not_said_to_change() -> None:
+    """Their shuffled maps are the same, too: all distances are 0."""
+    found = {"max_sensitivity": Metric(0.0, low=0.0, high=0.0, random=0.0, centre=0.0)}
+    assert judge_explanations(found) == "not evaluated"
+
+
 def test_maps_that_resemble_those_of_random_weights_are_called_so(
     explainer: Explainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

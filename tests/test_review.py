@@ -283,3 +283,27 @@ def test_conflict_markers_are_named(
     with pytest.raises(UserError, match=f"{name} of workspace can't be read: ") as refused:
         read_snapshot(Workspace())
     assert "conflict markers" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("reports/dataset.json", '{"dataset": []}', "'list' object has no attribute 'get'"),
+        ("reports/models/vit/confusion.csv", "", "No columns to parse from file"),
+        ("reports/models/vit/metrics.csv", "metric,value\naccuracy,\n", "'accuracy' has no value"),
+    ],
+)
+def test_damaged_files_are_named(
+    name: str, text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_text("params.yaml", "models:\n  vit: {}\n")
+    for file, table in (
+        ("metrics", metrics_table(result(LABELS).metrics)),
+        ("confusion", result(LABELS).confusion),
+    ):
+        write_text(f"reports/models/vit/{file}.csv", table.to_csv(index=False))
+    assert read_snapshot(Workspace()).data is None
+    write_text(name, text)
+    with pytest.raises(UserError, match=f"{name} of workspace can't be read: {reason}"):
+        read_snapshot(Workspace())

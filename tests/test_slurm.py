@@ -168,12 +168,15 @@ def test_commit_below_one_that_a_colleague_pushed_is_found(
     succeed(tmp_path, "git", "clone", "-q", remote, str(theirs))
     commit(theirs)
     succeed(theirs, "git", "push", "-q", "origin", "HEAD:main")
+    succeed(theirs, "git", "push", "-q", "origin", f"{commit(theirs)}:refs/pull/1/head")
     before = succeed(ours, "git", "for-each-ref")
     monkeypatch.chdir(ours)
     require_pushed(remote, {pushed})
     own = commit(ours)
     with pytest.raises(UserError, match=f"does not have the commit {own[:7]}.\nRun `git push`"):
         require_pushed(remote, {pushed, own})
+    request = succeed(theirs, "git", "rev-parse", "HEAD").strip()
+    assert run(ours, "git", "cat-file", "-e", request).returncode  # not fetched
     succeed(ours, "git", "reset", "-q", "--hard", pushed)
     assert succeed(ours, "git", "for-each-ref") == before
 

@@ -3,12 +3,14 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 from tqdm import tqdm
 
+from cifarpipe.config.errors import UserError
 from cifarpipe.config.machine import cores
 from cifarpipe.data.picture import PictureError, open_exact, open_picture
 from cifarpipe.data.raw import Images
@@ -27,26 +29,40 @@ def decode_all(files: Sequence[Path], size: int | None) -> Iterator[Images | str
         files: Image files.
         size: Images of any shape become pictures `[size, size, 3]`, as by `open_picture`. None:
             they keep their size, as by `open_exact`.
+
+    Raises:
+        UserError: A process was stopped, or can't be started.
     """
     bar = partial(tqdm, desc="reading images", total=len(files), unit=" images", disable=None)
     if len(files) <= CHUNK:  # starting processes would take longer
         yield from bar(_decode_chunk(files, size))
         return
-    with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
-        yield from bar(_decode_in(pool, files, size))
+    try:
+        with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
+            yield from bar(_decode_in(pool, files, size))
+    except (BrokenProcessPool, OSError) as error:
+        raise UserError(
+            f"a process that reads images was stopped, or can't be started: {error}\n"
+            f"There may be too little memory, or too many processes: stop other programs, and run "
+            f"the same command again."
+        ) from None
 
 
 def _decode_in(
     pool: ProcessPoolExecutor, files: Sequence[Path], size: int | None
 ) -> Iterator[Images | str]:
     """Decode at most two chunks for each core ahead, since images take much memory."""
-    ahead: deque[Future[list[Images | str]]] = deque()
-    for start in range(0, len(files), CHUNK):
-        if len(ahead) == 2 * cores():
+    most, ahead = 2 * cores(), deque[Future[list[Images | str]]]()
+    try:
+        for start in range(0, len(files), CHUNK):
+            if len(ahead) == most:
+                yield from ahead.popleft().result()
+            ahead.append(pool.submit(_decode_chunk, files[start : start + CHUNK], size))
+        while ahead:
             yield from ahead.popleft().result()
-        ahead.append(pool.submit(_decode_chunk, files[start : start + CHUNK], size))
-    while ahead:
-        yield from ahead.popleft().result()
+    finally:  # the rest is not wanted any more
+        for future in ahead:
+            future.cancel()
 
 
 def _decode_chunk(files: Sequence[Path], size: int | None) -> list[Images | str]:

@@ -57,7 +57,7 @@ class OpenedPicture:
 
 
 def open_exact(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode an image file that is a square with at most 8 bits per channel.
+    """Decode an image file that is a square, and not grey with more than 8 bits.
 
     Colours and transparency are converted as by `open_picture`, so that both give the same pixels.
 
@@ -69,12 +69,13 @@ def open_exact(path: Path, max_pixels: int) -> NDArray[np.uint8]:
         `[S, S, 3]`.
 
     Raises:
-        PictureError: As `open_picture`; or the image is larger, no square, or has more bits.
+        PictureError: As `open_picture`; or the image is larger, no square, or grey with more bits,
+            which Pillow would clip to white.
     """
     check_file(path)
     image, _, _ = _decode(path, max_pixels)
     if image.mode.startswith(("I", "F")):
-        raise PictureError(path, "has more than 8 bits per channel; `data.image_size` converts it")
+        raise PictureError(path, "is grey with more than 8 bits; `data.image_size` converts it")
     if image.width != image.height:
         raise PictureError(
             path, f"is {image.width} × {image.height}, not square; `data.image_size` crops it"

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cifarpipe.explanations.baselines import random_maps
 from cifarpipe.explanations.imputation import impute
 from cifarpipe.explanations.upsampling import upsample
 from cifarpipe.results.maps import Maps
@@ -116,15 +117,19 @@ def saco(predict: Predict, batch: Tensor, maps: Maps, classes: Tensor, *, seed: 
 def _ranked(maps: Maps, size: int, seed: int) -> tuple[Maps, NDArray[np.int64]]:
     """Return maps at the size of the image, `[N, size, size]`, and the ranks of their pixels.
 
-    Rank 0 is the least important. Equal values are ranked at random: by their position, a map that
-    is the same everywhere would test whether the bottom of an image matters more than its top.
+    Rank 0 is the least important. Equal values are ranked by a random map, as the baseline is, so
+    that a map that is the same everywhere scores like it. By their position, such a map would test
+    whether the bottom of an image matters more than its top; pixel by pixel at random, it would be
+    removed in specks.
     """
     # Upsampling may leave tiny differences in a map that is the same everywhere.
-    varies = np.ptp(maps, axis=(1, 2), keepdims=True) > 0
+    varies = np.ptp(maps, axis=(1, 2), keepdims=True) != 0
     large = upsample(np.where(varies, maps, np.float32(0)), size)
-    flat = large.reshape(len(maps), size**2)
-    # Apart from the draws of `random_maps` with the same seed.
-    order = np.lexsort((np.random.default_rng([seed, 1]).random(flat.shape), flat))
+    rng = np.random.default_rng([seed, 1])  # apart from the baseline's draws
+    flat, noise = (
+        each.reshape(len(maps), size**2) for each in (large, upsample(random_maps(maps, rng), size))
+    )
+    order = np.lexsort((rng.random(flat.shape), noise, flat))
     ranks = np.empty(flat.shape, np.int64)
     np.put_along_axis(ranks, order, np.arange(size**2)[None], axis=1)
     return large, ranks.reshape(large.shape)

@@ -16,11 +16,10 @@ from cifarpipe.explanations.localisation import energy_inside, pointing_game
 from cifarpipe.explanations.randomisation import randomised_network, rank_correlation
 from cifarpipe.explanations.robustness import max_sensitivity
 from cifarpipe.results.intervals import mean_interval, wilson_interval
-from cifarpipe.results.maps import Explanations, Maps, without_evidence
+from cifarpipe.results.maps import MAX_CORRELATION, Explanations, Maps, without_evidence
 from cifarpipe.results.metrics import Metric, Metrics, rounded
 from cifarpipe.store.prepared import Split
 
-MAX_CORRELATION = 0.5  # absolute rank correlation up to which maps count as different
 NETWORKS = 5  # with random weights
 NOISE = 0.02  # largest change of a value in 0 to 1, for max-sensitivity
 
@@ -260,9 +259,11 @@ def randomisation_metrics(
 
 def _mean_abs_correlation(maps: Maps, others: Maps) -> float:
     """Return the mean absolute rank correlation; NaN if every pair has a constant map."""
-    correlation = rank_correlation(maps, others)
-    known = correlation[~np.isnan(correlation)]
-    return float(np.abs(known).mean()) if len(known) else np.nan
+    varies = [np.ptp(each, axis=(1, 2)) != 0 for each in (maps, others)]
+    known = np.logical_and(*varies)
+    if not known.any():
+        return np.nan
+    return float(np.abs(rank_correlation(maps[known], others[known])).mean())
 
 
 def _gains(name: str, scores: dict[str, Floats]) -> Metrics:

@@ -32,7 +32,7 @@ from cifarpipe.report.study import ModelResults, Study
 from cifarpipe.report.templating import templates
 from cifarpipe.report.training_images import TrainingImages, choose_training_images
 from cifarpipe.report.worth_checking import WEAK_GROUPS, WORTH_CHECKING, own_flags, worth_checking
-from cifarpipe.results.maps import CLASS_AGNOSTIC
+from cifarpipe.results.maps import CLASS_AGNOSTIC, MAX_CORRELATION
 from cifarpipe.results.significance import LEVEL
 from cifarpipe.store.outputs import write_text
 
@@ -151,6 +151,7 @@ def _page_content(
             for name, table in study.weak_groups.groupby("model")
         },
         "smallest_group": SMALLEST,
+        "max_correlation": MAX_CORRELATION,
         "correlation": CORRELATION,
         "class_agnostic": CLASS_AGNOSTIC,
         "lossless_up_to": LOSSLESS_UP_TO,

@@ -11,6 +11,8 @@ from cifarpipe.results.arrays import load_arrays, save_arrays
 Maps = NDArray[np.float32]
 # Methods whose map shows what matters to the network, whatever the class.
 CLASS_AGNOSTIC = ("eigencam", "attention_rollout")
+# Absolute rank correlation below which maps of trained and of random weights differ enough.
+MAX_CORRELATION = 0.5
 
 
 @dataclass(frozen=True)

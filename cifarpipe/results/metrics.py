@@ -60,11 +60,13 @@ def metrics_table(metrics: Mapping[str, Metric]) -> pd.DataFrame:
 
 
 def read_metrics(path: Path | TextIO) -> Metrics:
-    """Read what `metrics_table` returned, written as CSV."""
+    """Read what `metrics_table` returned, written as CSV; `ValueError` if it is damaged."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     metrics = {}
     for row in table.to_dict("records"):
         given: dict[str, Any] = {str(key): _parse(text) for key, text in row.items() if text}
+        if "value" not in given:
+            raise ValueError(f"{row['metric']!r} has no value")
         metrics[str(row["metric"])] = Metric(**{k: v for k, v in given.items() if k != "metric"})
     return metrics
 

@@ -11,14 +11,19 @@ from cifarpipe.config.errors import UserError
 TEXT_COLUMNS = dict.fromkeys(("true", "predicted", "file", "class"), str)
 
 
-def read_table(path: Path | TextIO) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
     """Read a predictions table, a selection of its rows, or a table with a row per class.
 
     Raises:
         UserError: The file is damaged.
     """
     try:
-        # Only "\n" ends a line, since a name may contain a carriage return.
-        return pd.read_csv(path, dtype=TEXT_COLUMNS, keep_default_na=False, lineterminator="\n")
+        return parse_table(path)
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}).\nDelete it and run `dvc repro`.") from None
+
+
+def parse_table(file: Path | TextIO) -> pd.DataFrame:
+    """Read a table as `read_table` does; `ValueError` if it is damaged."""
+    # Only "\n" ends a line, since a name may contain a carriage return.
+    return pd.read_csv(file, dtype=TEXT_COLUMNS, keep_default_na=False, lineterminator="\n")

@@ -62,16 +62,17 @@ def check_output(path: Path, suffix: str) -> None:
         UserError: Its name does not end in `suffix`, it is a folder, or its folder can't be used.
     """
     try:
-        allowed = path.suffix.lower() == suffix and not path.is_dir()
+        if path.is_dir():
+            raise UserError(f"{path} is a folder.\nName another file with --out.")
         home = next(folder for folder in path.absolute().parents if folder.exists())
         with tempfile.TemporaryFile(dir=home):
             pass
     except OSError as error:
         raise UserError(
-            f"--out is {path}, which can't be written: {error.strerror or error}.\n"
-            f"Name another file, or fix the permissions of its folder."
+            f"{path} can't be written: {error.strerror or error}.\n"
+            f"Name another file with --out, or fix the permissions of its folder."
         ) from error
-    if not allowed:
+    if path.suffix.lower() != suffix:
         raise UserError(f"--out is {path}; allowed: the name of a file that ends in {suffix}.")
 
 

@@ -113,7 +113,7 @@ def sixteen_bits(root: Path) -> list[str]:
     """Pillow would clip the values to 8 bits: all white."""
     deep = np.arange(SIDE * SIDE, dtype=np.uint16).reshape(SIDE, SIDE) * 1000
     Image.fromarray(deep).save(root / "train/cat/deep.png")
-    return ["(1 problem)", "train/cat/deep.png: has more than 8 bits", "data.image_size"]
+    return ["(1 problem)", "train/cat/deep.png: is grey with more than 8 bits", "data.image_size"]
 
 
 def two_sizes(root: Path) -> list[str]:

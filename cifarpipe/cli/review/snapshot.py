@@ -20,7 +20,7 @@ from cifarpipe.cli.experiments import flatten
 from cifarpipe.config.errors import UserError
 from cifarpipe.results.maps import Explanations, load_explanations
 from cifarpipe.results.metrics import Metrics, read_metrics
-from cifarpipe.results.tables import read_table
+from cifarpipe.results.tables import parse_table
 from cifarpipe.store.outputs import short_digest
 from cifarpipe.store.paths import DATASET_CARD, artifact, model_report
 
@@ -134,7 +134,7 @@ def parsing(path: Path, revision: str) -> Iterator[None]:
     """Turn errors about a file's content into a `UserError` that names it."""
     try:
         yield
-    except (YAMLError, ValueError, KeyError, TypeError) as error:
+    except (YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
             f"{path} of {revision} can't be read: {reason}.\n"
@@ -152,14 +152,16 @@ def read_model(files: Workspace | Revision, name: str) -> ModelResult | None:
     with parsing(paths[0], files.name):
         metrics = read_metrics(io.StringIO(table_of_metrics))
     with parsing(paths[1], files.name):
-        counts = read_table(io.StringIO(confusion, newline=""))
+        counts = parse_table(io.StringIO(confusion, newline=""))
         counts["images"] += 0  # numbers
     if explanations is not None:
         with parsing(paths[2], files.name):
             quality = read_metrics(io.StringIO(explanations))
         metrics |= {f"gradcam.{key}": metric for key, metric in quality.items()}
-    content = files.artifact(artifact(name, "predictions.csv"))
-    table = None if content is None else read_table(io.StringIO(content.decode(), newline=""))
+    path = artifact(name, "predictions.csv")
+    content = files.artifact(path)
+    with parsing(path, files.name):
+        table = None if content is None else parse_table(io.StringIO(content.decode(), newline=""))
     if table is not None and not _agree(table, counts):
         # Checked out by git, but not by DVC.
         print(f"note: predictions and metrics of {name} differ: run `dvc checkout`.",

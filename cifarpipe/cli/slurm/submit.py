@@ -247,18 +247,25 @@ def remote_folders() -> dict[str, str]:
 
 
 def require_pushed(origin: str, revisions: set[str]) -> None:
-    """Check that a repository has some commits; else raise `UserError`."""
-    lines = output("git", "ls-remote", origin).splitlines()
+    """Check that a repository's branches and tags have some commits; else raise `UserError`."""
+    lines = output("git", "ls-remote", "--heads", "--tags", origin).splitlines()
     tips = {line.split()[0] for line in lines if not line.endswith("^{}")}
+    missing = {revision for revision in revisions if not _below(revision, tips)}
+    if not missing:
+        return
     if unknown := [tip for tip in tips if not _succeeds("git", "cat-file", "-e", tip)]:
         # Others have pushed. Their commits come without a name, so nothing else changes here.
         output("git", "fetch", "--quiet", "--no-write-fetch-head", origin, *sorted(unknown))
-    for revision in revisions:
-        contains = ["git", "merge-base", "--is-ancestor", revision]
-        if not any(_succeeds(*contains, tip) for tip in tips):
+    for revision in missing:
+        if not _below(revision, tips):
             raise UserError(
                 f"{origin} does not have the commit {revision[:7]}.\nRun `git push` first."
             )
+
+
+def _below(revision: str, tips: set[str]) -> bool:
+    """Return whether a commit is known to be one of the tips, or an ancestor of one."""
+    return any(_succeeds("git", "merge-base", "--is-ancestor", revision, tip) for tip in tips)
 
 
 def _succeeds(*command: str) -> bool:

@@ -19,7 +19,7 @@ function rowOf(model, position) {
     `${className(model.predicted[position])} ` +
     `(${probabilityText(model.confidence[position])}), ${wrong ? "wrong" : "correct"}`));
   const note = element("p", "soft", `${model.method}, grid of ${model.grid[0]} × ${model.grid[1]}, ` +
-    `strongest evidence ${model.peaks[number]}`);
+    `strongest value ${model.peaks[number]}`);
   const strip = element("div", "strip");
   const add = (which, what, caption) => strip.append(
     figure(mapImage(model, position, which, { side: SIDE, label: `${what}, #${index}` }), caption));
@@ -29,7 +29,7 @@ function rowOf(model, position) {
   if (model.classSpecific) {
     evidence("predicted", model.predicted[position], model.confidence[position]);
   } else {
-    add("predicted", `Evidence of ${model.name} for any class`, "any class: importance");
+    add("predicted", `Importance map of ${model.name}, for any class`, "any class: importance");
   }
   if (hasTwo(model, position)) {
     evidence("true", truth[position], model.trueProbability[number]);
