@@ -12,14 +12,14 @@ def dvc_command(*arguments: str) -> list[str]:
 
 
 def run_dvc(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run DVC; return its output and exit code."""
+    """Run DVC; return its output, as text, and its exit code."""
     return subprocess.run(
         dvc_command(*arguments), env=environment(), capture_output=True, text=True, check=False
     )
 
 
 def environment() -> dict[str, str]:
-    """Return ours, in which `python`, by which stages run, is this environment's."""
+    """Return our variables, but `python`, which runs the stages, is that of this environment."""
     home = str(Path(sys.executable).parent)
     path = os.environ.get("PATH", os.defpath)
     if path.split(os.pathsep)[0] != home:

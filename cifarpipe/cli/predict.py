@@ -89,7 +89,7 @@ def find_files(paths: Sequence[str], *, besides: Path) -> list[Path]:
         besides: A file that is no input.
 
     Raises:
-        UserError: A path names no file, or there is none besides the one.
+        UserError: A path names no file, or `besides` is the only one.
     """
     found: dict[Path, None] = {}
     for text in paths:
@@ -108,7 +108,7 @@ def find_files(paths: Sequence[str], *, besides: Path) -> list[Path]:
     if besides.exists():
         files = [file for file in found if not (file.exists() and file.samefile(besides))]
     if not files:
-        raise UserError(f"{besides} is the table to write.\nExpected: image files besides it.")
+        raise UserError(f"{besides} is the table to write.\nExpected: other files, images.")
     return files
 
 

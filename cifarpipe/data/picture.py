@@ -57,7 +57,7 @@ class OpenedPicture:
 
 
 def open_exact(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    """Decode an image file that is a square, and not grey with more than 8 bits.
+    """Decode a square image file that is not grey with more than 8 bits.
 
     Colours and transparency are converted as by `open_picture`, so that both give the same pixels.
 
@@ -69,7 +69,7 @@ def open_exact(path: Path, max_pixels: int) -> NDArray[np.uint8]:
         `[S, S, 3]`.
 
     Raises:
-        PictureError: As `open_picture`; or the image is larger, no square, or grey with more bits,
+        PictureError: As `open_picture`; or the image is larger, not square, or grey with more bits,
             which Pillow would clip to white.
     """
     check_file(path)

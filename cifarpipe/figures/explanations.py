@@ -117,7 +117,7 @@ def draw_overview(
     correct = _spread(np.flatnonzero(~is_error), OVERVIEW_COLUMNS)
     first_correct = -(-len(errors) // OVERVIEW_COLUMNS) * OVERVIEW_COLUMNS
     rest = "; last row: correct images." if len(correct) else "."
-    heading = f"{title}\nColour: {_of_predicted(explanations)}. Errors{rest}"
+    heading = f"{title}\nColour: {_meaning_of_colour(explanations)}. Errors{rest}"
     count = first_correct + len(correct)
     figure, axes, places = lay_out(count, OVERVIEW_COLUMNS, 2, TILE, heading)
     draw_colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
@@ -158,7 +158,7 @@ def draw_before_and_after(
         title: Of the figure.
     """
     columns = max(1, min(2, len(images)))
-    meanings = [_of_predicted(explanations) for _, _, explanations in (before, after)]
+    meanings = [_meaning_of_colour(explanations) for _, _, explanations in (before, after)]
     if meanings[0] == meanings[1]:
         heading = f"{title}\nColour: {meanings[0]}."
     else:
@@ -178,8 +178,8 @@ def draw_before_and_after(
     return figure
 
 
-def _of_predicted(explanations: Explanations) -> str:
-    """Say what the maps of the predicted classes show."""
+def _meaning_of_colour(explanations: Explanations) -> str:
+    """Say what colour means in the maps of the predicted classes."""
     return "evidence for the predicted class" if explanations.class_specific else IMPORTANCE
 
 

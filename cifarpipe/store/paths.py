@@ -71,7 +71,7 @@ def raw_path(path: str) -> Path:
     """Return a path that is absolute, or relative to the folder of raw data.
 
     Raises:
-        UserError: It begins with `~`, and the home folder is not known.
+        UserError: It begins with `~` or `~user`, and there is no such home folder.
     """
     return raw_root() / _expanded(path)
 
@@ -81,6 +81,5 @@ def _expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise UserError(
-            f"{path} can't be used: the home folder that it begins with is not known here.\n"
-            f"Give the whole path."
+            f"{path} can't be used: there is no such home folder.\nGive the whole path."
         ) from None

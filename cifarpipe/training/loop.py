@@ -179,8 +179,8 @@ def _run_epoch(
         losses[step], correct = train_step(batch, rate(step))
         hits += correct
         # Waiting for a GPU or other processes takes time: these are checked per epoch.
-        if device.type == "cpu" and world.size == 1:
-            check_finite(run.name, losses[: step + 1], epoch, rate)
+        if device.type == "cpu" and world.size == 1 and not losses[step].isfinite():
+            break
         bar.update()
     losses, hits = world.all_reduce(losses), world.all_reduce(hits)
     check_finite(run.name, losses, epoch, rate)
@@ -230,11 +230,11 @@ class Validation:
 def check_finite(
     name: str, losses: Tensor, epoch: int, learning_rate: Callable[[int], float]
 ) -> None:
-    """Check the losses of an epoch's first steps.
+    """Check the losses of an epoch.
 
     Args:
         name: Of the model.
-        losses: `[steps]`.
+        losses: `[steps]`; 0 for a step that was not computed.
         epoch: Counted from 1.
         learning_rate: Of a step, counted from 0.
 
