@@ -48,10 +48,10 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         explainer, data.test, predictions, explanations, data.test_masks,
         removal_images=options.removal_images, seed=options.seed,
     )  # fmt: skip
-    write_json(model_report(model, "gradcam.json"), {model: headline(metrics)})
     for name, file in (("maps", "cams.npz"), ("neighbours", "neighbours.npz")):
         metrics[name] = Metric(short_digest(artifact(model, file)))
     write_csv(model_report(model, "gradcam.csv"), metrics_table(metrics))
+    write_json(model_report(model, "gradcam.json"), {model: headline(metrics)})
     print(f"{model}: {method}: {metrics['explained'].value} images explained")
 
 

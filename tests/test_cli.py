@@ -17,7 +17,7 @@ from PIL import Image
 
 from cifarpipe.cli.main import complete_model, main
 from cifarpipe.config.schema import Params
-from cifarpipe.explanations.methods import ATTENTION_METHODS, CAM_METHODS
+from cifarpipe.explanations.methods import ATTENTION_METHODS, GENERAL_METHODS
 from cifarpipe.models.build import build_model
 from cifarpipe.networks.checkpoint import load_model, save_model
 from tests.support.origins import make_origin
@@ -167,12 +167,12 @@ REFUSED = [
     (["half.jpg", "--model", "vit"], "half.jpg can't be read: "),
     (
         ["photo.png", "--model", "convmixer", "--method", "attention_rollout"],
-        f"'attention_rollout'; allowed for convmixer, a convmixer: {', '.join(CAM_METHODS)}.\n",
+        f"'attention_rollout'; allowed for convmixer, a convmixer: {', '.join(GENERAL_METHODS)}.\n",
     ),
     (
         ["photo.png", "--model", "vit", "--method", "camgrad"],
         "--method is 'camgrad'; allowed for vit, a vit: "
-        f"{', '.join([*CAM_METHODS, *ATTENTION_METHODS])}.\n",
+        f"{', '.join([*GENERAL_METHODS, *ATTENTION_METHODS])}.\n",
     ),
     (["photo.png", "--model", "vit", "--out", "photo.png"], "photo.png is an image itself"),
     (["photo.png", "--model", "vit", "--out", "linked.png"], "linked.png is an image itself"),

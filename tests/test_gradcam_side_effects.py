@@ -39,15 +39,6 @@ def hooks(model: nn.Module) -> int:
 # Refused arguments.
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 7])
-def test_one_class_per_image_is_required(case: Case, count: int) -> None:
-    with pytest.raises(ValueError, match=rf"^{count} classes for 6 images$"):
-        class_activation_maps(
-            case.model, case.layer, case.to_map, case.batch,
-            torch.zeros(count, dtype=torch.int64),
-        )  # fmt: skip
-
-
 @pytest.mark.parametrize("label", [K, 1000, -1, -K, -K - 1])
 @pytest.mark.parametrize("place", [0, 5])
 @pytest.mark.usefixtures("no_finaliser")

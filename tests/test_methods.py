@@ -2,16 +2,18 @@
 
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cifarpipe.config.architectures import WITH_ATTENTION
-from cifarpipe.config.schema import AttentionMethod, CamMethod, Params
+from cifarpipe.config.schema import AttentionMethod, GeneralMethod, Params
+from cifarpipe.explanations import methods
 from cifarpipe.explanations.libragrad import balanced_gradients, has_attention_blocks
 from cifarpipe.explanations.methods import (
     ATTENTION_METHODS,
-    CAM_METHODS,
+    GENERAL_METHODS,
     map_maker,
     methods_for,
 )
@@ -31,16 +33,18 @@ def build(name: str, params: Params) -> Classifier:
 
 
 def test_every_method_of_the_schema_exists() -> None:
-    assert set(CAM_METHODS) == set(get_args(CamMethod))
+    assert set(GENERAL_METHODS) == set(get_args(GeneralMethod))
     assert set(ATTENTION_METHODS) == set(get_args(AttentionMethod))
-    assert set(CLASS_AGNOSTIC) <= {*CAM_METHODS, *ATTENTION_METHODS}
+    assert set(CLASS_AGNOSTIC) <= {*GENERAL_METHODS, *ATTENTION_METHODS}
 
 
 @EVERY_ARCHITECTURE
 def test_schema_allows_attention_where_the_network_has_it(name: str, demo_params: Params) -> None:
     model = build(name, demo_params)
     assert has_attention_blocks(model) == (demo_params.models[name].arch in WITH_ATTENTION)
-    expected = [*CAM_METHODS, *ATTENTION_METHODS] if has_attention_blocks(model) else CAM_METHODS
+    expected = (
+        [*GENERAL_METHODS, *ATTENTION_METHODS] if has_attention_blocks(model) else GENERAL_METHODS
+    )
     assert list(methods_for(model)) == list(expected)
 
 
@@ -58,6 +62,35 @@ def test_other_methods_are_refused(demo_params: Params) -> None:
     for method in ("attention_rollout", "camgrad"):
         with pytest.raises(ValueError, match=f"'{method}' can't explain this network; allowed: "):
             map_maker(convmixer, method)
+
+
+@EVERY_ARCHITECTURE
+@pytest.mark.parametrize("count", [1, 3])
+def test_one_class_per_image_is_required(name: str, count: int, demo_params: Params) -> None:
+    model, images = build(name, demo_params), torch.randn(2, 3, 32, 32)
+    for method in methods_for(model):
+        with pytest.raises(ValueError, match=rf"^{count} classes for 2 images$"):
+            map_maker(model, method)(images, torch.zeros(count, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        (np.zeros((2, 8), np.float32), r"returned float32 \[2, 8\] for 2 images"),
+        (np.zeros((1, 8, 8), np.float32), r"returned float32 \[1, 8, 8\] for 2 images"),
+        (np.zeros((2, 8, 8)), r"returned float64 \[2, 8, 8\] for 2 images; allowed: float32"),
+        (np.full((2, 8, 8), np.nan, np.float32), "not finite"),
+        (np.full((2, 8, 8), np.inf, np.float32), "not finite"),
+    ],
+)
+def test_anything_but_finite_maps_is_refused(
+    maps: np.ndarray, message: str, demo_params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = {"wrong": lambda _model, _batch, _classes: maps}
+    monkeypatch.setattr(methods, "GENERAL_METHODS", wrong)
+    make = map_maker(build("convmixer", demo_params), "wrong")
+    with pytest.raises(ValueError, match=message):
+        make(torch.randn(2, 3, 32, 32), torch.zeros(2, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("arch", WITH_ATTENTION)

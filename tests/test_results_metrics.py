@@ -88,6 +88,17 @@ def test_infinite_interval_ends_are_left_out(low: float, tmp_path: Path) -> None
     assert path.read_text().splitlines()[1] == "road,0.5,,,0.25,,"
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
+    for metric, key in (
+        (rounded(value), "value"),
+        (rounded(0.5, random=value), "random"),
+        (Metric(0.5, low=value), "low"),
+    ):
+        with pytest.raises(ValueError, match=rf"metric 'entropy': its {key} is {value}"):
+            metrics_table({"accuracy": Metric(0.5), "entropy": metric})
+
+
 def test_number_of_text_metric_is_an_error() -> None:
     assert Metric(3).number == 3
     with pytest.raises(AssertionError):

@@ -10,7 +10,7 @@ from cifarpipe.config.architectures import ARCHITECTURES
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.reader import HOW_TO_UNDO, load_params
 from cifarpipe.config.recipes import Augment, RandAugmentOperation
-from cifarpipe.config.schema import AttentionMethod, CamMethod, Params
+from cifarpipe.config.schema import AttentionMethod, GeneralMethod, Params
 from tests.support.params_text import AUGMENT, CONTENT, DELETED, FULL, ROOT, changed, dump
 
 ARCHES = list(ARCHITECTURES)
@@ -470,13 +470,13 @@ def test_attention_method_needs_attention(file: Path, method: str) -> None:
     assert accepted(file, gradcam__method__vit=method).explanation_method("vit") == method
     assert refusal(file, gradcam__method__convmixer=method) == [
         f"gradcam.method.convmixer is {method!r}, which needs attention; allowed: "
-        f"{', '.join(get_args(CamMethod))}"
+        f"{', '.join(get_args(GeneralMethod))}"
     ]
 
 
 def test_unknown_explanation_method_gives_one_error(file: Path) -> None:
     (error,) = refusal(file, gradcam__method__vit="camgrad")
-    *names, last = map(repr, [*get_args(CamMethod), *get_args(AttentionMethod)])
+    *names, last = map(repr, [*get_args(GeneralMethod), *get_args(AttentionMethod)])
     allowed = f"{', '.join(names)} or {last}"
     assert error == f"gradcam.method.vit is 'camgrad': Input should be {allowed}"
 

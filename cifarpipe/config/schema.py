@@ -86,11 +86,11 @@ class Misclassified(Section):
     seed: Seed
 
 
-CamMethod: TypeAlias = Literal[
+GeneralMethod: TypeAlias = Literal[
     "gradcam", "gradcam++", "xgradcam", "hirescam", "layercam", "eigencam"
 ]
 AttentionMethod: TypeAlias = Literal["libragrad", "gradient_attention", "attention_rollout"]
-Method: TypeAlias = Literal[CamMethod, AttentionMethod]
+Method: TypeAlias = Literal[GeneralMethod, AttentionMethod]
 
 
 class GradCam(Section):
@@ -205,7 +205,7 @@ def _method_errors(gradcam: GradCam, models: dict[str, ModelEntry]) -> list[str]
     ]
     errors += [
         f"gradcam.method.{arch} is {method!r}, which needs attention; allowed: "
-        f"{', '.join(get_args(CamMethod))}"
+        f"{', '.join(get_args(GeneralMethod))}"
         for arch, method in gradcam.method.items()
         if method in get_args(AttentionMethod) and arch not in WITH_ATTENTION
     ]

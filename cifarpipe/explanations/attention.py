@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from cifarpipe.explanations.gradients import gradients_enabled, target_logit
 from cifarpipe.results.maps import Maps
 
 
@@ -69,15 +70,8 @@ def gradient_attention(model: AttentionNetwork, batch: Tensor, classes: Tensor) 
     Returns:
         `[N, h, w]` on the grid of patches, not negative.
     """
-    with (
-        torch.inference_mode(False),  # enables gradients inside `no_grad`, too
-        torch.autocast(batch.device.type, enabled=False),
-        attention_weights(model.attentions) as weights,
-    ):
-        # With gradients from the input on, attention has one even if all weights are frozen.
-        logits = model(batch.detach().clone().requires_grad_())
-        target = logits.gather(1, classes.to(logits.device)[:, None]).sum()
-        gradients = torch.autograd.grad(target, weights)
+    with gradients_enabled(batch.device), attention_weights(model.attentions) as weights:
+        gradients = torch.autograd.grad(target_logit(model, batch, classes), weights)
     flow = _identity(weights[0])
     for attention, gradient in zip(weights, gradients, strict=True):
         positive = (attention.detach() * gradient).clamp(min=0).mean(dim=1)

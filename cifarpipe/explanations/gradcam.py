@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from cifarpipe.explanations.gradients import gradients_enabled
 from cifarpipe.results.maps import Maps
 
 if TYPE_CHECKING:
@@ -98,17 +99,15 @@ def class_activation_maps(
         `[N, h, w]` on the layer's own grid, raw: comparable between classes of one image.
 
     Raises:
-        ValueError: Not one class per image, a class out of range, or a model not in fp32.
+        ValueError: A class is out of range, or the model is not in fp32.
     """
-    if len(classes) != len(batch):
-        raise ValueError(f"{len(classes)} classes for {len(batch)} images")
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         raise ValueError("activation maps are computed in fp32: call model.float() first")
     create = cam_class(method)
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     targets = [ClassifierOutputTarget(label) for label in classes.tolist()]
-    with _restored(model), _gradients_enabled(batch.device):
+    with _restored(model), gradients_enabled(batch.device):
         cam = create(model, [layer], reshape_transform=to_map)
         try:
             # Not as a context manager, which would swallow an IndexError.
@@ -121,13 +120,6 @@ def class_activation_maps(
     if classes.min() < 0:  # a negative index would count from the end
         raise ValueError(f"a class below 0; allowed: 0 to {count - 1}")
     return maps
-
-
-@contextmanager
-def _gradients_enabled(device: torch.device) -> Iterator[None]:
-    # inference_mode(False) enables gradients inside `no_grad`, too.
-    with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
-        yield
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cifarpipe.explanations.attention import AttentionNetwork
+from cifarpipe.explanations.gradients import gradients_enabled, target_logit
 from cifarpipe.results.maps import Maps
 
 
@@ -42,19 +43,11 @@ def libragrad(model: BlockNetwork, batch: Tensor, classes: Tensor) -> Maps:
         `[N, h, w]` on the grid of patches, signed; without the share of a class token.
     """
     tokens: list[Tensor] = []
-    with (
-        torch.inference_mode(False),  # enables gradients inside `no_grad`, too
-        torch.autocast(batch.device.type, enabled=False),
-        balanced_gradients(model),
-        ExitStack() as hooks,
-    ):
+    with gradients_enabled(batch.device), balanced_gradients(model), ExitStack() as hooks:
         for block in model.blocks:
             hook = block.register_forward_pre_hook(lambda _block, inputs: tokens.append(*inputs))
             hooks.callback(hook.remove)
-        # With gradients from the input on, tokens have one even if all weights are frozen.
-        logits = model(batch.detach().clone().requires_grad_())
-        target = logits.gather(1, classes.to(logits.device)[:, None]).sum()
-        gradients = torch.autograd.grad(target, tokens)
+        gradients = torch.autograd.grad(target_logit(model, batch, classes), tokens)
     shares = [(x * gradient).sum(dim=2) for x, gradient in zip(tokens, gradients, strict=True)]
     patches = torch.stack(shares).detach().sum(dim=0)[:, -(model.grid**2) :]
     maps: Maps = patches.reshape(-1, model.grid, model.grid).float().cpu().numpy()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 from torch import Tensor
 
 from cifarpipe.explanations.attention import attention_rollout, gradient_attention
@@ -25,7 +26,7 @@ def _activation_maps(model: "Classifier", batch: Tensor, classes: Tensor, *, met
 
 # Each maps a network in evaluation mode, a normalised batch and its target classes to raw maps
 # `[N, h, w]`. Those with one map for all classes are also named in `results.maps.CLASS_AGNOSTIC`.
-CAM_METHODS: Mapping[str, Callable[..., Maps]] = {
+GENERAL_METHODS: Mapping[str, Callable[..., Maps]] = {
     name: partial(_activation_maps, method=name) for name in GRAD_CAM_METHODS
 }
 ATTENTION_METHODS: Mapping[str, Callable[..., Maps]] = {
@@ -37,11 +38,14 @@ ATTENTION_METHODS: Mapping[str, Callable[..., Maps]] = {
 
 def methods_for(model: "Classifier") -> Mapping[str, Callable[..., Maps]]:
     """Return the methods that can explain a network."""
-    return {**CAM_METHODS, **(ATTENTION_METHODS if has_attention_blocks(model) else {})}
+    return {**GENERAL_METHODS, **(ATTENTION_METHODS if has_attention_blocks(model) else {})}
 
 
 def map_maker(model: "Classifier", method: str) -> MakeMaps:
     """Return a function from a normalised batch and its target classes to raw maps `[N, h, w]`.
+
+    It raises ValueError if there is not one class per image, or if what the method returns is not
+    one map of finite numbers, in float32, per image.
 
     Args:
         model: In evaluation mode.
@@ -52,4 +56,18 @@ def map_maker(model: "Classifier", method: str) -> MakeMaps:
     """
     if method not in (known := methods_for(model)):
         raise ValueError(f"{method!r} can't explain this network; allowed: {', '.join(known)}")
-    return partial(known[method], model)
+
+    def make_maps(batch: Tensor, classes: Tensor) -> Maps:
+        if len(classes) != len(batch):
+            raise ValueError(f"{len(classes)} classes for {len(batch)} images")
+        maps = known[method](model, batch, classes)
+        if maps.ndim != 3 or len(maps) != len(batch) or maps.dtype != np.float32:
+            raise ValueError(
+                f"{method} returned {maps.dtype} {list(maps.shape)} for {len(batch)} images; "
+                f"allowed: float32 [{len(batch)}, h, w]"
+            )
+        if not np.isfinite(maps).all():
+            raise ValueError(f"{method} returned values that are not finite")
+        return maps
+
+    return make_maps

@@ -38,20 +38,30 @@ COLUMNS = ("metric", *(field.name for field in fields(Metric)))
 
 
 def rounded(value: float, **belonging: float) -> Metric:
-    """Return a metric rounded to `PLACES`; ends of an interval that are not finite are left out.
+    """Return a metric rounded to `PLACES`; an end of an interval that is not finite is left out.
 
     Args:
-        value: A finite number.
+        value: The metric's value.
         **belonging: Other fields of `Metric`.
     """
-    finite: dict[str, Any] = {
-        key: round(each, PLACES) for key, each in belonging.items() if math.isfinite(each)
+    known: dict[str, Any] = {
+        key: round(each, PLACES)
+        for key, each in belonging.items()
+        if math.isfinite(each) or key not in {"low", "high"}
     }
-    return replace(Metric(round(value, PLACES)), **finite)
+    return replace(Metric(round(value, PLACES)), **known)
 
 
 def metrics_table(metrics: Mapping[str, Metric]) -> pd.DataFrame:
-    """Return a row per metric: columns `COLUMNS`, as text; an empty cell means None."""
+    """Return a row per metric: columns `COLUMNS`, as text; an empty cell means None.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    for name, metric in metrics.items():
+        for key, value in asdict(metric).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"metric {name!r}: its {key} is {value}, not a finite number")
     rows = [
         {"metric": name} | {key: "" if v is None else str(v) for key, v in asdict(metric).items()}
         for name, metric in metrics.items()
