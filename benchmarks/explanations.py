@@ -131,7 +131,7 @@ def correct_sample(
     As few of them as possible are among those of the quality metrics in a report with this `seed`.
     """
     device = next(model.parameters()).device
-    mean, std = (torch.tensor(values, device=device) for values in (origin.mean, origin.std))
+    mean, std = origin.normalization(device)
     # Of this order the report takes the first ones.
     chosen = np.random.default_rng(seed).permutation(len(split))[::-1][: 4 * count]
     images = torch.from_numpy(np.array(split.images[chosen])).to(device)

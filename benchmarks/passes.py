@@ -93,7 +93,7 @@ def evaluation(machine: Machine) -> str:
     for name, entry in default_models(machine).items():
         model = new_network(entry).to(machine.device).eval()
         plain = copy.deepcopy(model)
-        model.to(memory_format=memory_format(entry.arch, machine.device))
+        model.to(memory_format=memory_format(model, machine.device))
         store = ImageStore(split.images, machine.device)
         dataset = ordinary.ImageDataset(split.images, split.labels, ordinary.transform(train=False))
         loader = ordinary.loader(dataset, BATCH, machine.device, shuffle=False)

@@ -135,7 +135,7 @@ def optimizer_share(machine: Machine) -> str:
 
 
 def compiling(machine: Machine) -> str:
-    """Measure the cost and the gain of `torch.compile`, for `execution.COMPILE_GAINS`."""
+    """Measure the cost and the gain of `torch.compile`, for `compile_gain` of the models."""
     rows = []
     threads = torch.get_num_threads() if machine.device.type == "cpu" else 1
     steps = machine.size.steps
@@ -169,10 +169,11 @@ def kept_memory(machine: Machine) -> str:
     """Measure the gain of keeping a CPU's freed memory, all else equal."""
     if machine.device.type == "cuda":
         return "Does not apply to a GPU.\n"
-    execution = Execution(machine.device, "fp32", memory_format("convmixer", machine.device))
     entry = default_models(machine)["convmixer"]
+    network = new_network(entry)
+    execution = Execution(machine.device, "fp32", memory_format(network, machine.device))
     split = noise_split(machine.size.evaluated)
-    model = execution.place(new_network(entry)).eval()
+    model = execution.place(network).eval()
     mean, std = torch.tensor(ordinary.MEAN), torch.tensor(ordinary.STD)
     store = ImageStore(split.images, machine.device)
     steps = machine.size.steps

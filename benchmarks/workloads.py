@@ -59,7 +59,7 @@ def plan(machine: Machine, entry: ModelEntry, precision: str = "auto") -> Execut
         update={"precision": precision}
     )
     macs = 45_000 * entry.epochs * macs_per_image(entry)
-    return plan_execution(options, entry.arch, macs, machine.device, World())
+    return plan_execution(options, new_network(entry), macs, machine.device, World())
 
 
 def how_computed(execution: Execution) -> str:

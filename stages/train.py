@@ -38,11 +38,11 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     def work(world: World, device: torch.device) -> None:
         data = load_prepared()
         torch.manual_seed(params.seed)
-        shape = {"num_classes": len(data.classes), "image_size": data.image_size}
-        network = build_model(entry.architecture, **shape)
-        layers = layer_table(network, data.image_size)
+        classes, size = len(data.classes), data.image_size
+        network = build_model(entry.architecture, num_classes=classes, image_size=size, name=model)
+        layers = layer_table(network, size)
         macs = int(layers.macs.sum()) * entry.epochs * len(data.train)
-        execution = plan_execution(params.train, entry.arch, macs, device, world)
+        execution = plan_execution(params.train, network, macs, device, world)
         plan = Run(model, entry, params.lr * entry.lr_scale, params.seed, params.train.keep)
         fingerprint = run_fingerprint(plan, data, execution, stage=Path(__file__))
         resume = ResumeStore(folder, fingerprint, writes=world.is_main)

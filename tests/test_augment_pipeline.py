@@ -228,21 +228,21 @@ def test_empty_batch_stays_empty(options: dict[str, object], images: Tensor) -> 
 
 @pytest.mark.parametrize(("key", "largest"), [("crop", 16), ("cutout", 32)])
 def test_transforms_larger_than_images_are_refused(key: str, largest: int) -> None:
-    check_sizes(Augment.model_validate({key: largest}), 32)
-    refused = pytest.raises(UserError, match=rf"augment.{key} is {largest + 1}, .* 32 × 32 pixels")
-    with refused as error:
-        make({key: largest + 1})
+    check_sizes("vit", Augment.model_validate({key: largest}), 32)
+    message = rf"models.vit.augment.{key} is {largest + 1}, .* 32 × 32 pixels"
+    with pytest.raises(UserError, match=message) as error:
+        check_sizes("vit", Augment.model_validate({key: largest + 1}), 32)
     assert f"0 to {largest}" in str(error.value)
 
 
 @pytest.mark.parametrize("key", IN_PIXELS)
 def test_every_size_in_pixels_is_limited_and_off_at_zero(key: str) -> None:
     with pytest.raises(UserError, match=rf"augment.{key} is 33, .* 32 × 32 pixels"):
-        make({key: 33})
+        check_sizes("vit", Augment.model_validate({key: 33}), 32)
     assert [type(each).__name__ for each in make({key: 0}).transforms] == ["ToUnit", "Standardize"]
 
 
 def test_crop_of_odd_images_is_limited() -> None:
-    check_sizes(Augment(crop=16), 33)
+    check_sizes("vit", Augment(crop=16), 33)
     with pytest.raises(UserError, match=r"Allowed: 0 to 16\.$"):
-        check_sizes(Augment(crop=17), 33)
+        check_sizes("vit", Augment(crop=17), 33)

@@ -49,8 +49,10 @@ def test_images_that_are_too_small_are_a_user_error(
 ) -> None:
     name = MODEL_OF_ARCHITECTURE[arch]
     architecture = demo_params.models[name].architecture | changes
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"a model of arch {arch} can't be built: {message}"):
         build_model(architecture, num_classes=10, image_size=16)
+    with pytest.raises(UserError, match=f"models.mine can't be built: {message}"):
+        build_model(architecture, num_classes=10, image_size=16, name="mine")
 
 
 def test_smallest_image_of_a_deep_network_is_accepted(demo_params: Params) -> None:

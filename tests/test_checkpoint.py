@@ -53,7 +53,7 @@ def test_loaded_model_equals_saved_model(name: str, demo_params: Params, tmp_pat
     with torch.no_grad():  # another memory layout rounds sums differently
         torch.testing.assert_close(loaded(images), model.eval()(images))
     kernels = [weight for weight in loaded.parameters() if weight.ndim == 4]
-    layout = memory_format(origin.architecture["arch"], CPU)
+    layout = memory_format(model, CPU)
     assert all(kernel.is_contiguous(memory_format=layout) for kernel in kernels)
     weights = model.state_dict()
     assert weights.keys() == loaded.state_dict().keys()

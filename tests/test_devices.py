@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from cifarpipe.networks import devices
 from cifarpipe.networks.devices import memory_format, pick_device
@@ -43,7 +44,11 @@ def test_cpu_is_picked_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == ["keep"]
 
 
-def test_unmeasured_devices_keep_the_default_layout() -> None:
-    assert memory_format("convmixer", torch.device("cpu")) == torch.channels_last
-    assert memory_format("convmixer", torch.device("cuda")) == torch.contiguous_format
-    assert memory_format("vit", torch.device("cpu")) == torch.contiguous_format
+class FasterOnCpu(nn.Module):
+    channels_last_on = ("cpu",)
+
+
+def test_layout_is_channels_last_where_the_network_says_so() -> None:
+    assert memory_format(FasterOnCpu(), torch.device("cpu")) == torch.channels_last
+    assert memory_format(FasterOnCpu(), torch.device("cuda")) == torch.contiguous_format
+    assert memory_format(nn.Module(), torch.device("cpu")) == torch.contiguous_format

@@ -32,6 +32,7 @@ from cifarpipe.training.step import EagerStep
 from tests.support.architectures import MODEL_OF_ARCHITECTURE
 from tests.support.fake_cuda import backward, fake_cuda, grad
 from tests.support.origins import make_origin
+from tests.support.params_text import AUGMENT
 
 pytestmark = pytest.mark.thorough
 
@@ -73,26 +74,19 @@ def test_train_step_runs_on_gpu(name: str, precision: str, gpu: torch.device) ->
     assert {group["lr"].device for group in state.optimizer.param_groups} == {gpu}
 
 
-AUGMENTATIONS: dict[str, dict[str, object]] = {
-    "geometry": {"crop": 4, "flip": "random", "rotate": 15.0, "cutout": 8},
-    "resized crop": {"resized_crop": {"scale": [0.5, 1.0], "ratio": [0.75, 1.33]}},
-    "alternating flip": {"flip": "alternating"},
-    "RandAugment": {"randaugment": {"n": 2, "m": 9}},
-    "colours": {
-        "color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
-    },
-    "erasing": {"erasing": {"probability": 0.5, "scale": [0.02, 0.3], "ratio": [0.3, 3.3]}},
-    "mixing": {
-        "mixup": {"probability": 0.5, "alpha": 0.8},
-        "cutmix": {"probability": 0.5, "alpha": 1.0},
-    },
-}
+# Imaginary draws name every operation of RandAugment.
+EVERY_OPERATION = {"randaugment": {"n": 2, "m": 9}}
+AUGMENTATIONS: list[dict[str, object]] = [
+    *({key: value} for key, value in (AUGMENT | EVERY_OPERATION).items()),
+    {"flip": "alternating"},
+    {key: AUGMENT[key] for key in ("mixup", "cutmix")},
+]
 
 
-@pytest.mark.parametrize("kind", AUGMENTATIONS)
-def test_augmented_batches_lie_on_gpu(kind: str, gpu: torch.device) -> None:
+@pytest.mark.parametrize("options", AUGMENTATIONS, ids=",".join)
+def test_augmented_batches_lie_on_gpu(options: dict[str, object], gpu: torch.device) -> None:
     augmentation = Augmentation(
-        Augment.model_validate(AUGMENTATIONS[kind]),
+        Augment.model_validate(options),
         mean=torch.zeros(3, device=gpu),
         std=torch.ones(3, device=gpu),
         image_size=32,

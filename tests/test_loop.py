@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.config.recipes import SGD, Augment, Mix, Plateau, Recipe
+from cifarpipe.config.recipes import Augment, Mix, Plateau, Recipe, SGDOptions
 from cifarpipe.config.schema import Params
 from cifarpipe.models.build import build_model
 from cifarpipe.store.prepared import Split
@@ -22,7 +22,7 @@ from cifarpipe.training import loop
 from cifarpipe.training import resume as resume_module
 from cifarpipe.training.distributed import World
 from cifarpipe.training.execution import Execution
-from cifarpipe.training.loop import Run, Validation, seed_dropout, train
+from cifarpipe.training.loop import Run, Validation, check_finite, seed_dropout, train
 from cifarpipe.training.resume import ResumeStore
 from cifarpipe.training.state import Epoch, TrainingState
 from tests.support.architectures import MODEL_OF_ARCHITECTURE
@@ -31,7 +31,7 @@ from tests.support.terminal import Terminal, replace_stderr
 from tests.support.training_data import SIDE, SmallNet, TrainingData, coloured_data, coloured_split
 
 CPU = torch.device("cpu")
-PLAIN_SGD = SGD(name="sgd", momentum=0.0, nesterov=False, weight_decay=0.0, decay_on="all")
+PLAIN_SGD = SGDOptions(name="sgd", momentum=0.0, nesterov=False, weight_decay=0.0, decay_on="all")
 # One step per epoch at a constant learning rate.
 SINGLE_STEPS = {
     "optimizer": PLAIN_SGD,
@@ -286,6 +286,18 @@ def test_infinite_loss_stops_with_epoch_and_step(recipe: Recipe) -> None:
     assert step < 4  # the run stops at the step, not at the end of its epoch
     done = ((epoch - 1) * 4 + step) / 12
     assert lr == pytest.approx(1e30 * (1 + math.cos(math.pi * done)) / 2, rel=1e-5)  # cosine
+
+
+def test_infinite_loss_before_any_update_is_not_blamed_on_the_learning_rate() -> None:
+    losses = torch.tensor([torch.nan, 1.0])
+    with pytest.raises(UserError) as stopped:
+        check_finite("small", losses, 1, lambda _step: 0.01)
+    assert str(stopped.value).splitlines() == [
+        "small: the loss is not finite in epoch 1, step 1, before the first update of the weights.",
+        "The learning rate is not the cause: check the initial weights and the augmentation.",
+    ]
+    with pytest.raises(UserError, match=r"in epoch 2, step 1, at learning rate 0\.01\."):
+        check_finite("small", losses, 2, lambda _step: 0.01)
 
 
 class Unconnected(World):

@@ -81,6 +81,19 @@ def test_step_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         check_memory("net", small_network(), SIZE, 1_000_000, FP32, whole=2_000_000)
 
 
+def test_weights_that_leave_no_room_for_their_update_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By hand: 3 × 8² × 4,000 weights and 4,000 biases, with gradients and momentum."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 4000))
+    needed = 2 * 4 * 4000 * (3 * SIZE**2 + 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda: needed)
+    check_memory("net", model, SIZE, 1, FP32, whole=1)
+    monkeypatch.setattr(memory, "free_bytes", lambda: needed - 1)
+    with pytest.raises(UserError, match="or its number of weights"):
+        check_memory("net", model, SIZE, 1, FP32, whole=1)
+
+
 def test_unknown_free_memory_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: None)
     check_memory("net", small_network(), SIZE, 10**12, FP32, whole=10**12)  # raises nothing

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.config.reader import HOW_TO_UNDO, load_params
+from cifarpipe.config.reader import how_to_undo, load_params
 from cifarpipe.models.build import build_model
 from tests.support.params_text import CONTENT, ROOT, TEXT, changed, dump, refused_text, replaced
 
@@ -91,7 +91,7 @@ def test_invalid_yaml_is_refused_in_one_line(file: Path, text: str) -> None:
     message = refused_text(file, text)
     first, *rest = message.splitlines()
     assert first.startswith(f"{file} is not valid YAML: ")
-    assert rest == [HOW_TO_UNDO]
+    assert rest == [how_to_undo(file)]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "hello", "- 1\n", "3"])
@@ -158,7 +158,7 @@ def check_accepted_or_explained(file: Path) -> None:
     except UserError as refused:
         message = str(refused)
         assert message.startswith(str(file))
-        assert message.endswith(HOW_TO_UNDO)
+        assert message.endswith(how_to_undo(file))
         assert len(message.splitlines()) >= 2
         return
     for entry in params.models.values():
@@ -236,7 +236,7 @@ def test_stage_refuses_invalid_parameters_and_writes_nothing(file: Path) -> None
         "  - lr is 'abc': Input should be a valid number",
         "  - data.val_sise is not a known key; "
         "known: source, folder, val_size, train_size, test_size, image_size",
-        HOW_TO_UNDO,
+        how_to_undo("params.yaml"),
     ]
 
 

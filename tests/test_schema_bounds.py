@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from cifarpipe.config.recipes import Recipe
 from cifarpipe.config.schema import Params
 from cifarpipe.models.build import build_model
 from tests.support.params_text import CONTENT, FULL, changed
@@ -133,9 +134,13 @@ def test_nan_infinity_boolean_and_text_are_refused(path: str, value: object) -> 
         Params.model_validate(unmixed(path, value))
 
 
-def without_model(path: str) -> str:
-    """Return a path without a model's name."""
-    return path.split("__", 2)[2] if path.startswith("models__") else path
+def shared(path: str) -> str:
+    """Return a path without a model's name; a key of its architecture begins with that."""
+    if not path.startswith("models__"):
+        return path
+    _, name, key = path.split("__", 2)
+    of_recipe = key.split("__")[0] in Recipe.model_fields
+    return key if of_recipe else f"{FULL['models'][name]['arch']}__{key}"
 
 
 def numbers(content: Any, path: str = "") -> set[str]:
@@ -151,8 +156,8 @@ def numbers(content: Any, path: str = "") -> set[str]:
 
 
 def test_every_number_has_bounds_here() -> None:
-    found = {without_model(path) for path in numbers(FULL)}
-    assert found <= {without_model(path) for path in BOUNDS}
+    found = {shared(path) for path in numbers(FULL)}
+    assert found <= {shared(path) for path in BOUNDS}
     assert len(found) > 50
 
 

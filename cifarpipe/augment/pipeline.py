@@ -14,8 +14,7 @@ from cifarpipe.augment.geometry import AlternatingFlip, Crop, RandomFlip, Resize
 from cifarpipe.augment.mixing import MixDraws, Mixing
 from cifarpipe.augment.transform import Drawn, EpochOrder, Transform
 from cifarpipe.config.errors import UserError
-from cifarpipe.config.recipes import Augment, Mix
-from cifarpipe.config.recipes import RandAugment as Options
+from cifarpipe.config.recipes import Augment, Mix, RandAugmentOptions
 from cifarpipe.networks.normalize import standardize, to_unit
 
 NOT_MIXED = Mix(probability=0.0, alpha=1.0)
@@ -57,12 +56,8 @@ class Augmentation:
             image_size: Height and width, in pixels.
             classes: Number of classes, for mixing.
             seed: Of what is drawn once per run; what is drawn per epoch has the epoch's generator.
-
-        Raises:
-            UserError: A transform does not fit images of this size.
         """
         recipe = recipe or Augment()
-        check_sizes(recipe, image_size)
         self.device = mean.device
         self.transforms = in_order(recipe, mean, std, image_size, seed)
         self.mixing: Mixing | None = None
@@ -131,18 +126,24 @@ class Augmentation:
         return self.mixing.apply(changed, labels, drawn.mixing)
 
 
-def check_sizes(recipe: Augment, image_size: int) -> None:
+def check_sizes(name: str, recipe: Augment | None, image_size: int) -> None:
     """Check that transforms leave something of an image.
 
+    Args:
+        name: Of the model.
+        recipe: Its transforms, if any.
+        image_size: Height and width, in pixels.
+
     Raises:
-        UserError: One is too large for images of `image_size` × `image_size` pixels.
+        UserError: One is too large for images of this size.
     """
+    recipe = recipe or Augment()
     limits = (("crop", recipe.crop, image_size // 2), ("cutout", recipe.cutout, image_size))
     for key, pixels, most in limits:
         if pixels and pixels > most:
             raise UserError(
-                f"augment.{key} is {pixels}, and the images are {image_size} × {image_size} "
-                f"pixels.\nAllowed: 0 to {most}."
+                f"models.{name}.augment.{key} is {pixels}, and the images are "
+                f"{image_size} × {image_size} pixels.\nAllowed: 0 to {most}."
             )
 
 
@@ -181,7 +182,7 @@ def in_order(recipe: Augment, mean: Tensor, std: Tensor, size: int, seed: int) -
     return [*moving, ToUnit(), *blending, Standardize(mean, std), *erasing]
 
 
-def _randaugment(options: Options, size: int, device: torch.device) -> Transform:
+def _randaugment(options: RandAugmentOptions, size: int, device: torch.device) -> Transform:
     from cifarpipe.augment import randaugment  # imports torchvision
 
     names = tuple(name for name in randaugment.OPERATIONS if name not in (options.omit or ()))

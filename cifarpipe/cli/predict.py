@@ -56,7 +56,7 @@ def predict_files(paths: Sequence[str], model: str, out: Path | None) -> bool:
     from cifarpipe.networks.normalize import normalize
 
     device = next(network.parameters()).device
-    mean, std = (torch.tensor(each, device=device) for each in (origin.mean, origin.std))
+    mean, std = origin.normalization(device)
     names: list[str] = []
     logits: list[NDArray[np.float32]] = []
     with torch.inference_mode():

@@ -6,13 +6,22 @@ network's constructor.
 
 from typing import Annotated, Literal, TypeAlias, get_args
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from cifarpipe.config.recipes import Recipe
 from cifarpipe.config.sections import OFF_IF_ABSENT, Fraction
 
 
-class ViT(Recipe):
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"{value} is even; allowed: 1, 3, 5, 7 …")
+    return value
+
+
+OddInt: TypeAlias = Annotated[PositiveInt, AfterValidator(_odd)]
+
+
+class ViTEntry(Recipe):
     """Vision transformer whose linear layers are 1 × 1 convolutions."""
 
     arch: Literal["vit"]
@@ -31,7 +40,7 @@ class ViT(Recipe):
     and positions start with standard deviation 1 instead of 0.02."""
 
 
-class ViTConv(Recipe):
+class ViTConvEntry(Recipe):
     """Vision transformer with a convolutional stem, relative positions and mean pooling."""
 
     arch: Literal["vit_conv"]
@@ -42,25 +51,19 @@ class ViTConv(Recipe):
     mlp_dim: PositiveInt
 
 
-class ConvMixer(Recipe):
+class ConvMixerEntry(Recipe):
     """ConvMixer."""
 
     arch: Literal["convmixer"]
     patch: PositiveInt
     dim: PositiveInt
     depth: PositiveInt
-    kernel: PositiveInt
+    kernel: OddInt
     init: Annotated[Literal["covariance"] | None, OFF_IF_ABSENT] = None
     """`covariance`: depthwise kernels start smooth, and wider in later blocks."""
 
-    @model_validator(mode="after")
-    def _kernel_is_odd(self) -> "ConvMixer":
-        if self.kernel % 2 == 0:
-            raise ValueError(f"`kernel` {self.kernel} is even; allowed: 1, 3, 5, 7 …")
-        return self
 
-
-class CompactLN(Recipe):
+class CompactLNEntry(Recipe):
     """Small convolutional network with layer norm alone."""
 
     arch: Literal["compact_ln"]
@@ -70,13 +73,13 @@ class CompactLN(Recipe):
     """Channels of each stage; each begins by halving the resolution."""
     depths: Annotated[tuple[PositiveInt, ...], Field(strict=False, min_length=1)]
     """Blocks of each stage."""
-    kernel: PositiveInt
+    kernel: OddInt
     """Height and width of the depthwise convolutions."""
     expansion: PositiveInt
     """Hidden channels of each block's perceptron, in multiples of its channels."""
 
     @model_validator(mode="after")
-    def _stages_agree(self) -> "CompactLN":
+    def _stages_agree(self) -> "CompactLNEntry":
         if len(self.dims) != len(self.depths):
             raise ValueError(
                 f"`dims` has {len(self.dims)} stages, but `depths` has {len(self.depths)}; "
@@ -84,14 +87,8 @@ class CompactLN(Recipe):
             )
         return self
 
-    @model_validator(mode="after")
-    def _kernel_is_odd(self) -> "CompactLN":
-        if self.kernel % 2 == 0:
-            raise ValueError(f"`kernel` {self.kernel} is even; allowed: 1, 3, 5, 7 …")
-        return self
 
-
-class ResNet18LN(Recipe):
+class ResNet18LNEntry(Recipe):
     """ResNet-18 with layer norm, GroupNorm(1, C), in place of every batch norm."""
 
     arch: Literal["resnet18_ln"]
@@ -108,7 +105,8 @@ class ResNet18LN(Recipe):
 
 
 ModelEntry: TypeAlias = Annotated[
-    ViT | ViTConv | ConvMixer | CompactLN | ResNet18LN, Field(discriminator="arch")
+    ViTEntry | ViTConvEntry | ConvMixerEntry | CompactLNEntry | ResNet18LNEntry,
+    Field(discriminator="arch"),
 ]
 ARCHITECTURES: dict[str, type[Recipe]] = {
     get_args(kind.model_fields["arch"].annotation)[0]: kind

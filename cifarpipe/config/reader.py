@@ -15,10 +15,6 @@ from cifarpipe.config.schema import AGREEING, ERROR_SEPARATOR, PARAMS_FILE, Para
 from cifarpipe.config.sections import Section
 
 MOST_BYTES = 1_000_000  # read within some seconds
-HOW_TO_UNDO = (
-    "Fix the file, or undo all changes to it with `git checkout params.yaml` "
-    "(a refused `dvc exp run -S …` leaves its value in the file)."
-)
 
 
 def load_params(path: str | Path = PARAMS_FILE) -> Params:
@@ -36,7 +32,15 @@ def load_params(path: str | Path = PARAMS_FILE) -> Params:
             errors += disagreements(**{name: _valid_section(raw, name) for name in AGREEING})
     lines = "\n".join(f"  - {line}" for line in errors)
     count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
-    raise UserError(f"{path} has {count}:\n{lines}\n{HOW_TO_UNDO}")
+    raise UserError(f"{path} has {count}:\n{lines}\n{how_to_undo(path)}")
+
+
+def how_to_undo(path: str | Path) -> str:
+    """Return what to do about a file that is refused."""
+    return (
+        f"Fix the file. `git diff {path}` shows what was changed, and `git checkout {path}` undoes "
+        f"all of it (a refused `dvc exp run -S …` leaves its value in the file)."
+    )
 
 
 def _valid_section(raw: dict[Any, Any], name: str) -> Any:
@@ -61,7 +65,7 @@ def _read_yaml(path: Path) -> Any:
     if (size := path.stat().st_size) > MOST_BYTES:
         raise UserError(
             f"{path} has {size:,} bytes; allowed: {MOST_BYTES:,}, enough for some 1,500 models.\n"
-            f"{HOW_TO_UNDO}"
+            f"{how_to_undo(path)}"
         )
     reader = YAML(typ="safe", pure=True)
     try:
@@ -76,7 +80,7 @@ def _read_yaml(path: Path) -> Any:
     except (YAMLError, RecursionError, LookupError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         reason = reason.partition(" To suppress this check")[0]  # advice for ruamel's own users
-        raise UserError(f"{path} is not valid YAML: {reason}\n{HOW_TO_UNDO}") from None
+        raise UserError(f"{path} is not valid YAML: {reason}\n{how_to_undo(path)}") from None
 
 
 def _explain(error: ErrorDetails) -> list[str]:
@@ -97,7 +101,7 @@ def _explain(error: ErrorDetails) -> list[str]:
     if kind == "value_error":
         return [f"{key}: {message}"] if location else message.split(ERROR_SEPARATOR)
     if kind == "string_pattern_mismatch":
-        message = "a model's name is lower-case letters, digits, - and _, a letter first"
+        message = "a model's name is at most 60 lowercase letters, digits, - and _, a letter first"
     elif kind == "union_tag_not_found":
         message = f"{_tag(error)} is missing"
     elif kind == "union_tag_invalid":

@@ -38,7 +38,7 @@ RandAugmentOperation: TypeAlias = Literal[
 ]  # fmt: skip
 
 
-class RandAugment(Section):
+class RandAugmentOptions(Section):
     """`n` random operations per image (arXiv:1909.13719)."""
 
     n: Annotated[int, Field(ge=0, le=10)]
@@ -51,7 +51,7 @@ class RandAugment(Section):
     """Operations of the standard list that are not used."""
 
     @model_validator(mode="after")
-    def _something_is_left(self) -> "RandAugment":
+    def _something_is_left(self) -> "RandAugmentOptions":
         if set(self.omit or ()) == set(get_args(RandAugmentOperation)):
             raise ValueError("`omit` lists every operation, so that none is left")
         return self
@@ -107,7 +107,7 @@ class Augment(Section):
     resized_crop: Annotated[ResizedCrop | None, OFF_IF_ABSENT] = None
     flip: Annotated[Literal["random", "alternating"] | None, OFF_IF_ABSENT] = None
     """Horizontal flip: with probability 1/2, or in every second epoch (arXiv:2404.00498)."""
-    randaugment: Annotated[RandAugment | None, OFF_IF_ABSENT] = None
+    randaugment: Annotated[RandAugmentOptions | None, OFF_IF_ABSENT] = None
     color_jitter: Annotated[ColorJitter | None, OFF_IF_ABSENT] = None
     rotate: Annotated[float | None, Field(ge=0, le=180), OFF_IF_ABSENT] = None
     """Largest rotation in either direction, in degrees."""
@@ -128,7 +128,7 @@ class Augment(Section):
         return self
 
 
-class AdamW(Section):
+class AdamWOptions(Section):
     """Adam with decoupled weight decay (arXiv:1711.05101)."""
 
     name: Literal["adamw"]
@@ -138,7 +138,7 @@ class AdamW(Section):
     """`weights`: kernels only, not biases, norms, class token or positions."""
 
 
-class SGD(Section):
+class SGDOptions(Section):
     """Stochastic gradient descent with momentum."""
 
     name: Literal["sgd"]
@@ -148,13 +148,13 @@ class SGD(Section):
     decay_on: Literal["weights", "all"]
 
     @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> "SGD":
+    def _nesterov_has_momentum(self) -> "SGDOptions":
         if self.nesterov and self.momentum == 0:
             raise ValueError("`nesterov: true` needs a `momentum` above 0")
         return self
 
 
-class Muon(Section):
+class MuonOptions(Section):
     """Muon for the hidden kernels, AdamW for all other parameters: cifarpipe/training/muon.py."""
 
     name: Literal["muon"]
@@ -188,7 +188,7 @@ class Recipe(Section):
     warmup: Fraction
     """Fraction of the run in which the learning rate rises to its peak."""
     plateau: Annotated[Plateau | None, OFF_IF_ABSENT] = None
-    optimizer: Annotated[AdamW | SGD | Muon, Field(discriminator="name")]
+    optimizer: Annotated[AdamWOptions | SGDOptions | MuonOptions, Field(discriminator="name")]
     clip_norm: Annotated[PositiveFloat | None, OFF_IF_ABSENT] = None
     """Largest 2-norm of the gradient of all parameters together."""
     label_smoothing: Annotated[Fraction | None, OFF_IF_ABSENT] = None

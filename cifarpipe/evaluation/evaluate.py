@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -57,13 +56,14 @@ def evaluate(model: nn.Module, origin: Origin, data: Prepared, options: Evaluate
         options: Section `evaluate` of params.yaml.
     """
     device = next(model.parameters()).device
+    mean, std = origin.normalization(device)
 
     def logits_of(split: Split, label: str, *, mirrored: bool = False) -> NDArray[np.float32]:
         logits = compute_logits(
             model,
             ImageStore(split.images, device),
-            mean=torch.tensor(origin.mean, device=device),
-            std=torch.tensor(origin.std, device=device),
+            mean=mean,
+            std=std,
             batch_size=options.batch_size,
             mirrored=mirrored,
             progress=f"{origin.name} on {label}",

@@ -71,7 +71,7 @@ def embed(
         progress: Label of the progress bars.
     """
     device = next(model.parameters()).device
-    mean, std = (torch.tensor(values, device=device) for values in (origin.mean, origin.std))
+    mean, std = origin.normalization(device)
 
     def compute(network: nn.Module, split: Split, what: str, precision: str = "fp32") -> Tensor:
         return compute_logits(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from cifarpipe.config.errors import UserError
 from cifarpipe.explanations.methods import map_maker
 from cifarpipe.networks.checkpoint import Origin
 from cifarpipe.networks.normalize import normalize
@@ -42,9 +43,7 @@ class Explainer:
     def normalized(self, images: NDArray[np.uint8]) -> Tensor:
         """Return images `[N, S, S, 3]` as the network's input, on its device."""
         device = next(self.model.parameters()).device
-        mean, std = (
-            torch.tensor(values, device=device) for values in (self.origin.mean, self.origin.std)
-        )
+        mean, std = self.origin.normalization(device)
         return normalize(torch.from_numpy(np.array(images)).to(device), mean, std)
 
     def labels(self, names: Iterable[str]) -> NDArray[np.int64]:
@@ -75,15 +74,10 @@ class Explainer:
             split: Holds the images.
             predictions: Rows of the predictions table.
             progress: Label of a progress bar.
-
-        Raises:
-            RuntimeError: The table's true classes are not those of the split.
         """
         index = predictions["index"].to_numpy(np.int64)
         predicted, true = (self.labels(predictions[of]) for of in ("predicted", "true"))
         positions = split.positions(index)
-        if not np.array_equal(split.labels[positions], true):
-            raise RuntimeError("the table's true classes are not those of the test split")
         maps_of_predicted, maps_of_true = [], []
         parts = _batches(len(predictions), self.batch_size)
         hidden = True if progress is None else None  # None: shown on a terminal only
@@ -110,16 +104,18 @@ class Explainer:
             logits: `[N, classes]` of the whole split.
 
         Raises:
-            RuntimeError: They differ.
+            UserError: They differ.
         """
         index = predictions["index"].to_numpy(np.int64)
         of_rows = logits.cpu()[split.positions(index)]
         predicted = torch.from_numpy(self.labels(predictions.predicted))
         short = of_rows.amax(dim=1) - of_rows.gather(1, predicted[:, None])[:, 0]
         if (wrong := (short > TIE).numpy()).any():
-            raise RuntimeError(
-                f"the model does not predict what the table says, e.g. for test image "
-                f"{index[wrong][0]}: model and predictions are not of the same run"
+            name = self.origin.name
+            raise UserError(
+                f"{name} does not predict what its predictions.csv says, e.g. of test image "
+                f"{index[wrong][0]}: its weights and predictions are of different runs.\n"
+                f"Run `dvc repro evaluate@{name}`."
             )
 
 

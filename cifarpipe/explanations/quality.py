@@ -193,7 +193,8 @@ def robustness_metrics(
     if not len(maps):
         return {}
     rng = np.random.default_rng(seed)
-    radius = NOISE / torch.tensor(explainer.origin.std, device=batch.device)[:, None, None]
+    _, std = explainer.origin.normalization(batch.device)
+    radius = NOISE / std[:, None, None]
     scores = {
         "value": max_sensitivity(
             lambda noisy: explainer.maps_of(noisy, classes), batch, maps, radius, seed=seed

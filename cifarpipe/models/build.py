@@ -12,13 +12,12 @@ if TYPE_CHECKING:
     from cifarpipe.models.vit import ViT
     from cifarpipe.models.vit_conv import ViTConv
 
-# Every architecture has `forward_features`, `forward_head`, `cam_layer`, `cam_map` and `head`: the
-# last layer, whose input is the feature vector of an image.
+# docs/extending.md says what every architecture has.
 Classifier: TypeAlias = "ViT | ViTConv | ConvMixer | CompactLN | ResNet18LN"
 
 
 def build_model(
-    architecture: Mapping[str, Any], *, num_classes: int, image_size: int
+    architecture: Mapping[str, Any], *, num_classes: int, image_size: int, name: str | None = None
 ) -> Classifier:
     """Build a network with newly initialised weights.
 
@@ -29,6 +28,7 @@ def build_model(
         architecture: `arch` and the constructor's arguments: an entry's `architecture`.
         num_classes: Length of the logits.
         image_size: Height and width of the images, in pixels.
+        name: Of the entry, for messages.
 
     Raises:
         UserError: The architecture does not fit images of this size.
@@ -59,8 +59,8 @@ def build_model(
 
                 return ResNet18LN(**options)
     except ValueError as error:
+        what = f"models.{name}" if name else f"a model of arch {arch}"
         raise UserError(
-            f"a model of arch {arch} can't be built: {error}.\n"
-            f"Change that key of its entry in params.yaml."
+            f"{what} can't be built: {error}.\nChange that key of its entry in params.yaml."
         ) from None
     raise AssertionError(arch)  # the schema knows no other

@@ -6,6 +6,7 @@ channels. Layer norm is over the channels of each position. Tensors between the 
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,6 +67,11 @@ class CompactLN(nn.Module):
     Raises:
         ValueError: `dims` and `depths` differ in length; or there are too many stages.
     """
+
+    # Measured (docs/performance_cpu.md): devices on which channels-last layout is faster, and what
+    # compiled depthwise gradients save on a CPU, rounded down (training/execution.py has the unit).
+    channels_last_on = ("cpu",)
+    compile_gain: ClassVar[dict[str, float]] = {"bf16": 1.0e-11, "fp32": 1.0e-11}
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """ConvMixer (arXiv:2201.09792): depthwise convolutions mix positions, 1 × 1 ones mix channels."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,11 @@ class ConvMixer(nn.Module):
     Raises:
         ValueError: `patch` does not divide `image_size`, or is not smaller.
     """
+
+    # Measured (docs/performance_cpu.md): devices on which channels-last layout is faster, and what
+    # compiled depthwise gradients save on a CPU, rounded down (training/execution.py has the unit).
+    channels_last_on = ("cpu",)
+    compile_gain: ClassVar[dict[str, float]] = {"bf16": 1.0e-11, "fp32": 1.0e-11}
 
     def __init__(
         self,

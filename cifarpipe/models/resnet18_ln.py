@@ -48,6 +48,8 @@ class ResNet18LN(nn.Module):
             block passes on its shortcut alone (arXiv:1706.02677, section 5.1).
     """
 
+    channels_last_on = ("cpu",)  # devices on which that layout is faster (docs/performance_cpu.md)
+
     def __init__(
         self,
         *,

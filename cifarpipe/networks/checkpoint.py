@@ -60,6 +60,11 @@ class Origin:
         """Device and precision, for people."""
         return f"{self.execution['device']}, {self.execution['precision']}"
 
+    def normalization(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return `mean` and `std` as tensors `[3]` on a device."""
+        mean, std = (torch.tensor(values, device=device) for values in (self.mean, self.std))
+        return mean, std
+
     def require(self, architecture: Mapping[str, Any], data: Prepared) -> None:
         """Check that the network fits params.yaml and the prepared data.
 
@@ -135,8 +140,7 @@ def load_model(path: Path, device: torch.device) -> "tuple[Classifier, Origin]":
             f"{path} was written by another version of the pipeline: this version can't build its "
             f"{origin.name}.\nDelete it and run `dvc repro`."
         ) from None
-    layout = memory_format(origin.architecture["arch"], device)
-    return model.to(device).to(memory_format=layout).eval(), origin
+    return model.to(device).to(memory_format=memory_format(model, device)).eval(), origin
 
 
 def _digest(weights: dict[str, Tensor], origin: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ import os
 import platform
 
 import torch
+from torch import nn
 
 
 def pick_device(number: int = 0) -> torch.device:
@@ -52,11 +53,10 @@ def device_name(device: torch.device) -> str:
     return f"CPU ({torch.backends.cpu.get_cpu_capability()}, {threads})"
 
 
-# Where channels-last layout was measured to be faster; elsewhere, PyTorch's default.
-CHANNELS_LAST = {("convmixer", "cpu"), ("compact_ln", "cpu"), ("resnet18_ln", "cpu")}
+def memory_format(network: nn.Module, device: torch.device) -> torch.memory_format:
+    """Return the memory layout in which a network is fastest on `device`.
 
-
-def memory_format(arch: str, device: torch.device) -> torch.memory_format:
-    """Return the memory layout in which a network of `arch` is fastest on `device`."""
-    last = (arch, device.type) in CHANNELS_LAST
+    That is channels-last where its class says so, by `channels_last_on`, a tuple of device types.
+    """
+    last = device.type in getattr(network, "channels_last_on", ())
     return torch.channels_last if last else torch.contiguous_format

@@ -17,27 +17,7 @@ from cifarpipe.networks.devices import device_name, memory_format
 from cifarpipe.networks.precision import adapt_layers, pick_precision
 from cifarpipe.training.distributed import World
 
-
-@dataclass(frozen=True)
-class CompileGain:
-    """What `torch.compile` costs and gains for one architecture, measured at its default size."""
-
-    seconds: float
-    """To compile, with an empty cache."""
-    saved: float
-    """Seconds saved per step, for each multiply-accumulate of its forward pass, times the number
-    of threads."""
-
-
-# From paired steps, compiled and not (docs/performance.md), rounded down. Of these networks only
-# the gradients of depthwise convolutions are compiled; the others gain next to nothing on a CPU.
-# What was not measured is not compiled.
-COMPILE_GAINS = {
-    ("convmixer", "bf16"): CompileGain(seconds=15.0, saved=1.0e-11),
-    ("convmixer", "fp32"): CompileGain(seconds=15.0, saved=1.0e-11),
-    ("compact_ln", "bf16"): CompileGain(seconds=15.0, saved=1.0e-11),
-    ("compact_ln", "fp32"): CompileGain(seconds=15.0, saved=1.0e-11),
-}
+COMPILE_SECONDS = 15.0  # to compile depthwise gradients for a CPU, with an empty cache, at most
 MARGIN = 2.0  # the gain must be this many times the cost, since machines differ
 
 
@@ -105,13 +85,13 @@ def training_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def plan_execution(
-    options: Train, arch: str, macs: float, device: torch.device, world: World
+    options: Train, network: nn.Module, macs: float, device: torch.device, world: World
 ) -> Execution:
     """Choose how to compute a run.
 
     Args:
         options: Section `train` of params.yaml.
-        arch: Of the network.
+        network: What is trained.
         macs: Multiply-accumulates of all forward passes of the run, in all processes.
         device: Of this process.
         world: The processes of the run.
@@ -123,11 +103,11 @@ def plan_execution(
     on_gpu = device.type == "cuda"
     compiled = options.compile != "never"
     if options.compile == "auto" and not on_gpu:
-        compiled = compiling_pays(arch, precision, macs / world.size)
+        compiled = compiling_pays(network, precision, macs / world.size)
     return Execution(
         device=device,
         precision=precision,
-        memory_format=memory_format(arch, device),
+        memory_format=memory_format(network, device),
         compiled=compiled,
         graphed=compiled and on_gpu and world.size == 1,
         required=options.compile == "always",
@@ -135,18 +115,22 @@ def plan_execution(
     )
 
 
-def compiling_pays(arch: str, precision: str, macs: float) -> bool:
+def compiling_pays(network: nn.Module, precision: str, macs: float) -> bool:
     """Return whether on a CPU compiling saves clearly more time in a run than it takes.
 
+    What it saves was measured for some architectures: for each precision, `compile_gain` of the
+    network's class has the seconds per step and multiply-accumulate of its forward pass, times the
+    number of threads. Other networks are not compiled.
+
     Args:
-        arch: Of the network.
+        network: What is trained.
         precision: `bf16` or `fp32`.
         macs: Multiply-accumulates of all forward passes of this process.
     """
-    gain = COMPILE_GAINS.get((arch, precision))
+    gain = getattr(network, "compile_gain", {}).get(precision)
     if gain is None or not _can_compile():
         return False
-    return macs * gain.saved / torch.get_num_threads() > MARGIN * gain.seconds
+    return macs * gain / torch.get_num_threads() > MARGIN * COMPILE_SECONDS
 
 
 def _can_compile() -> bool:

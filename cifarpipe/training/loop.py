@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cifarpipe.augment.pipeline import Augmentation
+from cifarpipe.augment.pipeline import Augmentation, check_sizes
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.recipes import Recipe
 from cifarpipe.networks.images import ImageStore
@@ -244,9 +244,14 @@ def check_finite(
     finite = torch.isfinite(losses)
     if not finite.all():
         step = int((~finite).nonzero()[0, 0])
+        where = f"{name}: the loss is not finite in epoch {epoch}, step {step + 1}"
+        if epoch == 1 and step == 0:
+            raise UserError(
+                f"{where}, before the first update of the weights.\nThe learning rate is not the "
+                f"cause: check the initial weights and the augmentation."
+            )
         raise UserError(
-            f"{name}: the loss is not finite in epoch {epoch}, step {step + 1}, at learning rate "
-            f"{learning_rate(step):.6g}.\nNo weights were written. Lower "
+            f"{where}, at learning rate {learning_rate(step):.6g}.\nNo weights were written. Lower "
             f"`models.{name}.lr_scale` or `lr`, increase `warmup`, or set `clip_norm`."
         )
 
@@ -254,6 +259,7 @@ def check_finite(
 def _make_batches(
     data: Prepared, run: Run, execution: Execution, mean: Tensor, std: Tensor
 ) -> AugmentedBatches:
+    check_sizes(run.name, run.recipe.augment, data.image_size)
     augmentation = Augmentation(
         run.recipe.augment,
         mean=mean,

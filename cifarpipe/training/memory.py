@@ -21,6 +21,7 @@ from cifarpipe.training.execution import Execution
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 GIB = 2**30
+UPDATE = 2  # times the weights' size, for an update: their gradients, and the momentum
 
 
 def check_memory(
@@ -48,22 +49,27 @@ def check_memory(
     free = free_bytes() if execution.device.type == "cpu" else None
     if free is None:
         return
-    needed = step_bytes(model, image_size, batch_size, execution)
+    needed = max(step_bytes(model, image_size, batch_size, execution), UPDATE * weight_bytes(model))
     if needed > free:
         raise UserError(
             f"{name}: a training step needs at least {needed / GIB:.1f} GiB of memory, and "
             f"{free / GIB:.1f} GiB are free.\n"
-            f"Reduce `batch_size` (now {whole}) of its entry in params.yaml, or the size of "
-            f"its feature maps, for instance by a larger `patch`."
+            f"Reduce `batch_size` (now {whole}) of its entry in params.yaml, the size of its "
+            f"feature maps, for instance by a larger `patch`, or its number of weights."
         )
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Return the size of a network's parameters."""
+    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def step_bytes(model: nn.Module, image_size: int, batch_size: int, execution: Execution) -> int:
     """Return how many bytes a step needs at least, on a CPU.
 
     That is the most that tensors take at any moment of a forward and backward pass, extrapolated
-    from one and two images. Gradients of the weights, the optimizer's state, and what operations
-    use inside come on top.
+    from one and two images. What operations use inside comes on top; gradients of the weights and
+    the optimizer's state exist at other moments, when little of this is left.
 
     Args:
         model: As it is trained.

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifarpipe.config.recipes import SGD, Recipe
-from cifarpipe.config.recipes import Muon as MuonOptions
+from cifarpipe.config.recipes import MuonOptions, Recipe, SGDOptions
 from cifarpipe.networks.precision import computes_bf16
 from cifarpipe.training.muon import Muon
 
@@ -66,7 +65,7 @@ def _make(
 ) -> torch.optim.Optimizer | CombinedOptimizer:
     options = recipe.optimizer
     groups = parameter_groups(model, options.weight_decay, options.decay_on)
-    if isinstance(options, SGD):
+    if isinstance(options, SGDOptions):
         return torch.optim.SGD(
             groups, lr=0.0, momentum=options.momentum, nesterov=options.nesterov, fused=True
         )

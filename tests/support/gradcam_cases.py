@@ -79,7 +79,7 @@ def make_case(name: str, params: Params) -> Case:
         if name == "vit_mean":
             architecture["pool"] = "mean"
         model = build_model(architecture, num_classes=K, image_size=32)
-        cells = CELLS.get(name, image_cells)
+        cells = CELLS.get(architecture["arch"], image_cells)
         where = model.cam_layer, model.cam_map, cells
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # as after training, not 0 and 1
@@ -105,4 +105,6 @@ def channels_last_cells(output: Tensor) -> list[Tensor]:
     return [cell for row in output for cell in row]
 
 
-CELLS = {"vit": patch_cells, "vit_mean": patch_cells, "compact_ln": channels_last_cells}
+# How the output of `cam_layer` is divided into positions, for each architecture in which it is not
+# `[B, C, h, w]`.
+CELLS = {"vit": patch_cells, "compact_ln": channels_last_cells}

@@ -12,7 +12,7 @@ from pathlib import Path
 from cifarpipe.cli.slurm.plan import JOB, JOBS, LOCAL, Experiment, Plan, output, write_plan
 from cifarpipe.cli.slurm.status import unfinished
 from cifarpipe.config.errors import UserError
-from cifarpipe.config.reader import HOW_TO_UNDO, load_params
+from cifarpipe.config.reader import how_to_undo, load_params
 from cifarpipe.config.schema import PARAMS_FILE
 from cifarpipe.store.outputs import write_text
 from cifarpipe.store.paths import raw_root
@@ -153,7 +153,11 @@ def check_overrides(overrides: Sequence[str]) -> None:
             reason = " ".join(str(error.__cause__ or error).split())
             raise UserError(f"DVC refuses these settings: {reason}") from None
         except UserError as error:
-            text = str(error).removesuffix(HOW_TO_UNDO).replace(str(changed), str(PARAMS_FILE))
+            text = (
+                str(error)
+                .removesuffix(how_to_undo(changed))
+                .replace(str(changed), str(PARAMS_FILE))
+            )
             raise UserError(f"with these settings, {text}Correct that line.") from None
 
 
