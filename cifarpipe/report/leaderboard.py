@@ -21,7 +21,7 @@ class Column:
     """What the heading stands for."""
     percent: bool = False
     always: bool = False
-    """Whether the page shows it, or only together with all metrics."""
+    """Whether the page shows it even if “all metrics” is off."""
     summary: bool = False
     """Whether `summary.md` has it."""
 
