@@ -12,7 +12,7 @@ def main() -> None:
 
     params = load_params()
 
-    from cifarpipe.data.preparation import prepare, public_card
+    from cifarpipe.data.preparation import prepare, public_card, warnings
     from cifarpipe.data.sources import read_source
     from cifarpipe.store.outputs import write_json
     from cifarpipe.store.paths import DATASET_CARD
@@ -20,11 +20,10 @@ def main() -> None:
     prepared = prepare(read_source(params.data, params.seed), params.data, params.seed)
     write_json(DATASET_CARD, public_card(prepared))
     sizes = ", ".join(f"{count} {name}" for name, count in prepared.card["images"].items())
-    print(f"{params.data.source}: {len(prepared.classes)} classes, {sizes}")
-    for pair, count in prepared.card["shared"].items():
-        if count:
-            later, earlier = pair.split("_in_")
-            print(f"warning: {count} {later} images are exact duplicates of {earlier} images")
+    count = len(prepared.classes)
+    print(f"{params.data.source}: {count} class{'es' if count > 1 else ''}, {sizes}")
+    for warning in warnings(prepared):
+        print(f"warning: {warning}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ def main() -> None:
     from cifarpipe.store.prepared import load_prepared
 
     data = load_prepared()
-    labels = load_public_labels(params.report.labels, data.classes, data.test_files)
+    labels = load_public_labels(params.report.labels, data.classes, data.test.files)
     results = [read_results(name, entry.arch, data) for name, entry in params.models.items()]
     dataset = json.loads(DATASET_CARD.read_text(encoding="utf-8"))["dataset"]
     study = Study(params, dataset, data.train, data.test, results, provenance(PACKAGES))

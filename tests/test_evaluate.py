@@ -27,7 +27,6 @@ class Data:
     val: Split
     test: Split
     classes: list[str]
-    test_files: list[str] | None
 
 
 def make_split(count: int, seed: int) -> Split:
@@ -35,12 +34,12 @@ def make_split(count: int, seed: int) -> Split:
     images = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     labels = np.arange(count) % 3
     images[np.arange(count), :, :4, labels] |= 96  # the network can be better than chance
-    return Split(images, labels, np.arange(count) * 7)
+    return Split(images, labels, np.arange(count) * 7, FILES[:count])
 
 
 @pytest.fixture
 def data() -> Data:
-    return Data(make_split(60, 0), make_split(40, 1), CLASSES, FILES)
+    return Data(make_split(60, 0), make_split(40, 1), CLASSES)
 
 
 @pytest.fixture

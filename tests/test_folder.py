@@ -94,7 +94,9 @@ def test_order_is_independent_of_file_system(
 def test_hidden_files_and_folders_are_ignored(pictures: Path) -> None:
     before = read_folder(str(pictures))
     (pictures / "train/cat/.DS_Store").write_bytes(b"x")
-    (pictures / "train/cat/Thumbs.db").write_bytes(b"x")
+    (pictures / "train/cat/thumbs.db").write_bytes(b"x")
+    (pictures / "train/cat/Desktop.ini").write_bytes(b"x")
+    (pictures / "train/__MACOSX").mkdir()
     (pictures / "train/cat/._0.png").write_bytes(b"x")
     (pictures / "train/.cache").mkdir()
     (pictures / "train/README.txt").write_text("about these images")
@@ -102,6 +104,16 @@ def test_hidden_files_and_folders_are_ignored(pictures: Path) -> None:
     after = read_folder(str(pictures))
     assert after.train.files == before.train.files
     assert after.fingerprint() == before.fingerprint()
+
+
+def test_accents_of_two_characters_name_the_same_class(pictures: Path) -> None:
+    """As macOS writes them."""
+    for half, name in (("train", "cafe\u0301"), ("test", "caf\u00e9")):
+        (pictures / half / "cat").rename(pictures / half / name)
+    raw = read_folder(str(pictures))
+    assert raw.classes == ["caf\u00e9", "dog"]
+    assert raw.train.labels.tolist() == [0, 0, 1, 1]
+    assert raw.test.labels.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.bmp", "x.gif", "x.tif", "x.webp", "x.ppm", "x.JPG"])

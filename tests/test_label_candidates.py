@@ -55,6 +55,23 @@ def test_changed_training_labels_are_found_by_their_neighbours() -> None:
     assert (labels[voters] != labels[:, None]).mean(axis=1)[changed].min() > 0.5
 
 
+def test_most_probable_label_is_no_candidate() -> None:
+    """A class that is rarely predicted has a low threshold, which other classes' images reach."""
+    probabilities = np.array([[0.5, 0.42], [0.4, 0.5], [0.9, 0.1], [0.9, 0.1]])
+    labels = np.array([0, 0, 1, 1])  # thresholds: 0.45 and 0.1
+    found = confident_disagreements(probabilities, labels)
+    assert found.position.tolist() == [2, 3, 1]
+
+
+def test_table_names_the_files() -> None:
+    split = Split(np.zeros((1, 4, 4, 3), np.uint8), np.array([1]), np.array([7]), ["dog/a b.png"])
+    both = Split(split.images.repeat(2, 0), np.array([0, 1]), np.arange(2), ["c/1.png", "d/2.png"])
+    probabilities = np.array([[0.8, 0.2], [0.9, 0.1]])
+    table = label_candidates([("test", both, probabilities)], ["cat", "dog"])
+    assert table.file.tolist() == ["d/2.png"]
+    assert split.names(np.array([0])) == ["dog/a b.png"]
+
+
 def test_table_names_classes_and_images() -> None:
     images = np.zeros((2, 4, 4, 3), np.uint8)
     split = Split(images, np.array([0, 1]), np.array([30, 70]))
@@ -65,6 +82,7 @@ def test_table_names_classes_and_images() -> None:
             "split": "train",
             "position": 1,
             "index": 70,
+            "file": "",
             "label": "dog",
             "suggested": "cat",
             "label_probability": 0.1,

@@ -1,5 +1,7 @@
 """Near-duplicates: copies of test images that were put into train are found."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,17 @@ def test_copies_are_found_among_the_neighbours(images: np.ndarray) -> None:
     expected = np.corrcoef(*(image.ravel() for image in centred))[0, 1]
     assert found.correlation[1] == pytest.approx(expected, abs=1e-4)
     assert found.same_label.tolist() == [False, True]
+    assert (found[["file", "train_file"]] == "").all(axis=None)
+
+
+def test_files_of_a_pair_are_named(images: np.ndarray) -> None:
+    test, train = make_split(images[:2], 1), make_split(images[[5, 1]], 1)
+    named = [
+        replace(each, files=[f"{i}.png" for i in numbers])
+        for each, numbers in ((test, (1, 2)), (train, (8, 9)))
+    ]
+    found = near_duplicates(*named, [nearest([0, 1], [0, 1])])
+    assert found[["file", "train_file"]].to_numpy().tolist() == [["2.png", "9.png"]]
 
 
 def test_other_images_are_no_duplicates(images: np.ndarray) -> None:

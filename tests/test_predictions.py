@@ -87,12 +87,11 @@ class Evaluated:
 
     test: Split
     classes: list[str]
-    test_files: list[str] | None
 
 
 def make_data(labels: np.ndarray, files: list[str] | None) -> Evaluated:
     images = np.zeros((len(labels), 2, 2, 3), np.uint8)
-    return Evaluated(Split(images, labels, np.arange(len(labels)) * 3), ODD_NAMES, files)
+    return Evaluated(Split(images, labels, np.arange(len(labels)) * 3, files), ODD_NAMES)
 
 
 def written(folder: Path, count: int = 40) -> tuple[Path, Evaluated, pd.DataFrame]:
@@ -100,7 +99,7 @@ def written(folder: Path, count: int = 40) -> tuple[Path, Evaluated, pd.DataFram
     logits, labels = draw_logits(n=count)
     logits[0, :2] = logits[0].max() + 1  # two equal logits
     data = make_data(labels, [f"{number}.png" for number in range(count)])
-    table = predictions_table(logits, labels, data.test.index, ODD_NAMES, data.test_files)
+    table = predictions_table(logits, labels, data.test.index, ODD_NAMES, data.test.files)
     write_csv(folder / "p.csv", table)
     return folder / "p.csv", data, table
 

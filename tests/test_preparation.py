@@ -11,7 +11,13 @@ import pytest
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Data
 from cifarpipe.data import preparation as module
-from cifarpipe.data.preparation import channel_statistics, prepare, public_card
+from cifarpipe.data.preparation import (
+    channel_statistics,
+    listed,
+    prepare,
+    public_card,
+    warnings,
+)
 from cifarpipe.data.raw import RawData
 from cifarpipe.store.prepared import PREPARED, SEAL, Prepared, Split, load_prepared
 from tests.support.raw_images import CLASSES, make_raw, settings
@@ -99,7 +105,10 @@ def test_masks_and_file_names_match_test_images() -> None:
     assert read.test_masks is not None
     assert np.array_equal(read.test_masks, raw.test.masks[index])
     assert read.test_masks.dtype == np.bool_
-    assert read.test_files == [raw.test.files[i] for i in index]
+    assert read.test.files == [raw.test.files[i] for i in index]
+    assert raw.train.files is not None
+    assert read.train.files == [raw.train.files[i] for i in read.train.index]
+    assert read.val.files == [raw.train.files[i] for i in read.val.index]
     assert sorted(path.name for path in PREPARED.glob("*masks*")) == ["test_masks.npy"]
 
 
@@ -118,7 +127,8 @@ def test_masks_and_files_are_optional() -> None:
     prepare(make_raw(), settings(), seed=0)
     read = load_prepared()
     assert read.test_masks is None
-    assert read.test_files is None
+    assert read.test.files is None
+    assert read.train.files is None
     assert list(PREPARED.glob("*masks*")) == []
 
 
@@ -294,6 +304,56 @@ def test_any_changed_bit_of_the_card_is_noticed() -> None:
         path.write_bytes(changed)
         with suppress(UserError):
             assert load_prepared().card == before  # white space, or 1e5 and 1E5
+
+
+def test_usual_data_gives_no_warnings() -> None:
+    assert warnings(prepare(make_raw(), settings(), seed=0)) == []
+    assert warnings(prepare(make_raw(), settings(val_size=0), seed=0)) == []
+
+
+def test_missing_classes_are_named() -> None:
+    prepared = prepare(make_raw(), settings(val_size=58, train_size=1), seed=0)
+    (present,) = np.flatnonzero(prepared.card["per_class"]["train"])
+    absent = [name for label, name in enumerate(CLASSES) if label != present]
+    assert warnings(prepared) == [f"no training images of {', '.join(absent)}"]
+    prepared = prepare(make_raw(), settings(val_size=2), seed=0)
+    (absent,) = np.array(CLASSES)[np.array(prepared.card["per_class"]["val"]) == 0]
+    assert warnings(prepared) == [f"no validation images of {absent}"]
+
+
+def test_single_class_is_a_warning() -> None:
+    raw = make_raw()
+    for split in (raw.train, raw.test):
+        split.labels[:] = 0
+    prepared = prepare(replace(raw, classes=["ant"]), settings(), seed=0)
+    assert warnings(prepared) == ["there is one class only, so every prediction is correct"]
+
+
+@pytest.mark.parametrize("files", [True, False])
+def test_equal_images_with_different_labels_are_named(files: bool) -> None:
+    raw = make_raw(files=files)
+    ants, bees = (np.flatnonzero(raw.train.labels == label)[:2] for label in (0, 1))
+    raw.train.images[ants[1]] = raw.train.images[ants[0]]  # the same label: no conflict
+    raw.train.images[bees[0]] = raw.train.images[ants[0]]
+    everything = settings(val_size=0, train_size=None)
+    (warning,) = warnings(prepare(raw, everything, seed=0))
+    first, rest = warning.split(": ")
+    assert first == "3 train images are exact duplicates with different labels"
+    numbers = sorted([*ants, bees[0]])
+    expected = [f"#{i} ({'bee' if i == bees[0] else 'ant'})" for i in numbers]
+    assert rest.split(", ") == ([raw.train.files[i] for i in numbers] if files else expected)
+
+
+def test_one_duplicate_is_singular() -> None:
+    raw = make_raw()
+    raw.test.images[0] = raw.train.images[0]
+    prepared = prepare(raw, settings(val_size=0, train_size=None, test_size=None), seed=0)
+    assert warnings(prepared) == ["1 test image is an exact duplicate of a train image"]
+
+
+def test_long_lists_are_cut() -> None:
+    assert listed(list("abcdef")) == "a, b, c, d, e, f"
+    assert listed(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
 
 
 def test_duplicates_across_splits_are_counted() -> None:

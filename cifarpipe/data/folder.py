@@ -1,6 +1,7 @@
 """Read a folder of images: `train/<class>/*` and `test/<class>/*`, in any format of Pillow."""
 
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +42,21 @@ def read_folder(folder: str, image_size: int | None = None) -> RawData:
     """
     root = raw_path(folder)
     if not root.is_dir():
-        raise UserError(
-            f"data.folder is {folder!r}, but there is no folder {root}.\n"
+        problem = f"{root} is a file" if root.exists() else f"there is no folder {root}"
+        relative = (
             f"A relative path is looked up in ${RAW_ROOT_VARIABLE} (now {raw_root()}). Set that "
             f"variable, or correct data.folder."
         )
-    classes = _find_classes(root)
+        absolute = Path(folder).expanduser().is_absolute()
+        advice = "Correct data.folder." if absolute else relative
+        raise UserError(f"data.folder is {folder!r}, but {problem}.\n{advice}")
+    folders = _class_folders(root)
+    classes = sorted(folders["train"])
     errors: list[str] = []
-    train = _find_files(root / "train", classes, errors)
-    test = _find_files(root / "test", classes, errors)
+    train, test = (
+        _find_files(half, [folders[half][name] for name in classes], errors)
+        for half in ("train", "test")
+    )
     numbers = _numbers(test)
     if numbers is not None:
         order = np.argsort(numbers)
@@ -62,16 +69,19 @@ def read_folder(folder: str, image_size: int | None = None) -> RawData:
         shown = "\n".join(f"  - {error}" for error in errors[:MAX_ERRORS])
         more = len(errors) - MAX_ERRORS
         rest = f"\n  … and {more} more" if more > 0 else ""
-        sizes = "square images, all of one size" if image_size is None else "images of any size"
+        sizes, resize = "images of any size", ""
+        if image_size is None:
+            sizes = "square images, all of one size"
+            resize = ", or set `data.image_size`, which crops and resizes images of any size"
         raise UserError(
             f"{root} can't be used ({len(errors)} problem{'s' if len(errors) > 1 else ''}):\n"
             f"{shown}{rest}\n"
             f"Expected: in each class folder, complete {sizes}, and nothing else. Fix or remove "
-            f"these files."
+            f"these files{resize}."
         )
 
     def split(files: list[Path], images: Images, index: Labels | None) -> RawSplit:
-        labels = np.array([classes.index(file.parent.name) for file in files], np.int64)
+        labels = np.array([classes.index(_composed(file.parent.name)) for file in files], np.int64)
         names = [f"{file.parent.name}/{file.name}" for file in files]
         return RawSplit(images, labels, index=index, files=names)
 
@@ -81,40 +91,54 @@ def read_folder(folder: str, image_size: int | None = None) -> RawData:
     )
 
 
-def _find_classes(root: Path) -> list[str]:
+def _class_folders(root: Path) -> dict[str, dict[str, Path]]:
+    """Return the folder of each class in `train` and in `test`, which have the same classes."""
     found = {}
     for half in ("train", "test"):
         if not (root / half).is_dir():
             raise UserError(
-                f"{root} has no folder {half}/.\nExpected: train/<class>/* and test/<class>/*."
+                f"{root} has no folder {half}/.\nExpected: train/<class>/* and test/<class>/*, in "
+                f"lowercase."
             )
-        found[half] = {path.name for path in _visible(root / half) if path.is_dir()}
-        if odd := [name for name in sorted(found[half]) if not is_text(name)]:
+        folders = [path for path in _visible(root / half) if path.is_dir()]
+        if odd := [path.name for path in folders if not is_text(path.name)]:
             raise UserError(f"{root}/{half}: class {odd[0]!a}: {_NAME_ERROR}.\nRename that folder.")
-    if lonely := sorted(found["train"] ^ found["test"]):
+        found[half] = {_composed(path.name): path for path in folders}
+    train, test = map(set, found.values())
+    lonely = [
+        f"only in {half}/: {', '.join(sorted(names))}"
+        for half, names in (("train", train - test), ("test", test - train))
+        if names
+    ]
+    if lonely:
         raise UserError(
-            f"{root}: classes that are in only one of train/ and test/: {', '.join(lonely)}.\n"
-            f"Every class needs images in both."
+            f"{root}: some classes are {'; '.join(lonely)}.\nEvery class needs images in both."
         )
-    if not found["train"]:
+    if not train:
         raise UserError(f"{root}/train has no class folders.\nExpected: train/<class>/*.")
-    return sorted(found["train"])
+    return found
 
 
-def _find_files(root: Path, classes: list[str], errors: list[str]) -> list[Path]:
+def _composed(name: str) -> str:
+    """Return a name in the form in which an accented letter is one character (Unicode's NFC).
+
+    macOS may write it as two.
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def _find_files(half: str, folders: list[Path], errors: list[str]) -> list[Path]:
     """Return the files of one half, class by class; unusable names become errors."""
     found = []
-    for name in classes:
-        inside = _visible(root / name)
+    for folder in folders:
+        name, inside = folder.name, _visible(folder)
         if not inside:
-            errors.append(f"{root.name}/{name}: has no images")
+            errors.append(f"{half}/{name}: has no images")
         for path in inside:
             if not is_text(path.name):
-                errors.append(f"{root.name}/{f'{name}/{path.name}'!a}: {_NAME_ERROR}")
+                errors.append(f"{half}/{f'{name}/{path.name}'!a}: {_NAME_ERROR}")
             elif path.is_dir():
-                errors.append(
-                    f"{root.name}/{name}/{path.name}: a folder; images in it are not read"
-                )
+                errors.append(f"{half}/{name}/{path.name}: a folder; images in it are not read")
             else:
                 found.append(path)
     return found

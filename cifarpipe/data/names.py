@@ -4,12 +4,12 @@ import unicodedata
 from pathlib import Path
 
 NOT_TEXT = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: control, lone surrogates, line ends
-IGNORED = {"Thumbs.db"}
+IGNORED = {"thumbs.db", "desktop.ini", "__macosx"}  # in any case
 
 
 def is_ignored(name: str) -> bool:
     """Return whether a file or folder of this name is not an image: hidden, or made by a system."""
-    return name.startswith(".") or name in IGNORED
+    return name.startswith(".") or name.lower() in IGNORED
 
 
 def is_text(name: str) -> bool:

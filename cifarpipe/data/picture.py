@@ -77,9 +77,7 @@ def open_exact(path: Path, max_pixels: int) -> NDArray[np.uint8]:
     if image.mode.startswith(("I", "F")):
         raise PictureError(path, "is grey with more than 8 bits; `data.image_size` converts it")
     if image.width != image.height:
-        raise PictureError(
-            path, f"is {image.width} × {image.height}, not square; `data.image_size` crops it"
-        )
+        raise PictureError(path, f"is {image.width} × {image.height}, not square")
     for change in (_on_white, _rgb):
         image, _ = change(image)
     return np.array(image)

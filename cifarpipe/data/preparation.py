@@ -1,17 +1,19 @@
 """Write the prepared arrays: splits, channel statistics and dataset card."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cifarpipe.config.schema import Data
-from cifarpipe.data.duplicates import shared_images
+from cifarpipe.data.duplicates import conflicting_images, hash_images, shared_images
 from cifarpipe.data.raw import Images, RawData, RawSplit
 from cifarpipe.data.splits import Indices, choose_test, split_train
 from cifarpipe.store.outputs import atomic_path, file_digest, write_json
 from cifarpipe.store.prepared import CARD, PREPARED, Prepared, seal
+
+NAMED = 6  # classes or files, in a warning
 
 
 def prepare(raw: RawData, data: Data, seed: int) -> Prepared:
@@ -26,6 +28,7 @@ def prepare(raw: RawData, data: Data, seed: int) -> Prepared:
     test = choose_test(raw.test.labels, test_size=data.test_size, seed=seed)
     chosen = {"train": (raw.train, train), "val": (raw.train, val), "test": (raw.test, test)}
     mean, std = channel_statistics(raw.train.blocks(train))
+    hashes = {name: hash_images(split.blocks(index)) for name, (split, index) in chosen.items()}
     card: dict[str, Any] = {
         "source": data.source,
         "fingerprint": raw.fingerprint(),
@@ -39,10 +42,12 @@ def prepare(raw: RawData, data: Data, seed: int) -> Prepared:
             name: np.bincount(split.labels[index], minlength=len(raw.classes)).tolist()
             for name, (split, index) in chosen.items()
         },
-        "shared": shared_images(
-            {name: split.blocks(index) for name, (split, index) in chosen.items()}
-        ),
-        "test_files": raw.test.files and [raw.test.files[i] for i in test],
+        "shared": shared_images(hashes),
+        "conflicting": conflicting_images(hashes["train"], raw.train.labels[train]),
+        "files": {
+            name: split.files and [split.files[i] for i in index]
+            for name, (split, index) in chosen.items()
+        },
         "test_masks": None if raw.test.masks is None else "test_masks.npy",
     }
     with atomic_path(PREPARED) as folder:
@@ -61,6 +66,42 @@ def public_card(prepared: Prepared) -> dict[str, Any]:
     keys = ("source", "images", "image_size", "classes", "per_class", "mean", "std", "shared")
     card = {key: prepared.card[key] for key in keys}
     return {"dataset": {**card, "fingerprint": prepared.short_fingerprint}}
+
+
+def warnings(prepared: Prepared) -> list[str]:
+    """Return what may make results misleading, as sentences."""
+    card, classes = prepared.card, prepared.classes
+    found = [] if len(classes) > 1 else ["there is one class only, so every prediction is correct"]
+    for split, what in (("train", "training"), ("val", "validation")):
+        missing = [
+            name for name, count in zip(classes, card["per_class"][split], strict=True) if not count
+        ]
+        if missing and card["images"][split]:
+            found.append(f"no {what} images of {listed(missing)}")
+    for pair, count in card["shared"].items():
+        if count:
+            later, earlier = pair.split("_in_")
+            found.append(
+                f"{count} {later} images are exact duplicates of {earlier} images"
+                if count > 1
+                else f"1 {later} image is an exact duplicate of a {earlier} image"
+            )
+    if conflicting := card["conflicting"]:
+        train = prepared.train
+        names = [
+            train.files[i] if train.files else f"#{train.index[i]} ({classes[train.labels[i]]})"
+            for i in conflicting
+        ]
+        found.append(
+            f"{len(names)} train images are exact duplicates with different labels: {listed(names)}"
+        )
+    return found
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def channel_statistics(blocks: Iterable[Images]) -> tuple[list[float], list[float]]:

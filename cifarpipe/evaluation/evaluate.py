@@ -82,7 +82,7 @@ def evaluate(model: nn.Module, origin: Origin, data: Prepared, options: Evaluate
         metrics["val_accuracy"] = Metric(round(origin.val_accuracy, 4))
     metrics["kept_epoch"] = Metric(origin.kept_epoch)
     metrics["trained_on"] = Metric(origin.trained_on)
-    predictions = predictions_table(logits, labels, data.test.index, data.classes, data.test_files)
+    predictions = predictions_table(logits, labels, data.test.index, data.classes, data.test.files)
     predicted = logits.argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, len(data.classes))
     return Evaluation(

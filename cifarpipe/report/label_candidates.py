@@ -19,7 +19,7 @@ def confident_disagreements(
     A prediction should not depend on the image's own label, else wrong labels confirm themselves.
     Each class has a threshold: the mean probability of this class on the images that are labelled
     with it. An image is a candidate if, of all classes whose probability reaches their threshold,
-    the most probable one is not its label.
+    the most probable one is not its label, and if the label is not the most probable class of all.
 
     Args:
         probabilities: `[N, classes]`.
@@ -36,7 +36,8 @@ def confident_disagreements(
     thresholds = np.bincount(labels, own, classes) / np.where(members, members, 1)
     reached = np.where((probabilities >= thresholds) & (members > 0), probabilities, -1.0)
     suggested = reached.argmax(axis=1)
-    found = np.flatnonzero((reached.max(axis=1) >= 0) & (suggested != labels))
+    other = (suggested != labels) & (own < probabilities.max(axis=1))
+    found = np.flatnonzero(other & (reached.max(axis=1) >= 0))
     table = pd.DataFrame(
         {
             "position": found,
@@ -59,8 +60,9 @@ def label_candidates(
         classes: Names, by label.
 
     Returns:
-        Columns `split`, `position` and `index` (of the image), `label` and `suggested` (names),
-        `label_probability`, `suggested_probability`; the label that is least probable first.
+        Columns `split`, `position`, `index` and `file` (of the image; empty without files), `label`
+        and `suggested` (names), `label_probability`, `suggested_probability`; the label that is
+        least probable first.
     """
     names = np.array(classes, dtype=object)
     tables = []
@@ -69,7 +71,8 @@ def label_candidates(
         position = table.position.to_numpy(np.int64)
         table.insert(0, "split", split)
         table.insert(2, "index", images.index[position])
-        table.insert(3, "label", names[images.labels[position]])
+        table.insert(3, "file", images.names(position))
+        table.insert(4, "label", names[images.labels[position]])
         table["suggested"] = names[table.suggested.to_numpy(np.int64)]
         tables.append(table)
     return pd.concat(tables, ignore_index=True).round(4)

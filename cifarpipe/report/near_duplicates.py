@@ -14,7 +14,7 @@ from cifarpipe.store.prepared import Split
 # Of the 286 test images of CIFAR-10 that arXiv:1902.00423 calls duplicates, near-duplicates or very
 # similar, 109 reach it; see docs/explanations.md.
 CORRELATION = 0.9
-COLUMNS = ["position", "train_position", "index", "train_index", "correlation", "same_label"]
+COLUMNS = ["position", "train_position", "correlation", "same_label"]
 VALUES_AT_ONCE = 2**22  # pixels × channels: 16 MiB in float32
 Floats = NDArray[np.float32]
 
@@ -29,8 +29,9 @@ def near_duplicates(test: Split, train: Split, neighbours: Sequence[Neighbours])
 
     Returns:
         A row per test image with a near-duplicate, of the most similar one: `position` and
-        `train_position` in the splits, `index` and `train_index` in the source, `correlation` of
-        their pixels, and whether they have the `same_label`. The most similar pair first.
+        `train_position` in the splits, `index` and `train_index` in the source, `file` and
+        `train_file` (empty without files), `correlation` of their pixels, and whether they have the
+        `same_label`. The most similar pair first.
     """
     nearest = np.sort(np.concatenate([each.nearest for each in neighbours], axis=1), axis=1)
     first = np.diff(nearest, axis=1, prepend=-1) > 0  # not the same as in another model
@@ -52,10 +53,14 @@ def near_duplicates(test: Split, train: Split, neighbours: Sequence[Neighbours])
             best[asked[better]], partner[asked[better]] = correlation[better], others[better]
         for row in np.flatnonzero(best >= CORRELATION):
             position, other = int(part[row]), int(partner[row])
-            indices = int(test.index[position]), int(train.index[other])
             same = bool(test.labels[position] == train.labels[other])
-            rows.append([position, other, *indices, round(float(best[row]), 4), same])
+            rows.append([position, other, round(float(best[row]), 4), same])
     table = pd.DataFrame(rows, columns=COLUMNS)
+    test_rows, train_rows = (table[key].to_numpy(np.int64) for key in COLUMNS[:2])
+    table.insert(2, "index", test.index[test_rows])
+    table.insert(3, "train_index", train.index[train_rows])
+    table.insert(4, "file", test.names(test_rows))
+    table.insert(5, "train_file", train.names(train_rows))
     return table.sort_values("correlation", ascending=False, kind="stable", ignore_index=True)
 
 

@@ -66,11 +66,12 @@ class TrainingImages:
         return make_sprite(self.split.images[self.shown], lossless=False, quality=QUALITY)
 
     def pack(self) -> dict[str, Any]:
-        """Return pictures, labels and indices as values for JSON."""
+        """Return pictures, labels, indices and files as values for JSON."""
         size = self.split.images.shape[1]
         return {
             "shown": self.shown.tolist(),
             "index": self.split.index[self.shown].tolist(),
+            "files": self.split.names(self.shown) if self.split.files else None,
             "labels": self.split.labels[self.shown].tolist(),
             "size": size,
             "columns": sprite_columns(size),

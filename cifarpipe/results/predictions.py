@@ -74,7 +74,7 @@ def read_predictions(path: Path, data: Prepared) -> pd.DataFrame:
     if not path.is_file():
         raise UserError(f"{path} does not exist. Run `dvc repro`, or `dvc pull` in a clone.")
     table = read_table(path)
-    if problem := _find_problem(table, data.test, data.classes, data.test_files):
+    if problem := _find_problem(table, data.test, data.classes, data.test.files):
         raise UserError(
             f"{path} is not what `evaluate` wrote for these test images: {problem}.\n"
             f"Delete it and run `dvc repro`."

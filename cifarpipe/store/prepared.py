@@ -29,9 +29,16 @@ class Split:
     """`[N]` int64."""
     index: NDArray[np.int64]
     """`[N]` position in the source's train or test images."""
+    files: list[str] | None = None
+    """`class/file name` of each image, if the source has files."""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def names(self, positions: NDArray[np.int64]) -> list[str]:
+        """Return the files of the images at some positions; empty texts without files."""
+        files = self.files
+        return ["" if files is None else files[position] for position in positions]
 
     def positions(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the positions in this split of images given by their original index.
@@ -91,11 +98,6 @@ class Prepared:
             digest.update(split.index.astype("<i8").tobytes() + b"|")
         return digest.hexdigest()
 
-    @property
-    def test_files(self) -> list[str] | None:
-        """`class/file name` of each test image, if the source has files."""
-        return self.card["test_files"]
-
     @cached_property
     def train(self) -> Split:
         """The images to train on."""
@@ -118,7 +120,10 @@ class Prepared:
         return self._array(name) if name else None
 
     def _split(self, name: str) -> Split:
-        return Split(*(self._array(f"{name}_{what}.npy") for what in ("images", "labels", "index")))
+        images, labels, index = (
+            self._array(f"{name}_{what}.npy") for what in ("images", "labels", "index")
+        )
+        return Split(images, labels, index, self.card["files"][name])
 
     def _array(self, name: str) -> NDArray[Any]:
         """Open a file of the folder after checking its digest."""

@@ -32,7 +32,13 @@ def make_images(root: Path) -> Path:
 # Each of these makes a valid folder invalid, and returns parts of the expected message.
 def missing_folder(root: Path) -> list[str]:
     root.rename(root.with_name("elsewhere"))
-    return [f"data.folder is '{root}'", f"but there is no folder {root}", "$CIFARPIPE_DATA"]
+    return [f"data.folder is '{root}', but there is no folder {root}.\nCorrect data.folder."]
+
+
+def file_instead_of_folder(root: Path) -> list[str]:
+    root.rename(root.with_name("elsewhere"))
+    root.touch()
+    return [f"data.folder is '{root}', but {root} is a file.\nCorrect data.folder."]
 
 
 def no_train(root: Path) -> list[str]:
@@ -45,6 +51,11 @@ def no_test(root: Path) -> list[str]:
     return [f"{root} has no folder test/", "Expected: train/<class>/* and test/<class>/*"]
 
 
+def capital_letter(root: Path) -> list[str]:
+    (root / "train").rename(root / "Train")
+    return [f"{root} has no folder train/", "test/<class>/*, in lowercase"]
+
+
 def no_classes(root: Path) -> list[str]:
     for half in ("train", "test"):
         (root / half).rename(root / f"old {half}")
@@ -54,7 +65,13 @@ def no_classes(root: Path) -> list[str]:
 
 def class_in_train_only(root: Path) -> list[str]:
     save(root / "train/emu/1.png", pixels(1))
-    return ["classes that are in only one of train/ and test/: emu", "images in both"]
+    save(root / "train/ant/1.png", pixels(1))
+    return ["some classes are only in train/: ant, emu.", "images in both"]
+
+
+def other_classes_in_test(root: Path) -> list[str]:
+    (root / "test/cat").rename(root / "test/kitten")
+    return ["some classes are only in train/: cat; only in test/: kitten."]
 
 
 def empty_class(root: Path) -> list[str]:
@@ -123,7 +140,7 @@ def two_sizes(root: Path) -> list[str]:
 
 def not_square(root: Path) -> list[str]:
     save(root / "train/cat/wide.png", pixels(1, height=4, width=SIDE))
-    return ["(1 problem)", "train/cat/wide.png: is 8 × 4, not square"]
+    return ["train/cat/wide.png: is 8 × 4, not square\n", "or set `data.image_size`, which crops"]
 
 
 def name_that_is_not_text(root: Path) -> list[str]:
@@ -194,7 +211,8 @@ def link_to_text_file(root: Path) -> list[str]:
 
 
 DAMAGES = [
-    missing_folder, no_train, no_test, no_classes, class_in_train_only, empty_class,
+    missing_folder, file_instead_of_folder, no_train, capital_letter,
+    other_classes_in_test, no_test, no_classes, class_in_train_only, empty_class,
     folder_in_class, text_file, empty_file, truncated_jpeg, truncated_png, broken_dds,
     damaged_im, sixteen_bits,
     two_sizes, not_square, name_that_is_not_text, name_of_two_lines, class_of_two_lines,

@@ -61,7 +61,8 @@ function nearestImages(model, position) {
     const number = model.nearest[place];
     const image = figure(trainingImage(number), name(place));
     image.lastChild.classList.add(kind(place));
-    image.title = `training image #${data.training.index[number]}, ` +
+    const file = data.training.files?.[number] ?? `#${data.training.index[number]}`;
+    image.title = `training image ${file}, ` +
       `cosine similarity ${(model.similarity[place] / 100).toFixed(2)}`;
     strip.append(image);
   }

@@ -37,7 +37,7 @@ function fillGallery(list) {
 
 // Test or training images whose labels, or similarity, someone should look at.
 function fillChecks(list) {
-  for (const { test, train, text, note } of JSON.parse(list.dataset.tiles)) {
+  for (const { test, train, name, text, note } of JSON.parse(list.dataset.tiles)) {
     const number = trainingNumber.get(train);
     if ((test !== undefined && !slot.has(test)) || (train !== undefined && number === undefined)) continue;
     const item = element("li");
@@ -47,16 +47,9 @@ function fillChecks(list) {
       box.dataset.position = test;
     }
     const images = element("span", "images");
-    const numbers = [];
-    if (test !== undefined) {
-      images.append(testImage(test));
-      numbers.push(`test #${data.index[test]}`);
-    }
-    if (train !== undefined) {
-      images.append(trainingImage(number));
-      numbers.push(`train #${data.training.index[number]}`);
-    }
-    box.append(images, element("small", "", numbers.join(", ")), element("span", "", text), element("span", "", note));
+    if (test !== undefined) images.append(testImage(test));
+    if (train !== undefined) images.append(trainingImage(number));
+    box.append(images, element("small", "", name), element("span", "", text), element("span", "", note));
     item.append(box);
     list.append(item);
   }
