@@ -96,7 +96,7 @@ def test_failed_write_leaves_the_old_file(demo_params: Params, tmp_path: Path) -
 
 
 def test_missing_file_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"gone.safetensors does not exist. Run `dvc repro`"):
+    with pytest.raises(UserError, match=r"gone.safetensors does not exist.\nRun `dvc repro` in"):
         load_model(tmp_path / "gone.safetensors", CPU)
 
 

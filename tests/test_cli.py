@@ -159,7 +159,7 @@ REFUSED = [
         ["photo.png", "--model", "nosuch"],
         "unknown model 'nosuch'; params.yaml has: resnet18_ln, vit, ",
     ),
-    (["photo.png", "--model", "resnet18_ln"], "model.safetensors does not exist. Run `dvc repro`"),
+    (["photo.png", "--model", "resnet18_ln"], "model.safetensors does not exist.\nRun `dvc repro`"),
     (["absent.png", "--model", "vit"], "absent.png does not exist"),
     ([".", "--model", "vit"], ". is a folder"),
     (["empty.png", "--model", "vit"], "empty.png is empty"),
@@ -167,11 +167,12 @@ REFUSED = [
     (["half.jpg", "--model", "vit"], "half.jpg can't be read: "),
     (
         ["photo.png", "--model", "convmixer", "--method", "attention_rollout"],
-        f"'attention_rollout'; allowed for convmixer, a convmixer: {', '.join(GENERAL_METHODS)}.\n",
+        "'attention_rollout'; allowed for convmixer (arch convmixer): "
+        f"{', '.join(GENERAL_METHODS)}.\n",
     ),
     (
         ["photo.png", "--model", "vit", "--method", "camgrad"],
-        "--method is 'camgrad'; allowed for vit, a vit: "
+        "--method is 'camgrad'; allowed for vit (arch vit): "
         f"{', '.join([*GENERAL_METHODS, *ATTENTION_METHODS])}.\n",
     ),
     (["photo.png", "--model", "vit", "--out", "photo.png"], "photo.png is an image itself"),

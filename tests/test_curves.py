@@ -47,6 +47,16 @@ def test_curves_show_models_and_earlier_runs() -> None:
     assert [text.get_text() for text in panels[0].get_legend().get_texts()] == ["vit", "cnn"]
 
 
+def test_without_validation_only_training_is_drawn() -> None:
+    history = make_history().assign(val_acc=np.nan, val_loss=np.nan)
+    panels = draw_curves({"vit": history}, {}).axes
+    assert [panel.get_title() for panel in panels] == ["training", ""]
+    for panel, column in zip(panels, ("train_acc", "train_loss"), strict=True):
+        assert panel.lines[0].get_ydata().tolist() == history[column].tolist()
+    earlier = {"vit": make_history()}  # measured on test images: shown under validation
+    assert len(draw_curves({"vit": history}, earlier).axes) == 4
+
+
 def test_single_epoch_is_a_dot() -> None:
     history = make_history()
     panel = draw_curves({"short": history[:1], "long": history}, {}).axes[0]

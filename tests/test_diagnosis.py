@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cifarpipe.evaluation.calibration import UNKNOWN_TEMPERATURE
-from cifarpipe.evaluation.diagnosis import learning_warnings
+from cifarpipe.evaluation.diagnosis import learning_warnings, shuffled_accuracy
 from cifarpipe.evaluation.metrics import compute_metrics, confusion_matrix, confusion_table
 
 CLASSES = [f"class {i}" for i in range(10)]
@@ -21,11 +21,24 @@ def warnings(
     return learning_warnings(metrics["accuracy"], confusion, train_loss, classes)
 
 
-def not_learned(accuracy: str, constant: str) -> str:
+def not_learned(accuracy: str, shuffled: str) -> str:
     return (
-        f"may not have learned: its accuracy, {accuracy}, is not significantly above {constant}, "
-        f"that of always predicting the most frequent class"
+        f"may not have learned: its accuracy, {accuracy}, is not significantly above {shuffled}, "
+        f"that of its predictions in random order"
     )
+
+
+def test_shuffled_accuracy_is_that_of_shuffled_predictions() -> None:
+    rng = np.random.default_rng(0)
+    labels, predicted = rng.integers(0, 4, 60), rng.integers(0, 4, 60) * (rng.random(60) < 0.6)
+    counts = (np.bincount(each, minlength=4) for each in (labels, predicted))
+    mean, deviation = shuffled_accuracy(*counts)
+    found = [(rng.permutation(predicted) == labels).mean() for _ in range(20_000)]
+    assert mean == pytest.approx(np.mean(found), abs=0.002)
+    assert deviation == pytest.approx(np.std(found), rel=0.02)
+    # By hand: two images, one prediction of each class; both are correct, or none is.
+    assert shuffled_accuracy(np.array([1, 1]), np.array([1, 1])) == pytest.approx((0.5, 0.5))
+    assert shuffled_accuracy(np.array([1, 0]), np.array([1, 0])) == (1.0, 0.0)
 
 
 def test_random_predictions_are_not_learned() -> None:
@@ -35,7 +48,7 @@ def test_random_predictions_are_not_learned() -> None:
 
 
 def test_few_images_do_not_tell() -> None:
-    """Eight of ten are correct; the interval of 80% begins at 49%."""
+    """Eight of ten are correct; by chance 5 ± 1.67 are."""
     labels = np.arange(10) % 2
     predicted = np.where(np.arange(10) < 8, labels, 1 - labels)
     assert warnings(predicted, labels, 2) == [not_learned("80.0%", "50.0%")]
@@ -52,6 +65,22 @@ def test_constant_predictions_name_the_class() -> None:
 def test_learned_predictions_have_no_warning(part: float) -> None:
     random = np.random.default_rng(1).integers(0, 10, 500)
     assert warnings(np.where(np.arange(500) < 500 * part, LABELS, random)) == []
+
+
+def test_rare_class_found_is_learned_but_not_accurate() -> None:
+    """All 15 images of a rare class are found, and 27 of 40 others."""
+    labels = np.repeat([0, 1], [15, 40])
+    predicted = np.where(np.arange(55) < 15 + 13, 0, 1)
+    assert warnings(predicted, labels, 2) == [
+        "is not significantly more accurate (76.4%) than always predicting class 1 (72.7%)"
+    ]
+
+
+def test_classes_never_predicted_are_named() -> None:
+    predicted = np.where(LABELS < 8, LABELS, 0)
+    assert warnings(predicted) == ["never predicts class 8, class 9"]
+    few = np.where(np.arange(500) < 496, LABELS % 9, 9)  # four images of class 9
+    assert warnings(np.where(few == 9, 0, few), few) == []
 
 
 def test_most_frequent_class_alone_is_not_learned() -> None:

@@ -101,7 +101,8 @@ def test_metrics_of_any_predictions_agree(case: tuple[np.ndarray, np.ndarray]) -
     off_diagonal = int(matrix.sum() - np.trace(matrix))
     assert found["errors"] == n - (predicted == labels).sum() == off_diagonal
     assert found["accuracy"] == round(1 - off_diagonal / n, 4)
-    assert found["top2"] == round(naive_top_k(softmax(logits), labels, 2), 4)
+    top2 = round(naive_top_k(softmax(logits), labels, 2), 4)
+    assert found.get("top2") == (top2 if logits.shape[1] > 2 else None)
     assert found["macro_f1"] == round(
         sklearn.metrics.f1_score(
             labels, predicted, labels=range(k), average="macro", zero_division=0

@@ -335,8 +335,8 @@ def test_warnings_are_in_both_reports(report: Report) -> None:
     predicted = np.ones(80, np.int64)
     report.results[2] = results_of(report.folder, "constant", labels, predicted)
     warning = (
-        "may not have learned: its accuracy, 25.0%, is not significantly above 25.0%, that of "
-        "always predicting the most frequent class; it predicts 007 for 100% of all images."
+        "may not have learned: its accuracy, 25.0%, is not significantly above 25.0%, that of its "
+        "predictions in random order; it predicts 007 for 100% of all images."
     )
     shown = [
         e["text"] for e in Page(report.html()).all("p") if e["attrs"].get("class") == "warning"

@@ -13,7 +13,6 @@ from cifarpipe.config.schema import Data
 from cifarpipe.data import preparation as module
 from cifarpipe.data.preparation import (
     channel_statistics,
-    listed,
     prepare,
     public_card,
     warnings,
@@ -349,11 +348,6 @@ def test_one_duplicate_is_singular() -> None:
     raw.test.images[0] = raw.train.images[0]
     prepared = prepare(raw, settings(val_size=0, train_size=None, test_size=None), seed=0)
     assert warnings(prepared) == ["1 test image is an exact duplicate of a train image"]
-
-
-def test_long_lists_are_cut() -> None:
-    assert listed(list("abcdef")) == "a, b, c, d, e, f"
-    assert listed(list("abcdefgh")) == "a, b, c, d, e, f and 2 more"
 
 
 def test_duplicates_across_splits_are_counted() -> None:

@@ -98,7 +98,7 @@ def test_invalid_yaml_is_refused_in_one_line(file: Path, text: str) -> None:
 def test_yaml_without_sections_is_refused(file: Path, text: str) -> None:
     message = refused_text(file, text)
     assert "(the whole file) is" in message
-    assert "expected a section of `key: value` lines" in message
+    assert "expected a section; its keys: seed, lr, data, train, models, " in message
 
 
 def test_file_that_is_not_utf8_is_refused(file: Path) -> None:

@@ -94,6 +94,28 @@ def test_states_are_saved_at_intervals(
         assert epoch_of(resume.load()) == (1, 1, 3, 3, 5)[epoch - 1]
 
 
+def interrupt(resume: ResumeStore, *, saved: int = 0) -> None:
+    with resume.locked("vit"):
+        resume.load()
+        if saved:
+            save(resume, saved)
+        raise KeyboardInterrupt
+
+
+def test_interrupted_run_says_where_it_resumes(
+    resume: ResumeStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ResumeStore(resume.home, "abc")
+    for store, saved, then in (
+        (resume, 0, "starts it again"),
+        (resume, 4, "resumes after epoch 4"),
+        (again, 0, "resumes after epoch 4"),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            interrupt(store, saved=saved)
+        assert capsys.readouterr().err == f"vit: interrupted; `dvc repro` {then}\n"
+
+
 def test_two_damaged_files_load_as_none(resume: ResumeStore) -> None:
     save(resume, 1, 2)
     for slot in SLOTS:

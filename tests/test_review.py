@@ -93,6 +93,16 @@ def test_predictions_of_other_images_are_not_compared() -> None:
     assert note in review(before, snapshot("w", "d", vit=split))  # the same data, split otherwise
 
 
+def test_accuracies_on_another_source_are_not_comparable() -> None:
+    params = [{"data.source": "cifar10"}, {"data.source": "folder", "data.folder": "mine"}]
+    before = snapshot("main", "d", params=params[0], vit=result(wrong_in(*range(60))))
+    after = snapshot("workspace", "e", params=params[1], vit=result(LABELS))
+    assert compare_models(before, after)[0].verdict == "not comparable"
+    text = review(before, after)
+    assert "- **vit: not comparable**" in text
+    assert "The images are of another source than those of `main`" in text
+
+
 @pytest.mark.parametrize(
     ("old", "new", "verdict"),
     [

@@ -1,6 +1,7 @@
 """The state of a run: which epoch is kept, and its history."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -75,3 +76,5 @@ def test_log_line_by_hand() -> None:
     assert epoch.log_line("vit") == (
         "vit: Epoch: 3 | Train Acc: 0.4976, Val Acc: 0.5534, Time: 1.2, lr: 0.004000"
     )
+    without = replace(epoch, val_loss=math.nan, val_acc=math.nan)
+    assert without.log_line("vit") == ("vit: Epoch: 3 | Train Acc: 0.4976, Time: 1.2, lr: 0.004000")

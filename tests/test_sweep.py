@@ -85,15 +85,15 @@ def test_two_parameters_give_a_grid() -> None:
     pairs = list(zip(found.table.lr, found.table["models.vit.depth"], strict=True))
     assert pairs == [(lr, depth) for lr in (0.001, 0.01, 0.1) for depth in (4, 6)]
     assert conclusions(found)[0].startswith(
-        "vit: lr = 0.1, models.vit.depth = 6 is best, with 66.00%"
+        "vit: lr = 0.1, models.vit.depth = 6 has the highest validation accuracy, 66.00%"
     )
 
 
 def test_best_value_and_its_range_are_reported() -> None:
     best, width, drops, *_ = conclusions(make_sweep("vit", LEARNING_RATES))
     assert best == (
-        "vit: lr = 0.01 is best, with 55.00% validation accuracy (test accuracy 54.00%, which was "
-        "not used to choose)."
+        "vit: lr = 0.01 has the highest validation accuracy, 55.00% (test accuracy 54.00%, which "
+        "was not used to choose)."
     )
     assert width == "From lr = 0.003 to 0.01, a factor of 3.33, accuracy stays within 2 points."
     assert drops == "Accuracy is lower by 5 points at 0.001, by 45 points at 0.1."
@@ -119,12 +119,12 @@ def test_best_value_inside_gives_no_advice() -> None:
 def test_equal_best_results_are_tied() -> None:
     runs = [run(0.6, lr=0.001), run(0.5, lr=0.01), run(0.6, lr=0.1)]
     tied, width, *others = conclusions(make_sweep("vit", runs))
-    assert tied == "vit: tied for best, with 60.00% validation accuracy: lr = 0.001; lr = 0.1."
+    assert tied == "vit: tied for the highest validation accuracy, 60.00%: lr = 0.001; lr = 0.1."
     assert width == (
         "From lr = 0.001 to 0.1, a factor of 100, "
         "some values in between are worse by more than 2 points."
     )
-    assert not [text for text in others if "try further" in text or "is best" in text]
+    assert not [text for text in others if "try further" in text or "has the highest" in text]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_equal_best_results_are_tied() -> None:
 def test_ties_give_no_advice_to_search_beyond(accuracies: tuple[float, ...]) -> None:
     runs = [run(accuracy, lr=10.0**-i) for i, accuracy in enumerate(accuracies)]
     text = conclusions_of(runs)
-    assert "vit: tied for best, with 60.00% validation accuracy: " in text
+    assert "vit: tied for the highest validation accuracy, 60.00%: " in text
     assert text.count("lr = ") == accuracies.count(0.6) + 1  # of each setting, and of the range
     assert "try further" not in text
 
@@ -147,7 +147,7 @@ def test_ties_of_several_parameters_are_listed() -> None:
     ]
     text = conclusions_of(runs)
     assert text.startswith(
-        "vit: tied for best, with 60.00% validation accuracy: "
+        "vit: tied for the highest validation accuracy, 60.00%: "
         "lr = 0.1, models.vit.depth = 4; lr = 0.2, models.vit.depth = 6."
     )
     assert "within" not in text  # which of the two would be meant?
@@ -167,7 +167,7 @@ def test_width_of_a_grid_names_what_is_equal() -> None:
 def test_setting_is_chosen_by_validation_alone() -> None:
     misleading = run(0.5, lr=0.001)
     misleading.metrics["vit"]["accuracy"] = 0.99  # type: ignore[index]
-    assert conclusions_of([misleading, run(0.6)]).startswith("vit: lr = 0.01 is best")
+    assert conclusions_of([misleading, run(0.6)]).startswith("vit: lr = 0.01 has the highest")
 
 
 def test_nothing_is_chosen_without_validation_split() -> None:
@@ -183,7 +183,7 @@ def test_untried_neighbours_are_not_mentioned() -> None:
     """The best depth was tried with one learning rate only."""
     runs = [*(run(0.5, lr=lr) for lr in (0.01, 0.03, 0.1)), run(0.6, lr=0.03, models__vit__depth=8)]
     text = conclusions_of(runs)
-    assert "models.vit.depth = 8 is best" in text
+    assert "models.vit.depth = 8 has the highest" in text
     assert not [word for word in ("No other", "From", "is lower", "try further") if word in text]
 
 
@@ -239,4 +239,4 @@ def test_lists_and_absent_keys_are_settings() -> None:
             run(0.7, models__vit__schedule=[1, 2])]  # fmt: skip
     found = make_sweep("vit", runs)
     assert found.table["models.vit.schedule"].tolist() == ["[1, 2]", "cosine", "off"]
-    assert "models.vit.schedule = [1, 2] is best" in conclusions(found)[0]
+    assert "models.vit.schedule = [1, 2] has the highest" in conclusions(found)[0]

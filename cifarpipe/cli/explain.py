@@ -79,7 +79,7 @@ def explain_files(
         )
     if method not in allowed:
         raise UserError(
-            f"--method is {method!r}; allowed for {model}, a {arch}: {', '.join(allowed)}.\n"
+            f"--method is {method!r}; allowed for {model} (arch {arch}): {', '.join(allowed)}.\n"
             f"Use one of these, or leave it out to use that of params.yaml."
         )
     explainer = Explainer(network, origin, method, params.gradcam.batch_size)

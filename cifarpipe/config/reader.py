@@ -110,8 +110,11 @@ def _explain(error: ErrorDetails) -> list[str]:
         message = f"allowed: {error['ctx']['expected_tags']}"
     elif kind == "too_short":
         message = "allowed: at least one entry"
-    elif kind in {"model_type", "model_attributes_type", "dict_type"}:
+    elif kind == "dict_type":
         message = "expected a section of `key: value` lines"
+    elif kind in {"model_type", "model_attributes_type"}:
+        keys = dict.fromkeys(_section_keys(error["loc"]))
+        message = f"expected a section; its keys: {', '.join(keys)}"
     elif isinstance(value, str) and kind in {"float_type", "int_type"}:
         message += " (a quoted number is text: remove the quotes)" if _is_number(value) else ""
     return [f"{key} is {_shown(value)}: {message}"]

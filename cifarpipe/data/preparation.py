@@ -1,19 +1,18 @@
 """Write the prepared arrays: splits, channel statistics and dataset card."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cifarpipe.config.messages import listed
 from cifarpipe.config.schema import Data
 from cifarpipe.data.duplicates import conflicting_images, hash_images, shared_images
 from cifarpipe.data.raw import Images, RawData, RawSplit
 from cifarpipe.data.splits import Indices, choose_test, split_train
 from cifarpipe.store.outputs import atomic_path, file_digest, write_json
 from cifarpipe.store.prepared import CARD, PREPARED, Prepared, seal
-
-NAMED = 6  # classes or files, in a warning
 
 
 def prepare(raw: RawData, data: Data, seed: int) -> Prepared:
@@ -96,12 +95,6 @@ def warnings(prepared: Prepared) -> list[str]:
             f"{len(names)} train images are exact duplicates with different labels: {listed(names)}"
         )
     return found
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def channel_statistics(blocks: Iterable[Images]) -> tuple[list[float], list[float]]:

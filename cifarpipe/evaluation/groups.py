@@ -13,7 +13,7 @@ from cifarpipe.evaluation.slices import PARTS, image_properties
 from cifarpipe.results.intervals import wilson_interval
 from cifarpipe.results.significance import LEVEL, holm
 
-SMALLEST = 20  # images of a group
+SMALLEST = 20  # images of a group, unless it is a class
 EXTREMES = {
     "brightness": ("darkest quarter", "brightest quarter"),
     "contrast": ("quarter of least contrast", "quarter of most contrast"),
@@ -37,6 +37,8 @@ class Group:
     """`[N]`."""
     among: Members
     """`[N]`, the members among them: all images, or those of the same class."""
+    smallest: int = SMALLEST
+    """Images from which it is tested."""
 
 
 def image_groups(
@@ -53,7 +55,7 @@ def image_groups(
     of_class = {name: labels == label for label, name in enumerate(classes)}
     looks = _extremes(images) | _colours(images)
     return [
-        *(Group(name, members, everything) for name, members in of_class.items()),
+        *(Group(name, members, everything, smallest=1) for name, members in of_class.items()),
         *(Group(look, members, everything) for look, members in looks.items()),
         *(
             Group(f"{name}, {look}", same & members, same)
@@ -105,7 +107,7 @@ def weak_groups(groups: Sequence[Group], is_correct: NDArray[np.bool_]) -> pd.Da
     p-values are corrected for the number of groups (Holm).
 
     Args:
-        groups: Those of fewer than `SMALLEST` images, or without others, are left out.
+        groups: Those with fewer images than their `smallest`, or without others, are left out.
         is_correct: `[N]` whether each prediction is correct.
 
     Returns:
@@ -116,7 +118,7 @@ def weak_groups(groups: Sequence[Group], is_correct: NDArray[np.bool_]) -> pd.Da
     rows, p = [], []
     for group in groups:
         images, compared = int(group.members.sum()), int(group.among.sum())
-        if images < SMALLEST or images == compared:
+        if images < group.smallest or images == compared:
             continue
         errors = int((group.members & ~is_correct).sum())
         all_errors = int((group.among & ~is_correct).sum())

@@ -47,7 +47,7 @@ def compute_metrics(
         "ece_equal_mass": rounded(
             equal_mass_calibration_error(probabilities, labels, calibration_bins)
         ),
-        "top2": rounded(top_k_accuracy(probabilities, labels, 2)),
+        **({"top2": rounded(top_k_accuracy(probabilities, labels, 2))} if k > 2 else {}),
         "macro_f1": rounded(float(np.mean([row["f1"] for row in class_scores(matrix)]))),
         "brier": rounded(brier_score(probabilities, labels)),
         "temperature": rounded(temperature.value, low=temperature.low, high=temperature.high),

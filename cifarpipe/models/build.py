@@ -61,6 +61,7 @@ def build_model(
     except ValueError as error:
         what = f"models.{name}" if name else f"a model of arch {arch}"
         raise UserError(
-            f"{what} can't be built: {error}.\nChange that key of its entry in params.yaml."
+            f"{what} can't be built: {error}.\nChange that key of its entry in params.yaml, or the "
+            f"size of the images (for a folder: `data.image_size`)."
         ) from None
     raise AssertionError(arch)  # the schema knows no other

@@ -119,7 +119,9 @@ def load_model(path: Path, device: torch.device) -> "tuple[Classifier, Origin]":
         UserError: The file is missing, damaged, or not a model of this pipeline.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist. Run `dvc repro` to train it.")
+        raise UserError(
+            f"{path} does not exist.\nRun `dvc repro` in the project's root folder to train it."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()[_KEY])

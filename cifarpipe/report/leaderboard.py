@@ -65,7 +65,11 @@ def leaderboard(results: "Sequence[ModelResults]") -> pd.DataFrame:
                 "accuracy_high": accuracy.high,
                 "images": model.images,
                 "errors": metrics["errors"].value,
-                **{column.metric: metrics[column.metric].value for column in COLUMNS},
+                **{
+                    each.metric: metrics[each.metric].value
+                    for each in COLUMNS
+                    if each.metric in metrics
+                },
                 **optional,
                 "kept_epoch": metrics["kept_epoch"].value,
                 "epochs": len(model.history),

@@ -151,6 +151,7 @@ def _page_content(
             for name, table in study.weak_groups.groupby("model")
         },
         "smallest_group": SMALLEST,
+        "cifar10": classes == CIFAR10_CLASSES,
         "max_correlation": MAX_CORRELATION,
         "correlation": CORRELATION,
         "class_agnostic": CLASS_AGNOSTIC,
@@ -233,7 +234,7 @@ def _shared(study: Study) -> dict[str, Any]:
         "verdict": verdict(study.board, study.pairs),
         "dataset": study.dataset,
         "board": study.board.to_dict("records"),
-        "columns": COLUMNS,
+        "columns": [column for column in COLUMNS if column.metric in study.board],
         "pairs": study.pairs.to_dict("records"),
         "provenance": study.provenance,
         "earlier": bool(baseline_curves(study)),

@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import struct
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -75,6 +76,7 @@ class ResumeStore:
         self._written: Future[None] | None = None
         self._saved = -math.inf  # time of the last save
         self._slot = 1  # in which the newest state lies
+        self._epoch = 0  # of that state
         self._pinned: dict[str, Tensor] = {}
 
     @contextmanager
@@ -94,6 +96,10 @@ class ResumeStore:
             self.folder.mkdir(exist_ok=True)
             try:
                 yield
+            except KeyboardInterrupt:
+                then = f"resumes after epoch {self._epoch}" if self._epoch else "starts it again"
+                print(f"{name}: interrupted; `dvc repro` {then}", file=sys.stderr)
+                raise
             finally:
                 self.wait()
                 with suppress(OSError):  # not empty
@@ -114,7 +120,7 @@ class ResumeStore:
         complete = [(*each, slot) for slot, each in enumerate(found) if each is not None]
         if not complete:
             return None
-        _, state, self._slot = max(complete, key=lambda each: each[0])
+        self._epoch, state, self._slot = max(complete, key=lambda each: each[0])
         return state
 
     def save(self, epoch: int, state: Callable[[], dict[str, Any]]) -> None:
@@ -132,6 +138,7 @@ class ResumeStore:
         copied = torch.cuda.current_stream().record_event() if self._pinned else None
         path = self._next_slot()
         self._written = self._writer.submit(write_state, path, epoch, snapshot, copied)
+        self._epoch = epoch
 
     def _next_slot(self) -> Path:
         """Return the file to write: not that of the last complete state."""

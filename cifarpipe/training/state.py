@@ -1,5 +1,6 @@
 """The state of a run: everything that changes from epoch to epoch."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +36,11 @@ class Epoch:
         return self.val_acc, -self.val_loss
 
     def log_line(self, model: str) -> str:
-        """Return the row as a line of the log."""
+        """Return the row as a line of the log; without validation images, without Val Acc."""
+        validated = "" if math.isnan(self.val_acc) else f"Val Acc: {self.val_acc:.4f}, "
         return (
-            f"{model}: Epoch: {self.epoch} | Train Acc: {self.train_acc:.4f}, "
-            f"Val Acc: {self.val_acc:.4f}, Time: {self.seconds:.1f}, lr: {self.lr:.6f}"
+            f"{model}: Epoch: {self.epoch} | Train Acc: {self.train_acc:.4f}, {validated}"
+            f"Time: {self.seconds:.1f}, lr: {self.lr:.6f}"
         )
 
 

@@ -176,6 +176,10 @@ def make_dataset(classes: list[str], test: int = 80) -> dict[str, Any]:
         "source": "folder",
         "classes": classes,
         "images": {"train": 4000, "val": 100, "test": test},
+        "per_class": {
+            name: [count // len(classes)] * len(classes)
+            for name, count in (("train", 4000), ("val", 100), ("test", test))
+        },
         "image_size": 32,
         "shared": {"val_in_train": 0, "test_in_train": 3, "test_in_val": 0},
         "fingerprint": "0123456789abcdef",

@@ -14,7 +14,8 @@ from cifarpipe.results.significance import LEVEL, holm
 
 MAX_CONFUSIONS = 5
 
-Unpaired = Literal["other images", "not available"]
+Unpaired = Literal["other source", "other images", "not available"]
+SOURCE = ("data.source", "data.folder", "data.image_size")  # parameters
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,12 @@ class ModelChange:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, `no significant difference` or, for every image, `the same`."""
+        """`better`, `worse`, `no significant difference` or, for every image, `the same`.
+
+        Accuracies on images of different sources are `not comparable`.
+        """
+        if self.predictions == "other source":
+            return "not comparable"
         if isinstance(self.predictions, PredictionChange):
             if not self.predictions.differs:
                 return "the same"
@@ -78,10 +84,14 @@ class ModelChange:
 
 def compare_models(before: Snapshot, after: Snapshot) -> list[ModelChange]:
     """Compare the models that are in both snapshots, in the order of the second."""
-    same_images = before.data is not None and before.data == after.data
+    unpaired: Unpaired | None = None
+    if any(before.params.get(key) != after.params.get(key) for key in SOURCE):
+        unpaired = "other source"
+    elif before.data is None or before.data != after.data:
+        unpaired = "other images"
     return _corrected(
         [
-            _compare(name, before.models[name], model, same_images)
+            _compare(name, before.models[name], model, unpaired)
             for name, model in after.models.items()
             if name in before.models
         ]
@@ -111,10 +121,12 @@ def tested_changes(changes: Sequence[ModelChange]) -> dict[str, PredictionChange
     }
 
 
-def _compare(name: str, old: ModelResult, new: ModelResult, same_images: bool) -> ModelChange:
+def _compare(
+    name: str, old: ModelResult, new: ModelResult, unpaired: Unpaired | None
+) -> ModelChange:
     predictions: PredictionChange | Unpaired
-    if not same_images:
-        predictions = "other images"
+    if unpaired:
+        predictions = unpaired
     elif old.predictions is None or new.predictions is None:
         predictions = "not available"
     else:  # the same data may have been split differently

@@ -100,6 +100,8 @@ class Revision:
             content: bytes = dvc.api.read(path.as_posix(), rev=self.commit, mode="rb")
         except Exception as error:  # a remote's package may raise anything
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            if "neither as a DVC output nor" in reason:  # also said of outputs that are not cached
+                reason = "not in DVC's cache; `dvc fetch --all-commits` gets it from a remote"
             print(f"note: {path} of {self.name}: {reason}", file=sys.stderr)
             return None
         return content

@@ -58,12 +58,12 @@ def _best_sentence(sweep: Sweep, best: pd.DataFrame) -> str:
         ", ".join(f"{name} = {row[name]}" for name in sweep.varied)
         for row in best[sweep.varied].astype(object).to_dict("records")
     ]
-    val = f"{best.val.iloc[0]:.2%} validation accuracy"
+    val = f"validation accuracy, {best.val.iloc[0]:.2%}"
     if len(settings) > 1:
-        return f"{sweep.model}: tied for best, with {val}: {'; '.join(settings)}."
+        return f"{sweep.model}: tied for the highest {val}: {'; '.join(settings)}."
     return (
-        f"{sweep.model}: {settings[0]} is best, with {val} (test accuracy {best.test.iloc[0]:.2%}, "
-        f"which was not used to choose)."
+        f"{sweep.model}: {settings[0]} has the highest {val} (test accuracy "
+        f"{best.test.iloc[0]:.2%}, which was not used to choose)."
     )
 
 
