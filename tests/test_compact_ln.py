@@ -14,6 +14,7 @@ from tests.support.network_weights import (
     randomise_weights,
     relative_difference,
 )
+from tests.support.params_text import EXAMPLE
 
 SIZES = {"stem": 6, "dims": (8, 12), "depths": (2, 1), "kernel": 5, "expansion": 3}
 # Changes of the twin; each must change the logits, or the comparison could not see it.
@@ -117,7 +118,7 @@ def test_dims_and_depths_differing_in_length_are_refused() -> None:
 
 
 def test_compact_network_macs_by_hand() -> None:
-    entry = load_params("params.yaml").models["compact_ln"]
+    entry = load_params(EXAMPLE).models["compact_ln"]
     model = build_model(entry.architecture, num_classes=10, image_size=32)
     stem = 32**2 * 27 * 32 + 16**2 * 4 * 32 * 48
     first = 16**2 * 4 * (7**2 * 48 + 2 * 2 * 48**2)

@@ -145,7 +145,7 @@ def test_file_that_differs_is_not_written(
     ("arguments", "message"),
     [
         (["--model", "nosuch"], "unknown model 'nosuch'"),
-        (["--model", "vit"], "artifacts/vit/model.safetensors does not exist. Run `dvc repro`"),
+        (["--model", "vit"], "artifacts/vit/model.safetensors does not exist.\nRun `dvc repro`"),
         (
             ["--model", "vit", "--out", "vit.pt"],
             "--out is vit.pt; allowed: the name of a file that",

@@ -32,11 +32,11 @@ from cifarpipe.training.step import EagerStep
 from tests.support.architectures import MODEL_OF_ARCHITECTURE
 from tests.support.fake_cuda import backward, fake_cuda, grad
 from tests.support.origins import make_origin
-from tests.support.params_text import AUGMENT
+from tests.support.params_text import AUGMENT, EXAMPLE
 
 pytestmark = pytest.mark.thorough
 
-PARAMS = load_params("params.yaml")
+PARAMS = load_params(EXAMPLE)
 MODELS = pytest.mark.parametrize("name", PARAMS.models)
 EVERY_ARCHITECTURE = pytest.mark.parametrize("name", MODEL_OF_ARCHITECTURE.values())
 SIZE = 6

@@ -8,9 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from cifarpipe.config.reader import load_params
+from cifarpipe.config.schema import ModelEntry
 from cifarpipe.models.build import Classifier, build_model
+from tests.support.params_text import EXAMPLE
 
-DEFAULTS = load_params("params.yaml")
+OWN = load_params("params.yaml").models
+DEFAULTS = load_params(EXAMPLE).models
 PARAMETERS = {
     "vit": 1_989_258 + 8_448,
     "vit_t2t": 3_722_250,
@@ -20,23 +23,23 @@ PARAMETERS = {
     "resnet18_ln": 11_173_962,
     "resnet18_ln_plateau": 11_173_962,
 }
-EVERY_MODEL = pytest.mark.parametrize("name", DEFAULTS.models)
+EVERY_MODEL = pytest.mark.parametrize("entry", OWN.values(), ids=list(OWN))
 
 
-def build(name: str) -> Classifier:
+def build(entry: ModelEntry) -> Classifier:
     torch.manual_seed(0)
-    return build_model(DEFAULTS.models[name].architecture, num_classes=10, image_size=32)
+    return build_model(entry.architecture, num_classes=10, image_size=32)
 
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
-def test_default_models_have_their_parameter_counts(name: str, count: int) -> None:
-    assert sum(parameter.numel() for parameter in build(name).parameters()) == count
+def test_networks_have_their_parameter_counts(name: str, count: int) -> None:
+    assert sum(parameter.numel() for parameter in build(DEFAULTS[name]).parameters()) == count
 
 
 @pytest.mark.thorough
 @EVERY_MODEL
-def test_every_parameter_gets_a_gradient(name: str) -> None:
-    model = build(name)
+def test_every_parameter_gets_a_gradient(entry: ModelEntry) -> None:
+    model = build(entry)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.01  # some are 0 at first, and keep gradients from those before them
@@ -45,8 +48,8 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 
 @EVERY_MODEL
-def test_features_and_head_make_the_logits(name: str) -> None:
-    model = build(name).eval()
+def test_features_and_head_make_the_logits(entry: ModelEntry) -> None:
+    model = build(entry).eval()
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(model(images), model.forward_head(model.forward_features(images)))
@@ -55,9 +58,9 @@ def test_features_and_head_make_the_logits(name: str) -> None:
 @pytest.mark.parametrize(
     "blocks",
     [
-        lambda: [build("vit").blocks[i].mlp[0].weight for i in (0, 1)],
-        lambda: [build("convmixer").blocks[i][1].weight for i in (0, 1)],
-        lambda: [build("resnet18_ln").stages[0][i].conv1.weight for i in (0, 1)],
+        lambda: [build(DEFAULTS["vit"]).blocks[i].mlp[0].weight for i in (0, 1)],
+        lambda: [build(DEFAULTS["convmixer"]).blocks[i][1].weight for i in (0, 1)],
+        lambda: [build(DEFAULTS["resnet18_ln"]).stages[0][i].conv1.weight for i in (0, 1)],
     ],
 )
 def test_initial_weights_of_blocks_differ(blocks: Callable[[], list[torch.Tensor]]) -> None:
@@ -68,35 +71,35 @@ def test_initial_weights_of_blocks_differ(blocks: Callable[[], list[torch.Tensor
 @pytest.mark.parametrize(("depth", "number"), [(1, 1), (4, 1), (8, 2), (12, 3)])
 def test_convmixer_map_layer_is_an_early_block(depth: int, number: int) -> None:
     """Blocks are counted from 1."""
-    architecture = DEFAULTS.models["convmixer"].architecture | {"dim": 8, "depth": depth}
+    architecture = DEFAULTS["convmixer"].architecture | {"dim": 8, "depth": depth}
     model = build_model(architecture, num_classes=10, image_size=32)
     assert model.cam_layer is model.blocks[number - 1]
 
 
 def test_map_layers_of_vit_conv_and_compact_ln() -> None:
-    vit_conv, compact = map(build, ("vit_conv", "compact_ln"))
+    vit_conv, compact = (build(DEFAULTS[name]) for name in ("vit_conv", "compact_ln"))
     assert vit_conv.cam_layer is vit_conv.get_submodule("stem.5")
     assert compact.cam_layer is compact.get_submodule("layers.4.mlp.1")
 
 
 def test_map_layers_of_other_networks_are_late() -> None:
-    resnet, vit = map(build, ("resnet18_ln", "vit"))
+    resnet, vit = (build(DEFAULTS[name]) for name in ("resnet18_ln", "vit"))
     assert resnet.cam_layer is resnet.get_submodule("stages.3")
     assert vit.cam_layer is vit.get_submodule("blocks.5.attention_norm")
     without_token = build_model(
-        DEFAULTS.models["vit"].architecture | {"pool": "mean"}, num_classes=10, image_size=32
+        DEFAULTS["vit"].architecture | {"pool": "mean"}, num_classes=10, image_size=32
     )
     assert without_token.cam_layer is without_token.norm
 
 
 @pytest.mark.thorough
 @EVERY_MODEL
-def test_map_cells_match_image_positions(name: str) -> None:
+def test_map_cells_match_image_positions(entry: ModelEntry) -> None:
     """Change one patch: the map must change around the cell that sees it.
 
     A wrong reshape, such as tokens taken for channels or rows for columns, fails here.
     """
-    model = build(name).eval()
+    model = build(entry).eval()
     outputs: list[torch.Tensor] = []
     model.cam_layer.register_forward_hook(lambda _, __, output: outputs.append(output))
     images = torch.randn(16, 3, 32, 32)
@@ -119,9 +122,9 @@ def test_map_cells_match_image_positions(name: str) -> None:
 
 @pytest.mark.thorough
 @EVERY_MODEL
-def test_gradient_at_map_layer_is_nonzero(name: str) -> None:
+def test_gradient_at_map_layer_is_nonzero(entry: ModelEntry) -> None:
     """It is zero in layers after the last attention of a vision transformer with class token."""
-    model = build(name).eval()
+    model = build(entry).eval()
     gradients: list[torch.Tensor] = []
 
     def keep_gradient(_layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:

@@ -13,6 +13,7 @@ from cifarpipe.report.pages import baseline_curves
 from cifarpipe.report.public_labels import CIFAR10_CLASSES
 from cifarpipe.results.metrics import Metric
 from cifarpipe.store.outputs import write_text
+from tests.support.params_text import EXAMPLE
 from tests.support.report_inputs import CLASSES, Report, make_dataset, make_report, make_results
 
 
@@ -86,7 +87,7 @@ def test_markdown_ends_with_provenance(report: Report) -> None:
 
 @pytest.fixture
 def study() -> Params:
-    return load_params("params.yaml")
+    return load_params(EXAMPLE)
 
 
 def curves_of(study: Params, report: Report, classes: list[str]) -> dict[str, pd.DataFrame]:

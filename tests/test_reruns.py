@@ -14,8 +14,9 @@ import yaml
 from pydantic import ValidationError
 
 from cifarpipe.cli.experiments import flatten
+from cifarpipe.config.reader import load_params
 from cifarpipe.config.schema import Params
-from tests.support.dag import PARAMS, ROOT
+from tests.support.params_text import CONTENT, EXAMPLE, ROOT
 from tests.support.stubs import STUBBED, copy_with_stubs
 
 # One process for all changes: importing DVC takes longer than most of its runs.
@@ -98,6 +99,7 @@ print(json.dumps([runs, changes, values]), file=sys.stderr)
 '''
 
 VITS = ("vit", "vit_t2t")
+PARAMS = load_params(EXAMPLE)
 # What depends on each stage of a model, itself included.
 FOLLOWING = {
     "train": ("train", "evaluate", "misclassified", "gradcam", "figures"),
@@ -195,7 +197,7 @@ WITH_OTHERS = {
 
 def another_value(key: str) -> Any:
     """Return another, valid value of a key."""
-    values = json.loads(json.dumps(VALID))
+    values = json.loads(json.dumps(CONTENT))
     *sections, last = key.split(".")
     section = values
     for name in sections:
@@ -210,10 +212,9 @@ def another_value(key: str) -> Any:
     return WITH_OTHERS[last]
 
 
-VALID = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 KEYS = [
     key
-    for key in flatten(VALID | {"report": VALID["report"] | {"baselines": []}})
+    for key in flatten(CONTENT | {"report": CONTENT["report"] | {"baselines": []}})
     if not key.startswith("models.") or key.split(".")[1] in STUBBED
 ]
 VALUES = [[key, another_value(key)] for key in KEYS]

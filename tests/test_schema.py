@@ -11,7 +11,7 @@ from cifarpipe.config.errors import UserError
 from cifarpipe.config.reader import how_to_undo, load_params
 from cifarpipe.config.recipes import Augment, RandAugmentOperation
 from cifarpipe.config.schema import AttentionMethod, GeneralMethod, Params
-from tests.support.params_text import AUGMENT, CONTENT, DELETED, FULL, ROOT, changed, dump
+from tests.support.params_text import AUGMENT, CONTENT, DELETED, EXAMPLE, FULL, changed, dump
 
 ARCHES = list(ARCHITECTURES)
 
@@ -34,9 +34,9 @@ def accepted(file: Path, content: dict[str, Any] = CONTENT, /, **changes: Any) -
     return load_params(file)
 
 
-def test_demo_has_every_architecture(demo_params: Params) -> None:
-    own = {model.arch for model in load_params(ROOT / "params.yaml").models.values()}
-    assert {model.arch for model in demo_params.models.values()} == own
+def test_demo_and_example_have_every_architecture(demo_params: Params) -> None:
+    for params in (demo_params, load_params(EXAMPLE)):
+        assert {model.arch for model in params.models.values()} == set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("content", [CONTENT, FULL], ids=["project", "full"])
@@ -66,7 +66,7 @@ def test_image_size_is_a_whole_number_from_8_to_1024(file: Path, size: object) -
 
 
 def test_unknown_model_is_refused_with_known_names() -> None:
-    params = load_params(ROOT / "params.yaml")
+    params = load_params(EXAMPLE)
     for look_up in (params.model, params.explanation_method):
         with pytest.raises(UserError) as refused:
             look_up("vitt")

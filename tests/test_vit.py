@@ -18,8 +18,9 @@ from tests.support.network_weights import (
     randomise_weights,
     relative_difference,
 )
+from tests.support.params_text import EXAMPLE
 
-DEFAULTS = load_params("params.yaml")
+DEFAULTS = load_params(EXAMPLE)
 SIZES = {"patch": 4, "dim": 24, "depth": 2, "heads": 3, "head_dim": 10, "mlp_dim": 40}
 POOLS = pytest.mark.parametrize("pool", ["class", "mean"])
 # Changes of the twin; each must change the logits, or the comparison could not see it.

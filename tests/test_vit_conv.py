@@ -14,6 +14,7 @@ from tests.support.network_weights import (
     randomise_weights,
     relative_difference,
 )
+from tests.support.params_text import EXAMPLE
 
 SIZES = {"dim": 24, "depth": 2, "heads": 3, "head_dim": 10, "mlp_dim": 40}
 # Changes of the twin; each must change the logits, or the comparison could not see it.
@@ -156,7 +157,7 @@ def test_size_that_the_stem_cannot_halve_is_refused(size: int) -> None:
 
 
 def test_vit_conv_macs_by_hand() -> None:
-    entry = load_params("params.yaml").models["vit_conv"]
+    entry = load_params(EXAMPLE).models["vit_conv"]
     model = build_model(entry.architecture, num_classes=10, image_size=32)
     dim, inner, mlp = 192, 6 * 32, 384
     stem = 32**2 * 27 * 48 + 16**2 * 16 * 48 * 96 + 8**2 * 16 * 96 * 192

@@ -1,4 +1,4 @@
-"""The project's own parameters, and changed copies of them."""
+"""Parameters for tests, those of tests/support/params.yaml, and changed copies of them."""
 
 import copy
 from pathlib import Path
@@ -11,7 +11,8 @@ from cifarpipe.config.errors import UserError
 from cifarpipe.config.reader import load_params
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "params.yaml").read_text(encoding="utf-8")
+EXAMPLE = Path(__file__).with_name("params.yaml")
+TEXT = EXAMPLE.read_text(encoding="utf-8")
 CONTENT: dict[str, Any] = yaml.safe_load(TEXT)
 DELETED = object()
 
@@ -44,7 +45,7 @@ AUGMENT: dict[str, Any] = {
     "mixup": {"probability": 0.5, "alpha": 0.8},
     "cutmix": {"probability": 0.5, "alpha": 1.0},
 }
-# The project's parameters with every optional key; `plateau` is in one model already.
+# The parameters with every optional key; `plateau` is in one model already.
 FULL = changed(
     models__vit__dropout=0.1,
     models__vit__init="mimetic",

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.support.dag import ROOT
+from tests.support.params_text import ROOT, TEXT
 
 STUBBED = ("vit", "vit_t2t", "convmixer")  # two of one architecture, one of another
 
@@ -48,7 +48,7 @@ def copy_with_stubs(folder: Path) -> None:
     """Copy the pipeline with the models `STUBBED` into a folder; it needs no git."""
     for name in ("cifarpipe", "stages", "data/baselines", ".dvc/plots"):
         shutil.copytree(ROOT / name, folder / name)
-    for name in ("dvc.yaml", "data/dvc.yaml", "params.yaml", ".dvcignore", ".dvc/config"):
+    for name in ("dvc.yaml", "data/dvc.yaml", ".dvcignore", ".dvc/config"):
         shutil.copy(ROOT / name, folder / name)
     (folder / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
     (folder / "stub.py").write_text(STUB)
@@ -56,8 +56,7 @@ def copy_with_stubs(folder: Path) -> None:
         text = (folder / name).read_text(encoding="utf-8")
         text = text.replace("python -m stages.", f"{sys.executable} stub.py ")
         (folder / name).write_text(text, encoding="utf-8")
-    params = (folder / "params.yaml").read_text(encoding="utf-8")
-    head, models, others = re.split(r"^(?:models|evaluate):\n", params, flags=re.MULTILINE)
+    head, models, others = re.split(r"^(?:models|evaluate):\n", TEXT, flags=re.MULTILINE)
     entries = re.split(r"^(?=  \w)", models, flags=re.MULTILINE)
     kept = "".join(entry for entry in entries if entry.split(":")[0].strip() in STUBBED)
     params = f"{head}models:\n{kept}evaluate:\n{others}"
