@@ -18,7 +18,8 @@ from cifarpipe.data.preparation import (
     warnings,
 )
 from cifarpipe.data.raw import RawData
-from cifarpipe.store.prepared import PREPARED, SEAL, Prepared, Split, load_prepared
+from cifarpipe.store.outputs import write_json
+from cifarpipe.store.prepared import PREPARED, SEAL, Prepared, Split, load_prepared, seal
 from tests.support.raw_images import CLASSES, make_raw, settings
 
 
@@ -277,7 +278,7 @@ def test_damaged_array_is_refused(name: str, damage: str) -> None:
     path = PREPARED / name
     damage_file(path, damage)
     read = load_prepared()
-    with pytest.raises(UserError, match=f"{name} is not what `prepare` wrote"):
+    with pytest.raises(UserError, match=f"{name} is not what `prepare` writes"):
         _ = read.train, read.val, read.test, read.test_masks
 
 
@@ -290,6 +291,14 @@ def damage_file(path: Path, damage: str) -> None:
         path.unlink()
     else:
         path.write_bytes(whole[:-1] if damage == "cut" else whole + b"0")
+
+
+def test_card_of_another_version_is_refused() -> None:
+    card = prepare(make_raw(), settings(), seed=0).card
+    old = {key: value for key, value in card.items() if key != "files"}
+    write_json(PREPARED / "dataset.json", seal(old))
+    with pytest.raises(UserError, match="is not what `prepare` writes"):
+        load_prepared()
 
 
 def test_any_changed_bit_of_the_card_is_noticed() -> None:

@@ -16,6 +16,10 @@ from cifarpipe.store.outputs import file_digest
 PREPARED = Path("data/prepared")
 CARD = "dataset.json"
 SEAL = "sha256_of_all_else"
+CARD_KEYS = {
+    "source", "fingerprint", "seed", "classes", "image_size", "mean", "std", "images", "per_class",
+    "shared", "conflicting", "files", "test_masks", "sha256",
+}  # fmt: skip
 SHORT_FINGERPRINT = 16  # hexadecimal digits
 
 
@@ -144,7 +148,7 @@ def load_prepared(folder: Path = PREPARED) -> Prepared:
         raise UserError(f"{path} does not exist. Run `dvc repro prepare` first.")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-        sealed = card.pop(SEAL) == card_digest(card)
+        sealed = card.pop(SEAL) == card_digest(card) and card.keys() >= CARD_KEYS
     except (ValueError, KeyError, AttributeError, TypeError):
         sealed = False
     if not sealed:
@@ -164,5 +168,5 @@ def card_digest(card: dict[str, Any]) -> str:
 
 def _damaged(path: Path) -> UserError:
     return UserError(
-        f"{path} is not what `prepare` wrote.\nDelete {path.parent} and run `dvc repro prepare`."
+        f"{path} is not what `prepare` writes.\nDelete {path.parent} and run `dvc repro prepare`."
     )
