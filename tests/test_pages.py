@@ -330,6 +330,15 @@ def test_verdict_is_in_both_reports(report: Report, page: Page) -> None:
     assert f"**{text}**" in report.markdown()
 
 
+def test_list_of_too_many_labels_is_called_unreliable(report: Report) -> None:
+    note = "This list is not reliable: more than 20% of the labels are in it"
+    assert note not in report.html()
+    labels = np.arange(80) % 4
+    rotated = np.where(np.arange(80) < 60, (labels + 1) % 4, labels)
+    report.results = [results_of(report.folder, "rotated", labels, rotated)]
+    assert note in report.html()
+
+
 def test_warnings_are_in_both_reports(report: Report) -> None:
     labels = np.arange(80) % 4
     predicted = np.ones(80, np.int64)

@@ -130,6 +130,8 @@ def test_tile_shows_the_map_of_its_image(page: Page) -> None:
     assert places.mean(axis=0) == pytest.approx((np.array(HOT) + 0.5) * side / 8, abs=1)
     page.select_option("[name=map]", "true")
     assert maps.inner_text() == "no positive evidence"
+    inside = "e => e.getBoundingClientRect().right <= e.closest('li').getBoundingClientRect().right"
+    assert maps.evaluate(inside)
 
 
 @own_page
