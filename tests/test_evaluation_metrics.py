@@ -68,6 +68,7 @@ def test_metrics_equal_scikit_learn(seed: int) -> None:
         "accuracy": correct / len(labels),
         "loss": sklearn.metrics.log_loss(labels, probabilities, labels=range(10)),
         "top2": sklearn.metrics.top_k_accuracy_score(labels, probabilities, k=2, labels=range(10)),
+        "balanced_accuracy": sklearn.metrics.balanced_accuracy_score(labels, predicted),
         "macro_f1": sklearn.metrics.f1_score(labels, predicted, average="macro"),
         "ece": naive_calibration_error(probabilities, labels, 15),
         "ece_equal_mass": naive_equal_mass_error(probabilities, labels, 15),
@@ -103,6 +104,9 @@ def test_metrics_of_any_predictions_agree(case: tuple[np.ndarray, np.ndarray]) -
     assert found["accuracy"] == round(1 - off_diagonal / n, 4)
     top2 = round(naive_top_k(softmax(logits), labels, 2), 4)
     assert found.get("top2") == (top2 if logits.shape[1] > 2 else None)
+    present = np.unique(labels)  # scikit-learn warns of predictions of classes without images
+    recalls = sklearn.metrics.recall_score(labels, predicted, labels=present, average="macro")
+    assert found["balanced_accuracy"] == round(float(recalls), 4)
     assert found["macro_f1"] == round(
         sklearn.metrics.f1_score(
             labels, predicted, labels=range(k), average="macro", zero_division=0

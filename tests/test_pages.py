@@ -520,8 +520,16 @@ def test_data_uri_holds_the_image(tmp_path: Path) -> None:
     assert np.abs(pixels - (200, 40, 90)).max() <= 6
 
 
-def test_every_column_of_the_leaderboard_is_shown(report: Report, page: Page) -> None:
-    heading, *rows = page.table("On 80 test images")
+def test_balanced_accuracy_is_shown_if_classes_are_unequal(report: Report, page: Page) -> None:
+    assert "balanced" not in page.table("On 80 test images")[0]
+    for counts, shown in (([24, 18, 19, 19], False), ([30, 19, 20, 11], True)):
+        report.dataset["per_class"]["test"] = counts
+        assert ("balanced" in Page(report.html()).table("On 80 test images")[0]) == shown
+
+
+def test_every_column_of_the_leaderboard_is_shown(report: Report) -> None:
+    report.dataset["per_class"]["test"] = [50, 10, 10, 10]
+    heading, *rows = Page(report.html()).table("On 80 test images")
     summary = report.markdown()
     for column in COLUMNS:
         values = [row[heading.index(column.heading)] for row in rows]

@@ -117,7 +117,7 @@ def check_file(path: Path) -> None:
         raise PictureError(path, f"can't be read: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
         folder = stat.S_ISDIR(status.st_mode)
-        raise PictureError(path, "is a folder" if folder else "is not a regular file")
+        raise PictureError(path, "is a folder; name files" if folder else "is not a regular file")
     if not status.st_size:
         raise PictureError(path, "is empty")
 

@@ -48,6 +48,7 @@ def compute_metrics(
             equal_mass_calibration_error(probabilities, labels, calibration_bins)
         ),
         **({"top2": rounded(top_k_accuracy(probabilities, labels, 2))} if k > 2 else {}),
+        "balanced_accuracy": rounded(balanced_accuracy(matrix)),
         "macro_f1": rounded(float(np.mean([row["f1"] for row in class_scores(matrix)]))),
         "brier": rounded(brier_score(probabilities, labels)),
         "temperature": rounded(temperature.value, low=temperature.low, high=temperature.high),
@@ -107,6 +108,13 @@ def class_scores(matrix: NDArray[np.int64]) -> list[dict[str, float | int]]:
             }
         )
     return scores
+
+
+def balanced_accuracy(matrix: NDArray[np.int64]) -> float:
+    """Return the mean recall of the classes that have images, from a confusion matrix."""
+    images = matrix.sum(axis=1)
+    present = images > 0
+    return float(np.mean(np.diag(matrix)[present] / images[present]))
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, k: int) -> NDArray[np.int64]:

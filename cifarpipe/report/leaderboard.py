@@ -24,16 +24,29 @@ class Column:
     """Whether the page shows it even if “all metrics” is off."""
     summary: bool = False
     """Whether `summary.md` has it."""
+    if_unequal: bool = False
+    """Shown only if classes have clearly unequal numbers of test images."""
 
     def text(self, value: float) -> str:
         """Return a value as the reports show it."""
         return f"{100 * value:.2f}%" if self.percent else f"{value:.4f}"
 
 
+UNEQUAL = 1.5  # times as many test images of the largest class as of the smallest
+
 # Beside accuracy, errors, validation accuracy, kept epoch, parameters and MACs.
 COLUMNS = (
     Column("loss", "loss", "mean negative log-likelihood, nats", always=True, summary=True),
     Column("top2", "top-2", percent=True, summary=True),
+    Column(
+        "balanced_accuracy",
+        "balanced",
+        "balanced accuracy: the mean recall of the classes",
+        percent=True,
+        always=True,
+        summary=True,
+        if_unequal=True,
+    ),
     Column("macro_f1", "macro F1", summary=True),
     Column(
         "ece",
@@ -45,6 +58,21 @@ COLUMNS = (
     Column("ece_equal_mass", "ECE, mass", "expected calibration error, bins of equal mass"),
     Column("brier", "Brier"),
 )
+
+
+def shown_columns(board: pd.DataFrame, test_images: Sequence[int]) -> list[Column]:
+    """Return the columns that a report shows.
+
+    Args:
+        board: The leaderboard.
+        test_images: How many there are of each class.
+    """
+    unequal = max(test_images) > UNEQUAL * min(test_images)
+    return [
+        column
+        for column in COLUMNS
+        if column.metric in board and (unequal or not column.if_unequal)
+    ]
 
 
 def leaderboard(results: "Sequence[ModelResults]") -> pd.DataFrame:

@@ -18,7 +18,7 @@ from cifarpipe.evaluation.diagnosis import learning_warnings
 from cifarpipe.evaluation.groups import SMALLEST
 from cifarpipe.report.comparison import lone_errors, shared_errors
 from cifarpipe.report.explorer import LOSSLESS_UP_TO, pack, rank_images
-from cifarpipe.report.leaderboard import COLUMNS
+from cifarpipe.report.leaderboard import shown_columns
 from cifarpipe.report.near_duplicates import CORRELATION
 from cifarpipe.report.public_labels import (
     CIFAR10_CLASSES,
@@ -234,7 +234,7 @@ def _shared(study: Study) -> dict[str, Any]:
         "verdict": verdict(study.board, study.pairs),
         "dataset": study.dataset,
         "board": study.board.to_dict("records"),
-        "columns": [column for column in COLUMNS if column.metric in study.board],
+        "columns": shown_columns(study.board, study.dataset["per_class"]["test"]),
         "pairs": study.pairs.to_dict("records"),
         "provenance": study.provenance,
         "earlier": bool(baseline_curves(study)),
