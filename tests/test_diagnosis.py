@@ -92,6 +92,14 @@ def test_most_frequent_class_alone_is_not_learned() -> None:
     ]
 
 
+def test_accuracy_of_thirds_is_not_rounded_up() -> None:
+    """Two of three, rounded to 0.6667, are not more than by chance."""
+    assert warnings(np.zeros(3, int), np.array([0, 0, 1]), 2) == [
+        not_learned("66.7%", "66.7%"),
+        "predicts class 0 for 100% of all images",
+    ]
+
+
 def test_single_class_has_no_warning() -> None:
     assert warnings(np.zeros(20, int), np.zeros(20, int), 1, train_loss=0.0) == []
 

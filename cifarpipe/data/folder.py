@@ -104,6 +104,13 @@ def _class_folders(root: Path) -> dict[str, dict[str, Path]]:
         if odd := [path.name for path in folders if not is_text(path.name)]:
             raise UserError(f"{root}/{half}: class {odd[0]!a}: {_NAME_ERROR}.\nRename that folder.")
         found[half] = {_composed(path.name): path for path in folders}
+        if len(found[half]) < len(folders):
+            names = [_composed(path.name) for path in folders]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(
+                f"{root}/{half}: two folders are named {twice}, with an accented letter written as "
+                f"one character and as two.\nPut their images into one of them."
+            )
     train, test = map(set, found.values())
     lonely = [
         f"only in {half}/: {', '.join(sorted(names))}"

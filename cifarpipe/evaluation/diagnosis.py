@@ -12,6 +12,7 @@ from cifarpipe.results.metrics import Metric
 ONE_CLASS = 0.99  # fraction of predictions that must not be of one class
 SOME = 5  # test images of a class that is never predicted
 SIGNIFICANT = 1.96  # standard deviations: 95% of a normal distribution are nearer to its mean
+ROUNDING = 1e-6  # above the error of a sum of fractions
 DIVERGED = 1.1  # times the loss of uniform guessing
 
 
@@ -33,7 +34,9 @@ def learning_warnings(
         assert accuracy.low is not None
         shuffled, deviation = shuffled_accuracy(true.to_numpy(), predicted[true.index].to_numpy())
         constant = true.max() / images
-        if accuracy.number <= shuffled + SIGNIFICANT * deviation:
+        hits = int(confusion.images[confusion.true == confusion.predicted].sum())
+        # In images: the accuracy is rounded.
+        if hits <= images * (shuffled + SIGNIFICANT * deviation) + ROUNDING:
             warnings.append(
                 f"may not have learned: its accuracy, {accuracy.value:.1%}, is not significantly "
                 f"above {shuffled:.1%}, that of its predictions in random order"

@@ -56,6 +56,12 @@ def capital_letter(root: Path) -> list[str]:
     return [f"{root} has no folder train/", "test/<class>/*, in lowercase"]
 
 
+def class_of_two_spellings(root: Path) -> list[str]:
+    save(root / "train/cafe\u0301/1.png", pixels(1))
+    save(root / "train/caf\u00e9/1.png", pixels(2))
+    return [f"{root}/train: two folders are named caf\u00e9", "Put their images into one"]
+
+
 def no_classes(root: Path) -> list[str]:
     for half in ("train", "test"):
         (root / half).rename(root / f"old {half}")
@@ -212,7 +218,8 @@ def link_to_text_file(root: Path) -> list[str]:
 
 DAMAGES = [
     missing_folder, file_instead_of_folder, no_train, capital_letter,
-    other_classes_in_test, no_test, no_classes, class_in_train_only, empty_class,
+    other_classes_in_test, class_of_two_spellings, no_test, no_classes, class_in_train_only,
+    empty_class,
     folder_in_class, text_file, empty_file, truncated_jpeg, truncated_png, broken_dds,
     damaged_im, sixteen_bits,
     two_sizes, not_square, name_that_is_not_text, name_of_two_lines, class_of_two_lines,
