@@ -49,8 +49,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         f"{model}: accuracy {accuracy.value:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}], "
         f"{errors} errors in {len(data.test)} images"
     )
-    classes = len(data.classes)
-    for warning in learning_warnings(accuracy, found.confusion, origin.train_loss, classes):
+    for warning in learning_warnings(found.confusion, origin.train_loss, len(data.classes)):
         print(f"warning: {model} {warning}")
 
 

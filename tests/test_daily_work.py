@@ -311,7 +311,7 @@ def test_run_can_be_watched_interrupted_and_resumed(study: Path, tmp_path: Path)
     said, _ = running.communicate(timeout=60)
     assert running.returncode not in (0, None), said
     assert "Traceback" not in said
-    assert "vit: interrupted; `dvc repro` resumes after epoch" in said
+    assert "vit: interrupted; in this folder, `dvc repro` resumes after epoch" in said
     assert not list(copy.glob("artifacts/vit/*.tmp*"))
     assert succeed(copy, "git", "status", "--porcelain", "dvc.lock") == ""
 

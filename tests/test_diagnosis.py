@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
-from cifarpipe.evaluation.calibration import UNKNOWN_TEMPERATURE
-from cifarpipe.evaluation.diagnosis import learning_warnings, shuffled_accuracy
-from cifarpipe.evaluation.metrics import compute_metrics, confusion_matrix, confusion_table
+from cifarpipe.evaluation.diagnosis import learning_warnings, shuffled_hits
+from cifarpipe.evaluation.metrics import confusion_matrix, confusion_table
 
 CLASSES = [f"class {i}" for i in range(10)]
 LABELS = np.arange(500) % 10
@@ -14,11 +14,9 @@ LABELS = np.arange(500) % 10
 def warnings(
     predicted: np.ndarray, labels: np.ndarray = LABELS, classes: int = 10, train_loss: float = 0.5
 ) -> list[str]:
-    logits = np.eye(classes, dtype=np.float32)[predicted]
-    metrics = compute_metrics(logits, labels, calibration_bins=15, temperature=UNKNOWN_TEMPERATURE)
     matrix = confusion_matrix(labels, predicted, classes)
     confusion = confusion_table(matrix, CLASSES[:classes])
-    return learning_warnings(metrics["accuracy"], confusion, train_loss, classes)
+    return learning_warnings(confusion, train_loss, classes)
 
 
 def not_learned(accuracy: str, shuffled: str) -> str:
@@ -28,17 +26,26 @@ def not_learned(accuracy: str, shuffled: str) -> str:
     )
 
 
-def test_shuffled_accuracy_is_that_of_shuffled_predictions() -> None:
+def test_shuffled_hits_are_hypergeometric() -> None:
+    """Of two classes: hits of one class, and of the other as many as then remain."""
+    hits = shuffled_hits(np.array([40, 20]), np.array([50, 10]))
+    first = (hits - 60 + 40 + 50) // 2  # hits = first + (20 - (50 - first))
+    for value in (32, 33, 34, 36):
+        expected = scipy.stats.hypergeom.sf(value - 1, 60, 40, 50)
+        assert (first >= value).mean() == pytest.approx(expected, abs=0.04)
+
+
+@pytest.mark.parametrize("sizes", [[1] * 100, [90, 10], [10] * 10])
+def test_random_predictions_rarely_seem_learned(sizes: list[int]) -> None:
+    """In at most 2.5% of all cases, whether or not classes are rare."""
     rng = np.random.default_rng(0)
-    labels, predicted = rng.integers(0, 4, 60), rng.integers(0, 4, 60) * (rng.random(60) < 0.6)
-    counts = (np.bincount(each, minlength=4) for each in (labels, predicted))
-    mean, deviation = shuffled_accuracy(*counts)
-    found = [(rng.permutation(predicted) == labels).mean() for _ in range(20_000)]
-    assert mean == pytest.approx(np.mean(found), abs=0.002)
-    assert deviation == pytest.approx(np.std(found), rel=0.02)
-    # By hand: two images, one prediction of each class; both are correct, or none is.
-    assert shuffled_accuracy(np.array([1, 1]), np.array([1, 1])) == pytest.approx((0.5, 0.5))
-    assert shuffled_accuracy(np.array([1, 0]), np.array([1, 0])) == (1.0, 0.0)
+    labels, k = np.repeat(np.arange(len(sizes)), sizes), len(sizes)
+    learned = 0
+    for _ in range(200):
+        matrix = confusion_matrix(labels, rng.permutation(labels), k)
+        confusion = confusion_table(matrix, [str(i) for i in range(k)])
+        learned += not any("may not" in text for text in learning_warnings(confusion, 0.0, k))
+    assert learned <= 11  # more has a probability of 1%
 
 
 def test_random_predictions_are_not_learned() -> None:
@@ -76,9 +83,18 @@ def test_rare_class_found_is_learned_but_not_accurate() -> None:
     ]
 
 
+def test_network_below_the_most_frequent_class_is_less_accurate() -> None:
+    labels = np.repeat([0, 1], [950, 50])
+    predicted = np.where((np.arange(1000) < 700), 0, 1)
+    assert warnings(predicted, labels, 2) == [
+        "is significantly less accurate (75.0%) than always predicting class 0 (95.0%)"
+    ]
+
+
 def test_classes_never_predicted_are_named() -> None:
     predicted = np.where(LABELS < 8, LABELS, 0)
     assert warnings(predicted) == ["never predicts class 8, class 9"]
+    assert warnings(np.where(LABELS < 3, LABELS, 0)) == ["never predicts 7 of the classes"]
     few = np.where(np.arange(500) < 496, LABELS % 9, 9)  # four images of class 9
     assert warnings(np.where(few == 9, 0, few), few) == []
 

@@ -87,6 +87,22 @@ def test_p_value_is_fishers_exact(monkeypatch: pytest.MonkeyPatch) -> None:
     assert row.elsewhere == pytest.approx(62 / 70, abs=1e-4)
 
 
+def test_small_class_is_tested_but_not_in_vain() -> None:
+    """Eight images, all wrong, are significant; single images can't be, and cost nothing."""
+    labels = np.repeat([0, 1, *range(2, 202)], [400, 8, *[1] * 200])
+    names = [f"c{label}" for label in range(202)]
+    everything = np.ones(len(labels), bool)
+    groups = [Group(name, labels == i, everything, smallest=1) for i, name in enumerate(names)]
+    errors = (labels == 1) | (np.arange(len(labels)) % 50 == 0)
+    found = weak_groups(groups, ~errors)
+    assert found.group.tolist() == ["c1"]
+    members = labels == 1
+    table = [[8, 0], [(errors & ~members).sum(), (~errors & ~members).sum()]]
+    tested = fisher_exact(table, alternative="greater").pvalue * 2  # the other one is c0
+    assert found.p_holm[0] == pytest.approx(tested, rel=0.01)
+    assert {each.smallest for each in image_groups(noise(6), np.arange(6) % 3, CLASSES)[:3]} == {1}
+
+
 @pytest.mark.parametrize("count", [0, 1, 19])
 def test_small_groups_are_left_out(count: int) -> None:
     members = np.arange(100) < count

@@ -55,12 +55,19 @@ def test_changed_training_labels_are_found_by_their_neighbours() -> None:
     assert (labels[voters] != labels[:, None]).mean(axis=1)[changed].min() > 0.5
 
 
-def test_most_probable_label_is_no_candidate() -> None:
+def test_label_more_probable_than_the_suggestion_is_no_candidate() -> None:
     """A class that is rarely predicted has a low threshold, which other classes' images reach."""
-    probabilities = np.array([[0.5, 0.42], [0.4, 0.5], [0.9, 0.1], [0.9, 0.1]])
-    labels = np.array([0, 0, 1, 1])  # thresholds: 0.45 and 0.1
-    found = confident_disagreements(probabilities, labels)
-    assert found.position.tolist() == [2, 3, 1]
+    probabilities = np.array([[0.55, 0.45], [0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
+    labels = np.array([0, 0, 1, 1])  # thresholds: 0.725 and 0.25
+    assert confident_disagreements(probabilities, labels).position.tolist() == [2]
+
+
+def test_most_probable_class_below_its_threshold_suggests_no_other() -> None:
+    """Class 0 misses its threshold; class 2 reaches its own, but is less probable than label 1."""
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.9, 0.05, 0.05], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1]])
+    probabilities = np.vstack([probabilities, [0.45, 0.45, 0.1]])
+    labels = np.array([1, 0, 1, 1, 2])  # thresholds: 0.9, 0.63, 0.1
+    assert 0 not in confident_disagreements(probabilities, labels).position.tolist()
 
 
 def test_table_names_the_files() -> None:
@@ -69,6 +76,9 @@ def test_table_names_the_files() -> None:
     probabilities = np.array([[0.8, 0.2], [0.9, 0.1]])
     table = label_candidates([("test", both, probabilities)], ["cat", "dog"])
     assert table.file.tolist() == ["d/2.png"]
+    other = np.array([[0.1, 0.9], [0.2, 0.8]])
+    swapped = label_candidates([("test", both, other)], ["cat", "dog"])
+    assert swapped.file.tolist() == ["c/1.png"]
     assert split.names(np.array([0])) == ["dog/a b.png"]
 
 

@@ -1,15 +1,18 @@
 """The memory that a training step needs, and that which is free."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from cifarpipe.config.errors import UserError
+from cifarpipe.config.recipes import Recipe
 from cifarpipe.training import memory
 from cifarpipe.training.execution import Execution
 from cifarpipe.training.memory import GIB, LiveTensors, check_memory, free_bytes, step_bytes
+from cifarpipe.training.optimizers import make_optimizer, state_tensors, state_values
 from tests.support.histories import accumulator
 
 CPU = torch.device("cpu")
@@ -21,6 +24,18 @@ def small_network() -> nn.Module:
     return nn.Sequential(
         nn.Flatten(), nn.Linear(3 * SIZE**2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES)
     )
+
+
+def recipe(**changes: Any) -> Recipe:
+    """Return a recipe with plain SGD; these keys are changed."""
+    keys = {
+        "epochs": 1, "batch_size": 8, "lr_scale": 1.0, "schedule": "cosine", "warmup": 0.0,
+        "optimizer": {
+            "name": "sgd", "momentum": 0.0, "nesterov": False, "weight_decay": 0.0,
+            "decay_on": "all",
+        },
+    }  # fmt: skip
+    return Recipe.model_validate(keys | changes)
 
 
 def test_bytes_of_a_small_network_by_hand() -> None:
@@ -71,32 +86,57 @@ def test_estimate_frees_all_that_it_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_step_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: GIB // 2)
-    check_memory("net", small_network(), SIZE, 10_000, FP32, whole=10_000)
+    check_memory("net", small_network(), SIZE, 10_000, FP32, recipe(batch_size=10_000))
     with pytest.raises(UserError) as refused:
-        check_memory("net", small_network(), SIZE, 1_000_000, FP32, whole=1_000_000)
+        check_memory("net", small_network(), SIZE, 1_000_000, FP32, recipe(batch_size=1_000_000))
     first, advice = str(refused.value).splitlines()
     assert first == "net: a training step needs at least 1.6 GiB of memory, and 0.5 GiB are free."
     assert "Reduce `batch_size` (now 1000000) of its entry" in advice
     with pytest.raises(UserError, match=r"`batch_size` \(now 2000000\)"):  # of two processes
-        check_memory("net", small_network(), SIZE, 1_000_000, FP32, whole=2_000_000)
+        check_memory("net", small_network(), SIZE, 1_000_000, FP32, recipe(batch_size=2_000_000))
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "values"),
+    [
+        ({"name": "sgd", "momentum": 0.0, "nesterov": False}, 0),
+        ({"name": "sgd", "momentum": 0.9, "nesterov": True}, 1),
+        ({"name": "muon", "momentum": 0.9, "nesterov": True, "betas": [0.9, 0.95]}, 1),
+        ({"name": "adamw", "betas": [0.9, 0.95]}, 2),
+    ],
+    ids=lambda case: case["name"] if isinstance(case, dict) else str(case),
+)
 def test_weights_that_leave_no_room_for_their_update_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
+    optimizer: dict[str, object], values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By hand: 3 × 8² × 4,000 weights and 4,000 biases, with gradients and momentum."""
+    """By hand: 3 × 8² × 4,000 weights, 4,000 biases; their gradients, the optimizer's state."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 4000))
-    needed = 2 * 4 * 4000 * (3 * SIZE**2 + 1)
+    needed = (values + 1) * 4 * 4000 * (3 * SIZE**2 + 1)
+    given = recipe(optimizer=optimizer | {"weight_decay": 0.0, "decay_on": "all"})
     monkeypatch.setattr(memory, "free_bytes", lambda: needed)
-    check_memory("net", model, SIZE, 1, FP32, whole=1)
+    check_memory("net", model, SIZE, 1, FP32, given)
     monkeypatch.setattr(memory, "free_bytes", lambda: needed - 1)
     with pytest.raises(UserError, match="or its number of weights"):
-        check_memory("net", model, SIZE, 1, FP32, whole=1)
+        check_memory("net", model, SIZE, 1, FP32, given)
+
+
+def test_state_values_are_what_the_optimizers_keep() -> None:
+    for name, options in (("sgd", {"momentum": 0.9, "nesterov": True}), ("adamw", {})):
+        given = recipe(
+            optimizer={"name": name, "weight_decay": 0.0, "decay_on": "all"}
+            | (options or {"betas": [0.9, 0.95]})
+        )
+        model = nn.Linear(50, 50)
+        optimizer = make_optimizer(model, given)
+        model(torch.randn(2, 50)).sum().backward()
+        optimizer.step()
+        kept = sum(each.numel() for each in state_tensors(optimizer) if each.ndim)
+        assert kept == state_values(given.optimizer) * sum(p.numel() for p in model.parameters())
 
 
 def test_unknown_free_memory_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: None)
-    check_memory("net", small_network(), SIZE, 10**12, FP32, whole=10**12)  # raises nothing
+    check_memory("net", small_network(), SIZE, 10**12, FP32, recipe())  # raises nothing
 
 
 @pytest.mark.parametrize(

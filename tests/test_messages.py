@@ -1,4 +1,4 @@
-"""Lists in messages."""
+"""Lists of names."""
 
 from cifarpipe.config.messages import listed
 

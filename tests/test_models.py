@@ -10,9 +10,13 @@ from torch import nn
 from cifarpipe.config.reader import load_params
 from cifarpipe.config.schema import ModelEntry
 from cifarpipe.models.build import Classifier, build_model
+from cifarpipe.networks.devices import memory_format
+from cifarpipe.training import execution
 from tests.support.params_text import EXAMPLE
 
-OWN = load_params("params.yaml").models
+PARAMS = load_params("params.yaml")
+OWN = PARAMS.models
+SIZE = PARAMS.data.image_size or 32
 DEFAULTS = load_params(EXAMPLE).models
 PARAMETERS = {
     "vit": 1_989_258 + 8_448,
@@ -23,12 +27,13 @@ PARAMETERS = {
     "resnet18_ln": 11_173_962,
     "resnet18_ln_plateau": 11_173_962,
 }
+EXAMPLES = pytest.mark.parametrize("entry", DEFAULTS.values(), ids=list(DEFAULTS))
 EVERY_MODEL = pytest.mark.parametrize("entry", OWN.values(), ids=list(OWN))
 
 
-def build(entry: ModelEntry) -> Classifier:
+def build(entry: ModelEntry, image_size: int = 32) -> Classifier:
     torch.manual_seed(0)
-    return build_model(entry.architecture, num_classes=10, image_size=32)
+    return build_model(entry.architecture, num_classes=10, image_size=image_size)
 
 
 @pytest.mark.parametrize(("name", "count"), PARAMETERS.items())
@@ -39,18 +44,18 @@ def test_networks_have_their_parameter_counts(name: str, count: int) -> None:
 @pytest.mark.thorough
 @EVERY_MODEL
 def test_every_parameter_gets_a_gradient(entry: ModelEntry) -> None:
-    model = build(entry)
+    model = build(entry, SIZE)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.01  # some are 0 at first, and keep gradients from those before them
-    model(torch.randn(8, 3, 32, 32)).logsumexp(dim=1).sum().backward()
+    model(torch.randn(8, 3, SIZE, SIZE)).logsumexp(dim=1).sum().backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
 
 
 @EVERY_MODEL
 def test_features_and_head_make_the_logits(entry: ModelEntry) -> None:
-    model = build(entry).eval()
-    images = torch.randn(3, 3, 32, 32)
+    model = build(entry, SIZE).eval()
+    images = torch.randn(3, 3, SIZE, SIZE)
     with torch.no_grad():
         assert torch.equal(model(images), model.forward_head(model.forward_features(images)))
 
@@ -93,7 +98,7 @@ def test_map_layers_of_other_networks_are_late() -> None:
 
 
 @pytest.mark.thorough
-@EVERY_MODEL
+@EXAMPLES
 def test_map_cells_match_image_positions(entry: ModelEntry) -> None:
     """Change one patch: the map must change around the cell that sees it.
 
@@ -124,13 +129,30 @@ def test_map_cells_match_image_positions(entry: ModelEntry) -> None:
 @EVERY_MODEL
 def test_gradient_at_map_layer_is_nonzero(entry: ModelEntry) -> None:
     """It is zero in layers after the last attention of a vision transformer with class token."""
-    model = build(entry).eval()
+    model = build(entry, SIZE).eval()
     gradients: list[torch.Tensor] = []
 
     def keep_gradient(_layer: nn.Module, _inputs: object, output: torch.Tensor) -> None:
         output.register_hook(gradients.append)
 
     model.cam_layer.register_forward_hook(keep_gradient)
-    model(torch.randn(2, 3, 32, 32))[:, 0].sum().backward()
+    model(torch.randn(2, 3, SIZE, SIZE))[:, 0].sum().backward()
     per_cell = model.cam_map(gradients[0]).abs().sum(dim=1)
     assert (per_cell > 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("name", ["convmixer", "compact_ln", "resnet18_ln"])
+def test_convolutional_networks_are_channels_last_on_a_cpu(name: str) -> None:
+    model = build(DEFAULTS[name])
+    assert memory_format(model, torch.device("cpu")) == torch.channels_last
+    assert memory_format(model, torch.device("cuda")) == torch.contiguous_format
+
+
+@pytest.mark.parametrize("name", ["convmixer", "compact_ln"])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_long_runs_compile_depthwise_gradients(
+    name: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "_can_compile", lambda: True)
+    assert execution.compiling_pays(build(DEFAULTS[name]), precision, 1e18)
+    assert not execution.compiling_pays(build(DEFAULTS[name]), precision, 1e9)

@@ -17,6 +17,7 @@ from PIL import Image
 from cifarpipe.config.schema import Params
 from cifarpipe.report.leaderboard import COLUMNS
 from cifarpipe.report.pages import MAX_BYTES, data_uri, fit, page_warnings
+from cifarpipe.report.public_labels import CIFAR10_CLASSES
 from cifarpipe.report.sentences import verdict
 from cifarpipe.report.study import Study
 from cifarpipe.results.metrics import Metric
@@ -328,6 +329,23 @@ def test_verdict_is_in_both_reports(report: Report, page: Page) -> None:
     assert text.startswith("high is best")
     assert text in page.all("header")[0]["text"]
     assert f"**{text}**" in report.markdown()
+
+
+def test_page_without_validation_images_says_so(report: Report) -> None:
+    assert "Validation images are held out" in report.html()
+    report.dataset["images"]["val"] = 0
+    page = report.html()
+    assert "There are no validation images" in page
+    assert "Validation images are held out" not in page
+    assert "below validation accuracy" not in page
+
+
+def test_sentence_about_cifar10_is_for_its_classes_only(report: Report) -> None:
+    sentence = "Published results on CIFAR-10 often chose the best epoch on the test images"
+    assert sentence not in report.html()
+    report.dataset = make_dataset(CIFAR10_CLASSES)
+    report.results = [make_results(report.folder, "vit", n=100, classes=CIFAR10_CLASSES)]
+    assert sentence in report.html()
 
 
 def test_list_of_too_many_labels_is_called_unreliable(report: Report) -> None:

@@ -329,6 +329,12 @@ def test_missing_classes_are_named() -> None:
     assert warnings(prepared) == [f"no validation images of {absent}"]
 
 
+def test_classes_without_test_images_are_named() -> None:
+    prepared = prepare(make_raw(), settings(test_size=2), seed=0)
+    (absent,) = np.array(CLASSES)[np.array(prepared.card["per_class"]["test"]) == 0]
+    assert warnings(prepared) == [f"no test images of {absent}"]
+
+
 def test_single_class_is_a_warning() -> None:
     raw = make_raw()
     for split in (raw.train, raw.test):

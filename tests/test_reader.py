@@ -101,6 +101,15 @@ def test_yaml_without_sections_is_refused(file: Path, text: str) -> None:
     assert "expected a section; its keys: seed, lr, data, train, models, " in message
 
 
+def test_advice_names_the_file(tmp_path: Path) -> None:
+    message = refused_text(tmp_path / "mine.yaml", "3")
+    assert message.splitlines()[-1] == (
+        f"Fix the file. `git diff {tmp_path}/mine.yaml` shows what was changed, and "
+        f"`git checkout {tmp_path}/mine.yaml` undoes all of it (a refused `dvc exp run -S …` "
+        f"leaves its value in the file)."
+    )
+
+
 def test_file_that_is_not_utf8_is_refused(file: Path) -> None:
     file.write_bytes(TEXT.encode() + b"# caf\xe9\n")
     with pytest.raises(UserError, match="is not valid YAML: 'utf-8' codec can't decode"):

@@ -4,6 +4,7 @@ import io
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cifarpipe.results.metrics import (
@@ -88,12 +89,13 @@ def test_infinite_interval_ends_are_left_out(low: float, tmp_path: Path) -> None
     assert path.read_text().splitlines()[1] == "road,0.5,,,0.25,,"
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, np.float32("nan")])
 def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
     for metric, key in (
         (rounded(value), "value"),
         (rounded(0.5, random=value), "random"),
         (Metric(0.5, low=value), "low"),
+        (Metric(value), "value"),
     ):
         with pytest.raises(ValueError, match=rf"metric 'entropy': its {key} is {value}"):
             metrics_table({"accuracy": Metric(0.5), "entropy": metric})

@@ -113,7 +113,7 @@ def test_interrupted_run_says_where_it_resumes(
     ):
         with pytest.raises(KeyboardInterrupt):
             interrupt(store, saved=saved)
-        assert capsys.readouterr().err == f"vit: interrupted; `dvc repro` {then}\n"
+        assert capsys.readouterr().err == f"vit: interrupted; in this folder, `dvc repro` {then}\n"
 
 
 def test_two_damaged_files_load_as_none(resume: ResumeStore) -> None:

@@ -94,13 +94,17 @@ def test_predictions_of_other_images_are_not_compared() -> None:
 
 
 def test_accuracies_on_another_source_are_not_comparable() -> None:
-    params = [{"data.source": "cifar10"}, {"data.source": "folder", "data.folder": "mine"}]
+    params = [{"data.source": "folder", "data.folder": name} for name in ("one", "two")]
     before = snapshot("main", "d", params=params[0], vit=result(wrong_in(*range(60))))
     after = snapshot("workspace", "e", params=params[1], vit=result(LABELS))
     assert compare_models(before, after)[0].verdict == "not comparable"
     text = review(before, after)
     assert "- **vit: not comparable**" in text
-    assert "The images are of another source than those of `main`" in text
+    assert "The images are of another source or size than those of `main`" in text
+    assert "intervals do not overlap" not in text
+    assert "became more frequent" not in text
+    moved = snapshot("workspace", "d", params=params[1], vit=result(LABELS))  # the same images
+    assert compare_models(before, moved)[0].verdict == "better"
 
 
 @pytest.mark.parametrize(

@@ -257,8 +257,8 @@ def test_value_in_place_of_a_section_names_its_keys(file: Path) -> None:
     changes = {"models__vit__augment": {"cutmix": 1}, "models__convmixer__optimizer": "adam"}
     assert refusal(file, **changes) == [
         "models.vit.augment.cutmix is 1: expected a section; its keys: probability, alpha",
-        "models.convmixer.optimizer is 'adam': expected a section; its keys: name, betas, "
-        "weight_decay, decay_on, momentum, nesterov, keep_norm",
+        "models.convmixer.optimizer is 'adam': expected a section; its keys: "
+        "name (adamw, sgd, muon) and those it needs",
     ]
 
 
@@ -382,7 +382,7 @@ def test_missing_discriminator_is_reported(file: Path) -> None:
         (
             "models__vit__optimizer",
             "adamw",
-            "models.vit.optimizer is 'adamw': expected a section; its keys: name, ",
+            "models.vit.optimizer is 'adamw': expected a section; its keys: name (adamw, ",
         ),
         ("data", None, "data is null: expected a section; its keys: source, "),
         ("models", [1], "models is [1]: expected a section of `key: value` lines"),

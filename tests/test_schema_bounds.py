@@ -1,5 +1,7 @@
 """The bounds of every number of params.yaml: the last value accepted, the first one refused."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from pydantic import ValidationError
 from cifarpipe.config.recipes import Recipe
 from cifarpipe.config.schema import Params
 from cifarpipe.models.build import build_model
-from tests.support.params_text import CONTENT, FULL, changed
+from tests.support.params_text import CONTENT, FULL, changed, dump, refused_text
 
 TINY = 1e-9
 POSITIVE_INT = ([1, 2], [0, -1])
@@ -166,6 +168,14 @@ def test_valid_model_name_is_accepted(name: str) -> None:
     content = changed(report__baselines={})
     params = Params.model_validate(content | {"models": {name: content["models"]["vit"]}})
     assert list(params.models) == [name]
+
+
+def test_long_model_name_is_refused_with_the_rule() -> None:
+    content = changed(report__baselines={})
+    text = dump(content | {"models": {"a" * 61: content["models"]["vit"]}})
+    with tempfile.TemporaryDirectory() as folder:
+        message = refused_text(Path(folder) / "params.yaml", text)
+    assert "a model's name is at most 60 lowercase letters" in message
 
 
 @pytest.mark.parametrize(

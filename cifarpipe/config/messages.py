@@ -1,4 +1,4 @@
-"""What messages have in common."""
+"""Lists of names in messages, which are in no output."""
 
 from collections.abc import Sequence
 

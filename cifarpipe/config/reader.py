@@ -100,7 +100,7 @@ def _explain(error: ErrorDetails) -> list[str]:
         return [f"{key} is not a known key; known: {', '.join(_section_keys(error['loc'][:-1]))}"]
     if kind == "value_error":
         return [f"{key}: {message}"] if location else message.split(ERROR_SEPARATOR)
-    if kind == "string_pattern_mismatch":
+    if kind == "string_pattern_mismatch" or (kind == "string_too_long" and "[key]" in error["loc"]):
         message = "a model's name is at most 60 lowercase letters, digits, - and _, a letter first"
     elif kind == "union_tag_not_found":
         message = f"{_tag(error)} is missing"
@@ -113,15 +113,28 @@ def _explain(error: ErrorDetails) -> list[str]:
     elif kind == "dict_type":
         message = "expected a section of `key: value` lines"
     elif kind in {"model_type", "model_attributes_type"}:
-        keys = dict.fromkeys(_section_keys(error["loc"]))
-        message = f"expected a section; its keys: {', '.join(keys)}"
+        message = f"expected a section; its keys: {_keys_of_one(error['loc'])}"
     elif isinstance(value, str) and kind in {"float_type", "int_type"}:
         message += " (a quoted number is text: remove the quotes)" if _is_number(value) else ""
     return [f"{key} is {_shown(value)}: {message}"]
 
 
+def _keys_of_one(location: tuple[int | str, ...]) -> str:
+    """Return the keys of the section at `location`; if it may be of several kinds, only the tag."""
+    kinds = _kinds_at(location)
+    if len(kinds) == 1:
+        return ", ".join(kinds[0].model_fields)
+    tag = "arch" if "arch" in kinds[0].model_fields else "name"
+    return f"{tag} ({', '.join(tag for kind in kinds for tag in _tags(kind))}) and those it needs"
+
+
 def _section_keys(location: tuple[int | str, ...]) -> list[str]:
     """Return the keys of the section at `location`, as pydantic gives it."""
+    return [key for kind in _kinds_at(location) for key in kind.model_fields]
+
+
+def _kinds_at(location: tuple[int | str, ...]) -> list[type[Section]]:
+    """Return what the section at `location` may be."""
     kinds: list[type[Section]] = [Params]
     for depth, part in enumerate(location):
         if depth == 1 and location[0] == "models":
@@ -131,7 +144,7 @@ def _section_keys(location: tuple[int | str, ...]) -> list[str]:
             kinds = [kind for field in fields for kind in _sections_in(field.annotation)]
         else:
             kinds = [kind for kind in kinds if part in _tags(kind)]
-    return [key for kind in kinds for key in kind.model_fields]
+    return kinds
 
 
 def _sections_in(annotation: Any) -> list[type[Section]]:

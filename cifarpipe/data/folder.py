@@ -108,8 +108,8 @@ def _class_folders(root: Path) -> dict[str, dict[str, Path]]:
             names = [_composed(path.name) for path in folders]
             twice = next(name for name in names if names.count(name) > 1)
             raise UserError(
-                f"{root}/{half}: two folders are named {twice}, with an accented letter written as "
-                f"one character and as two.\nPut their images into one of them."
+                f"{root}/{half}: two folders are named {twice}: their names look the same, but are "
+                f"encoded differently.\nPut their images into one of them."
             )
     train, test = map(set, found.values())
     lonely = [

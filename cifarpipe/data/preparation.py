@@ -71,7 +71,7 @@ def warnings(prepared: Prepared) -> list[str]:
     """Return what may make results misleading, as sentences."""
     card, classes = prepared.card, prepared.classes
     found = [] if len(classes) > 1 else ["there is one class only, so every prediction is correct"]
-    for split, what in (("train", "training"), ("val", "validation")):
+    for split, what in (("train", "training"), ("val", "validation"), ("test", "test")):
         missing = [
             name for name, count in zip(classes, card["per_class"][split], strict=True) if not count
         ]

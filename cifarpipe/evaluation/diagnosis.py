@@ -6,24 +6,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cifarpipe.config.messages import listed
-from cifarpipe.results.metrics import Metric
+from cifarpipe.results.intervals import wilson_interval
 
 ONE_CLASS = 0.99  # fraction of predictions that must not be of one class
 SOME = 5  # test images of a class that is never predicted
-SIGNIFICANT = 1.96  # standard deviations: 95% of a normal distribution are nearer to its mean
-ROUNDING = 1e-6  # above the error of a sum of fractions
+NAMED = 6  # such classes; more are counted
+SHUFFLES = 1000  # of the predictions, to test whether they depend on the images
+LEVEL = 0.025  # of that test, one-sided, as of one end of a 95% interval
 DIVERGED = 1.1  # times the loss of uniform guessing
 
 
-def learning_warnings(
-    accuracy: Metric, confusion: pd.DataFrame, train_loss: float, classes: int
-) -> list[str]:
+def learning_warnings(confusion: pd.DataFrame, train_loss: float, classes: int) -> list[str]:
     """Return what suggests that a network has not learned, as predicates of a sentence about it.
 
     Args:
-        accuracy: On the test split, with its interval.
-        confusion: Of the test split: columns `true`, `predicted`, `images`.
+        confusion: Of the test split: columns `true`, `predicted`, `images`, a row per pair.
         train_loss: Of the last epoch, in nats.
         classes: Number of classes.
     """
@@ -31,26 +28,28 @@ def learning_warnings(
     true, predicted = (confusion.groupby(of).images.sum() for of in ("true", "predicted"))
     images = int(true.sum())
     if images and (true > 0).sum() > 1:  # otherwise there is nothing to tell apart
-        assert accuracy.low is not None
-        shuffled, deviation = shuffled_accuracy(true.to_numpy(), predicted[true.index].to_numpy())
-        constant = true.max() / images
         hits = int(confusion.images[confusion.true == confusion.predicted].sum())
-        # In images: the accuracy is rounded.
-        if hits <= images * (shuffled + SIGNIFICANT * deviation) + ROUNDING:
+        shuffled = shuffled_hits(true.to_numpy(), predicted[true.index].to_numpy())
+        low, high = wilson_interval(hits, images)
+        constant = true.max() / images
+        if (1 + (shuffled >= hits).sum()) / (1 + SHUFFLES) > LEVEL:
+            expected = float((true * predicted).sum()) / images**2
             warnings.append(
-                f"may not have learned: its accuracy, {accuracy.value:.1%}, is not significantly "
-                f"above {shuffled:.1%}, that of its predictions in random order"
+                f"may not have learned: its accuracy, {hits / images:.1%}, is not significantly "
+                f"above {expected:.1%}, that of its predictions in random order"
             )
-        elif accuracy.low <= constant:
+        elif low <= constant:
+            than = "not significantly more" if high >= constant else "significantly less"
             warnings.append(
-                f"is not significantly more accurate ({accuracy.value:.1%}) than always predicting "
-                f"{true.idxmax()} ({constant:.1%})"
+                f"is {than} accurate ({hits / images:.1%}) than always predicting {true.idxmax()} "
+                f"({constant:.1%})"
             )
         if predicted.max() >= ONE_CLASS * images > true.max():
             share = predicted.max() / images
             warnings.append(f"predicts {predicted.idxmax()} for {share:.0%} of all images")
         elif never := list(true.index[(true >= SOME) & (predicted[true.index] == 0)]):
-            warnings.append(f"never predicts {listed(never)}")
+            names = ", ".join(never) if len(never) <= NAMED else f"{len(never)} of the classes"
+            warnings.append(f"never predicts {names}")
     guessing = math.log(classes)
     if classes > 1 and train_loss > DIVERGED * guessing:
         warnings.append(
@@ -59,19 +58,16 @@ def learning_warnings(
     return warnings
 
 
-def shuffled_accuracy(true: NDArray[np.int64], predicted: NDArray[np.int64]) -> tuple[float, float]:
-    """Return mean and standard deviation of the accuracy of predictions in random order.
+def shuffled_hits(true: NDArray[np.int64], predicted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers of correct predictions when they are shuffled among the images.
 
     Args:
         true: `[classes]`, images of each class.
         predicted: `[classes]`, predictions of each class.
+
+    Returns:
+        `[SHUFFLES]`.
     """
-    n = float(true.sum())
-    products = true.astype(np.float64) * predicted
-    if n < 2:
-        return float(products.sum()), 0.0
-    # The variance of each class's hits, which are hypergeometric, and the covariances of two.
-    own = (products * (n - true) * (n - predicted)).sum()
-    both = products.sum() ** 2 - (products**2).sum()
-    variance = (own + both) / (n**2 * (n - 1))
-    return float(products.sum() / n**2), float(variance**0.5 / n)
+    rng = np.random.default_rng(0)
+    labels, guesses = (np.repeat(np.arange(len(counts)), counts) for counts in (true, predicted))
+    return np.array([(rng.permutation(guesses) == labels).sum() for _ in range(SHUFFLES)])

@@ -107,7 +107,8 @@ def weak_groups(groups: Sequence[Group], is_correct: NDArray[np.bool_]) -> pd.Da
     p-values are corrected for the number of groups (Holm).
 
     Args:
-        groups: Those with fewer images than their `smallest`, or without others, are left out.
+        groups: Left out are those with fewer images than their `smallest`, without others, or so
+            small that they could not be significant even if all predictions were wrong.
         is_correct: `[N]` whether each prediction is correct.
 
     Returns:
@@ -122,6 +123,9 @@ def weak_groups(groups: Sequence[Group], is_correct: NDArray[np.bool_]) -> pd.Da
             continue
         errors = int((group.members & ~is_correct).sum())
         all_errors = int((group.among & ~is_correct).sum())
+        most = min(images, all_errors)
+        if hypergeom.sf(most - 1, compared, all_errors, images) > LEVEL / len(groups):
+            continue  # it would only make the correction stricter for others (doi:10.2307/2531456)
         low, high = wilson_interval(images - errors, images)
         elsewhere = 1 - (all_errors - errors) / (compared - images)
         rows.append([group.name, images, errors, 1 - errors / images, low, high, elsewhere])

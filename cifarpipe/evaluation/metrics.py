@@ -49,7 +49,7 @@ def compute_metrics(
         ),
         **({"top2": rounded(top_k_accuracy(probabilities, labels, 2))} if k > 2 else {}),
         "balanced_accuracy": rounded(balanced_accuracy(matrix)),
-        "macro_f1": rounded(float(np.mean([row["f1"] for row in class_scores(matrix)]))),
+        "macro_f1": rounded(macro_f1(matrix)),
         "brier": rounded(brier_score(probabilities, labels)),
         "temperature": rounded(temperature.value, low=temperature.low, high=temperature.high),
         "scaled_loss": rounded(mean_log_loss(scaled, labels)),
@@ -115,6 +115,12 @@ def balanced_accuracy(matrix: NDArray[np.int64]) -> float:
     images = matrix.sum(axis=1)
     present = images > 0
     return float(np.mean(np.diag(matrix)[present] / images[present]))
+
+
+def macro_f1(matrix: NDArray[np.int64]) -> float:
+    """Return the mean F1 of the classes with images or predictions, from a confusion matrix."""
+    scores = class_scores(matrix)
+    return float(np.mean([row["f1"] for row in scores if row["images"] or row["predictions"]]))
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, k: int) -> NDArray[np.int64]:

@@ -18,14 +18,15 @@ def gradients_enabled(device: torch.device) -> Iterator[None]:
 def target_logit(model: Callable[[Tensor], Tensor], batch: Tensor, classes: Tensor) -> Tensor:
     """Return the logits of the target classes, summed over the images.
 
-    Its gradient with respect to an image, or to what was computed from it, is that of this image's
-    own logit. To be called inside `gradients_enabled`.
+    Its gradient with respect to what was computed from an image, such as tokens or attention
+    weights, is that of this image's own logit. To be called inside `gradients_enabled`.
 
     Args:
         model: Returns logits `[N, classes]`.
-        batch: `[N, 3, H, W]`, normalised, on the model's device.
+        batch: `[N, 3, H, W]`, normalised, on the model's device; copied, unless it requires
+            gradients itself.
         classes: `[N]` the target class of each image.
     """
     # With gradients from the input on, inner values have one even if all weights are frozen.
-    logits = model(batch.detach().clone().requires_grad_())
+    logits = model(batch if batch.requires_grad else batch.detach().clone().requires_grad_())
     return logits.gather(1, classes.to(logits.device)[:, None]).sum()

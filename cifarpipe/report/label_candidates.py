@@ -19,7 +19,7 @@ def confident_disagreements(
     A prediction should not depend on the image's own label, else wrong labels confirm themselves.
     Each class has a threshold: the mean probability of this class on the images that are labelled
     with it. An image is a candidate if, of all classes whose probability reaches their threshold,
-    the most probable one is not its label, and if the label is not the most probable class of all.
+    the most probable one is not its label, but more probable than that.
 
     Args:
         probabilities: `[N, classes]`.
@@ -36,8 +36,7 @@ def confident_disagreements(
     thresholds = np.bincount(labels, own, classes) / np.where(members, members, 1)
     reached = np.where((probabilities >= thresholds) & (members > 0), probabilities, -1.0)
     suggested = reached.argmax(axis=1)
-    other = (suggested != labels) & (own < probabilities.max(axis=1))
-    found = np.flatnonzero(other & (reached.max(axis=1) >= 0))
+    found = np.flatnonzero((suggested != labels) & (reached.max(axis=1) > own))
     table = pd.DataFrame(
         {
             "position": found,

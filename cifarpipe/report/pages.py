@@ -221,7 +221,6 @@ def _shared(study: Study) -> dict[str, Any]:
     """Return what both forms show."""
     warnings = {
         model.name: learning_warnings(
-            model.metrics["accuracy"],
             model.confusion,
             float(model.history.train_loss.iloc[-1]),
             len(study.dataset["classes"]),

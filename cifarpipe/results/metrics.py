@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
+import numpy as np
 import pandas as pd
 
 PLACES = 4  # decimal places
@@ -45,11 +46,11 @@ def rounded(value: float, **belonging: float) -> Metric:
         **belonging: Other fields of `Metric`.
     """
     known: dict[str, Any] = {
-        key: round(each, PLACES)
+        key: round(float(each), PLACES)
         for key, each in belonging.items()
         if math.isfinite(each) or key not in {"low", "high"}
     }
-    return replace(Metric(round(value, PLACES)), **known)
+    return replace(Metric(round(float(value), PLACES)), **known)
 
 
 def metrics_table(metrics: Mapping[str, Metric]) -> pd.DataFrame:
@@ -60,7 +61,7 @@ def metrics_table(metrics: Mapping[str, Metric]) -> pd.DataFrame:
     """
     for name, metric in metrics.items():
         for key, value in asdict(metric).items():
-            if isinstance(value, float) and not math.isfinite(value):
+            if isinstance(value, float | np.floating) and not math.isfinite(value):
                 raise ValueError(f"metric {name!r}: its {key} is {value}, not a finite number")
     rows = [
         {"metric": name} | {key: "" if v is None else str(v) for key, v in asdict(metric).items()}

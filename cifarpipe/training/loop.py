@@ -98,7 +98,7 @@ def _train(
     validation = Validation(data, execution, mean, std)
     model = execution.place(model)
     size = len(batches.shares[0])  # of this process's share
-    check_memory(run.name, model, data.image_size, size, execution, whole=recipe.batch_size)
+    check_memory(run.name, model, data.image_size, size, execution, recipe)
     network = world.wrap_ddp(model)
     state = TrainingState(model, recipe, execution.precision)
     train_step = make_step(run.name, state, network, recipe, execution, size=size)

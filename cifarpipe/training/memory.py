@@ -15,13 +15,14 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from cifarpipe.config.errors import UserError
+from cifarpipe.config.recipes import Recipe
 from cifarpipe.networks.precision import autocast
 from cifarpipe.training.execution import Execution
+from cifarpipe.training.optimizers import state_values
 
 CGROUP = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 GIB = 2**30
-UPDATE = 2  # times the weights' size, for an update: their gradients, and the momentum
 
 
 def check_memory(
@@ -30,8 +31,7 @@ def check_memory(
     image_size: int,
     batch_size: int,
     execution: Execution,
-    *,
-    whole: int,
+    recipe: Recipe,
 ) -> None:
     """Refuse batches whose step does not fit the free memory of a CPU's machine.
 
@@ -41,7 +41,7 @@ def check_memory(
         image_size: Height and width of the images.
         batch_size: Images of a step in this process.
         execution: Device and precision; nothing is checked on a GPU.
-        whole: Images of a step in all processes, as in params.yaml.
+        recipe: Its optimizer and its batch size.
 
     Raises:
         UserError: The step needs more than what is free.
@@ -49,13 +49,16 @@ def check_memory(
     free = free_bytes() if execution.device.type == "cpu" else None
     if free is None:
         return
-    needed = max(step_bytes(model, image_size, batch_size, execution), UPDATE * weight_bytes(model))
+    weights = weight_bytes(model)
+    # Beside the optimizer's state: activations, and when these are freed the gradients.
+    activations = step_bytes(model, image_size, batch_size, execution)
+    needed = state_values(recipe.optimizer) * weights + max(activations, weights)
     if needed > free:
         raise UserError(
             f"{name}: a training step needs at least {needed / GIB:.1f} GiB of memory, and "
             f"{free / GIB:.1f} GiB are free.\n"
-            f"Reduce `batch_size` (now {whole}) of its entry in params.yaml, the size of its "
-            f"feature maps, for instance by a larger `patch`, or its number of weights."
+            f"Reduce `batch_size` (now {recipe.batch_size}) of its entry in params.yaml, the size "
+            f"of its feature maps, for instance by a larger `patch`, or its number of weights."
         )
 
 
@@ -68,8 +71,8 @@ def step_bytes(model: nn.Module, image_size: int, batch_size: int, execution: Ex
     """Return how many bytes a step needs at least, on a CPU.
 
     That is the most that tensors take at any moment of a forward and backward pass, extrapolated
-    from one and two images. What operations use inside comes on top; gradients of the weights and
-    the optimizer's state exist at other moments, when little of this is left.
+    from one and two images. What operations use inside and the optimizer's state come on top;
+    gradients of the weights come when little of this is left.
 
     Args:
         model: As it is trained.

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cifarpipe.config.recipes import MuonOptions, Recipe, SGDOptions
+from cifarpipe.config.recipes import AdamWOptions, MuonOptions, Recipe, SGDOptions
 from cifarpipe.networks.precision import computes_bf16
 from cifarpipe.training.muon import Muon
 
@@ -88,6 +88,13 @@ def _make(
             group["params"] = [each for each in group["params"] if id(each) not in taken]
         return CombinedOptimizer(muon, adamw([group for group in groups if group["params"]]))
     return adamw(groups)
+
+
+def state_values(options: AdamWOptions | SGDOptions | MuonOptions) -> int:
+    """Return how many values the optimizer keeps for every weight, at least."""
+    if isinstance(options, SGDOptions):
+        return int(options.momentum > 0)
+    return 2 if isinstance(options, AdamWOptions) else 1  # Muon uses AdamW for some weights
 
 
 def place_learning_rate(

@@ -98,7 +98,7 @@ class ResumeStore:
                 yield
             except KeyboardInterrupt:
                 then = f"resumes after epoch {self._epoch}" if self._epoch else "starts it again"
-                print(f"{name}: interrupted; `dvc repro` {then}", file=sys.stderr)
+                print(f"{name}: interrupted; in this folder, `dvc repro` {then}", file=sys.stderr)
                 raise
             finally:
                 self.wait()

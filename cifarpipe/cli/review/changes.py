@@ -85,10 +85,9 @@ class ModelChange:
 def compare_models(before: Snapshot, after: Snapshot) -> list[ModelChange]:
     """Compare the models that are in both snapshots, in the order of the second."""
     unpaired: Unpaired | None = None
-    if any(before.params.get(key) != after.params.get(key) for key in SOURCE):
-        unpaired = "other source"
-    elif before.data is None or before.data != after.data:
-        unpaired = "other images"
+    if before.data is None or before.data != after.data:
+        other = any(before.params.get(key) != after.params.get(key) for key in SOURCE)
+        unpaired = "other source" if other else "other images"
     return _corrected(
         [
             _compare(name, before.models[name], model, unpaired)
@@ -131,6 +130,8 @@ def _compare(
         predictions = "not available"
     else:  # the same data may have been split differently
         predictions = compare_predictions(old.predictions, new.predictions) or "other images"
+    if predictions == "other source":
+        return ModelChange(name, old.metrics, new.metrics, predictions)
     return ModelChange(
         name,
         old.metrics,
