@@ -37,7 +37,9 @@ def shared_images(hashes: Mapping[str, Hashes]) -> dict[str, int]:
 
 
 def conflicting_images(hashes: Hashes, labels: NDArray[np.int64]) -> list[int]:
-    """Return the positions of images that are equal to others with another label, side by side.
+    """Return the positions of images that are equal to others with another label.
+
+    Positions of equal images follow each other.
 
     Args:
         hashes: Of the images.

@@ -14,7 +14,6 @@ from markupsafe import Markup
 from PIL import Image
 
 from cifarpipe.evaluation.calibration import MAX_TEMPERATURE
-from cifarpipe.evaluation.diagnosis import learning_warnings
 from cifarpipe.evaluation.groups import SMALLEST
 from cifarpipe.report.comparison import lone_errors, shared_errors
 from cifarpipe.report.explorer import LOSSLESS_UP_TO, pack, rank_images
@@ -219,17 +218,9 @@ def render_markdown(study: Study) -> str:
 
 def _shared(study: Study) -> dict[str, Any]:
     """Return what both forms show."""
-    warnings = {
-        model.name: learning_warnings(
-            model.confusion,
-            float(model.history.train_loss.iloc[-1]),
-            len(study.dataset["classes"]),
-        )
-        for model in study.results
-    }
     return {
         "title": study.params.report.title,
-        "warnings": {name: texts for name, texts in warnings.items() if texts},
+        "warnings": study.warnings,
         "verdict": verdict(study.board, study.pairs),
         "dataset": study.dataset,
         "board": study.board.to_dict("records"),

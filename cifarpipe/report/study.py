@@ -12,6 +12,7 @@ from scipy.special import softmax
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params
+from cifarpipe.evaluation.diagnosis import learning_warnings
 from cifarpipe.evaluation.groups import Group, cluster_groups, image_groups, weak_groups
 from cifarpipe.report.comparison import compare_pairs
 from cifarpipe.report.label_candidates import label_candidates
@@ -118,6 +119,18 @@ class Study:
     def board(self) -> pd.DataFrame:
         """The leaderboard."""
         return leaderboard(self.results)
+
+    @cached_property
+    def warnings(self) -> dict[str, list[str]]:
+        """What suggests that networks have not learned, of those of which anything does."""
+        classes = len(self.dataset["classes"])
+        found = {
+            model.name: learning_warnings(
+                model.confusion, float(model.history.train_loss.iloc[-1]), classes
+            )
+            for model in self.results
+        }
+        return {name: texts for name, texts in found.items() if texts}
 
     @cached_property
     def label_candidates(self) -> pd.DataFrame:
