@@ -31,7 +31,7 @@ from benchmarks.tasks import UNFINISHED, Outcome, Row, Task, TaskRunner, command
 from benchmarks.workloads import BATCH, LEARNING_RATE, how_computed, new_network, plan
 from cifarpipe.config.architectures import ModelEntry
 from cifarpipe.config.errors import UserError
-from cifarpipe.config.machine import SHARE_GPUS, cores
+from cifarpipe.config.machine import cores, shares_gpus
 from cifarpipe.config.reader import load_params
 from cifarpipe.networks.precision import computes_bf16
 from cifarpipe.store.outputs import write_csv, write_text
@@ -334,7 +334,7 @@ def check_sharing() -> list[Row]:
         first, second = (yaml.safe_load((folder / "dvc.lock").read_text()) for folder in folders)
         same = first == second
         rows.append(row("two studies at once", "the same outputs", OK if same else WRONG))
-        if torch.cuda.is_available() and SHARE_GPUS not in os.environ:
+        if torch.cuda.is_available() and not shares_gpus():
             waited = any("free of other trainings" in log for log in logs)
             detail = "one waited for the GPU" if waited else "none waited for the GPU"
             rows.append(

@@ -133,7 +133,7 @@ def test_gpus_are_shared_only_on_request(
     monkeypatch.setenv(gpus.SHARE_GPUS, "1")
     with claimed_gpus(1, "vit") as numbers:
         assert numbers == [0]
-    monkeypatch.delenv(gpus.SHARE_GPUS)
+    monkeypatch.setenv(gpus.SHARE_GPUS, "0")
 
     def free_gpu(_seconds: float) -> None:
         other.release()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import fisher_exact
 
-from cifarpipe.evaluation import groups as module
-from cifarpipe.evaluation.groups import Group, cluster_groups, image_groups, weak_groups
+from cifarpipe.report import groups as module
+from cifarpipe.report.groups import Group, cluster_groups, image_groups, weak_groups
 
 CLASSES = ["cat", "dog", "frog"]
 

@@ -132,7 +132,8 @@ def test_processes_of_one_machine_share_its_threads(
 
 
 @pytest.mark.usefixtures("group_of_one")
-def test_main_process_raises_the_user_error() -> None:
+def test_first_process_of_a_machine_raises_the_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(World, "is_main", False)  # of another machine
     with pytest.raises(UserError, match="no images"), joined():
         raise UserError("no images")
     assert not dist.is_initialized()
@@ -140,11 +141,26 @@ def test_main_process_raises_the_user_error() -> None:
 
 @pytest.mark.usefixtures("group_of_one")
 def test_other_processes_exit_without_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(World, "is_main", False)
+    monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(SystemExit) as ended, joined():
         raise UserError("no images")
     assert ended.value.code == 2
     assert not dist.is_initialized()
+
+
+@pytest.mark.usefixtures("group_of_one")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[pair.cc:534] Connection closed by peer [::1]:4711", UserError),
+        ("NCCL error: remote process exited or there was a network error", UserError),
+        ("The size of tensor a (3) must match", RuntimeError),
+    ],
+)
+def test_lost_connection_is_not_a_bug_of_this_process(text: str, expected: type[Exception]) -> None:
+    with pytest.raises(expected) as raised, joined():
+        raise RuntimeError(text)
+    assert type(raised.value) is expected
 
 
 # Under torchrun.

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import cifarpipe
+from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params
 from cifarpipe.data.preparation import prepare
 from cifarpipe.models.build import build_model
@@ -19,6 +20,7 @@ from cifarpipe.networks.checkpoint import load_model
 from cifarpipe.store.paths import artifact, model_report, training_log
 from cifarpipe.store.prepared import Prepared, Split
 from cifarpipe.training import records
+from cifarpipe.training.distributed import World
 from cifarpipe.training.execution import Execution
 from cifarpipe.training.loop import Run
 from cifarpipe.training.records import run_fingerprint, save_trained, write_progress
@@ -106,6 +108,16 @@ def test_fingerprint_depends_on_data_and_execution(run: Run, data: Prepared, sta
     assert fingerprint(val=fewer["val"]) != original
     assert fingerprint(fingerprint="ab" * 32) != original
     assert run_fingerprint(run, data, replace(CPU, precision="bf16"), stage) != original
+
+
+def test_processes_that_differ_are_refused(
+    run: Run, data: Prepared, stage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = iter([{}, {"params.yaml": "other", "precision": "bf16"}])
+    monkeypatch.setattr(World, "gather", lambda _world, parts: [parts, parts | next(others)])
+    run_fingerprint(run, data, CPU, stage)
+    with pytest.raises(UserError, match=r"machines of this training differ in params.yaml, prec"):
+        run_fingerprint(run, data, CPU, stage)
 
 
 def test_fingerprint_depends_on_the_code_of_training(

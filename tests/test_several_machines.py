@@ -89,6 +89,34 @@ def test_two_machines_train_one_model_and_resume(machines: list[Path]) -> None:
     pd.testing.assert_frame_equal(pd.read_csv(first / history)[columns], epochs[columns])
 
 
+def refuse(machines: list[Path]) -> list[str]:
+    """Start the training, which both machines must refuse; return what they printed."""
+    processes = start(machines)
+    outputs = [process.communicate(timeout=100)[0] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], "\n".join(outputs)
+    assert not any("Traceback" in output for output in outputs), "\n".join(outputs)
+    return outputs
+
+
+def test_machines_that_differ_are_refused(machines: list[Path], tmp_path: Path) -> None:
+    first, second = machines
+    other = tmp_path / "other"
+    shutil.copytree(second, other, symlinks=True)
+    replace_in(other / "params.yaml", "lr: 0.01", "lr: 0.02")
+    for output in refuse([first, other]):
+        assert "the machines of this training differ in params.yaml.\nAll need" in output
+
+
+def test_error_of_another_machine_is_printed_there(machines: list[Path], tmp_path: Path) -> None:
+    first, second = machines
+    other = tmp_path / "other"
+    shutil.copytree(second, other, symlinks=True)
+    shutil.rmtree(other / "data/prepared")
+    printed, reason = refuse([first, other])
+    assert "another process of this training has stopped" in printed
+    assert "data/prepared" in reason
+
+
 def test_two_machines_equal_one_with_two_processes(machines: list[Path]) -> None:
     first, _ = machines
     if not (first / "artifacts").exists():

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cifarpipe.cli.out_option import check_output
 from cifarpipe.config.errors import UserError
-from cifarpipe.store.outputs import check_output
 
 if TYPE_CHECKING:
     import numpy as np

@@ -35,8 +35,9 @@ def export_model(model: str, out: Path | None) -> None:
         UserError: A package, the model, the prepared images or `out` can't be used, or the file
             would compute other probabilities than the network.
     """
+    from cifarpipe.cli.out_option import check_output
     from cifarpipe.config.reader import load_params
-    from cifarpipe.store.outputs import atomic_path, check_output
+    from cifarpipe.store.outputs import atomic_path
 
     params = load_params()
     params.model(model)

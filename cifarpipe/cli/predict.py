@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cifarpipe.cli.out_option import check_output
 from cifarpipe.config.errors import UserError
 from cifarpipe.data.names import escaped, is_ignored
-from cifarpipe.store.outputs import check_output, write_csv
+from cifarpipe.store.outputs import write_csv
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,7 +2,12 @@
 
 import os
 
-SHARE_GPUS = "CIFARPIPE_SHARE_GPU"  # variable; set to anything, trainings share GPUs
+SHARE_GPUS = "CIFARPIPE_SHARE_GPU"  # variable; if it is set, but not to 0, trainings share GPUs
+
+
+def shares_gpus() -> bool:
+    """Return whether trainings on this machine are to share GPUs."""
+    return os.environ.get(SHARE_GPUS, "0") not in ("", "0")
 
 
 def cores() -> int:

@@ -15,7 +15,6 @@ from cifarpipe.config.machine import cores
 from cifarpipe.data.picture import PictureError, open_exact, open_picture
 from cifarpipe.data.raw import Images
 
-MAX_BYTES = 32 * 1024 * 1024  # of a file; some decoders read all of it
 MAX_PIXELS = 1024 * 1024  # of an image that keeps its size
 CHUNK = 16  # files that a process decodes at a time
 
@@ -71,8 +70,6 @@ def _decode_chunk(files: Sequence[Path], size: int | None) -> list[Images | str]
 
 def _decode(file: Path, size: int | None) -> Images | str:
     try:
-        if (length := file.stat().st_size) > MAX_BYTES:
-            return f"{length:,} bytes, more than {MAX_BYTES:,}"
         if size is None:
             return open_exact(file, MAX_PIXELS)
         return open_picture(file).resized(size).pixels

@@ -15,7 +15,8 @@ from cifarpipe.store.paths import RAW_ROOT_VARIABLE, raw_path, raw_root
 from cifarpipe.store.prepared import PREPARED
 
 MAX_ERRORS = 10  # listed in a message
-MAX_DIGITS = 18  # of a file's number: it fits in 64 bits
+MAX_BYTES = 32 * 1024 * 1024  # of a file; some decoders read all of it
+MAX_DIGITS = 15  # of a file's number: the report's page can hold it, below 2 to the power of 53
 _NAME_ERROR = "the name has a control character or is not UTF-8"
 
 
@@ -146,6 +147,10 @@ def _find_files(half: str, folders: list[Path], errors: list[str]) -> list[Path]
                 errors.append(f"{half}/{f'{name}/{path.name}'!a}: {_NAME_ERROR}")
             elif path.is_dir():
                 errors.append(f"{half}/{name}/{path.name}: a folder; images in it are not read")
+            elif path.exists() and (length := path.stat().st_size) > MAX_BYTES:
+                errors.append(
+                    f"{half}/{name}/{path.name}: {length:,} bytes, more than {MAX_BYTES:,}"
+                )
             else:
                 found.append(path)
     return found

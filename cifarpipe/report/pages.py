@@ -14,9 +14,9 @@ from markupsafe import Markup
 from PIL import Image
 
 from cifarpipe.evaluation.calibration import MAX_TEMPERATURE
-from cifarpipe.evaluation.groups import SMALLEST
 from cifarpipe.report.comparison import lone_errors, shared_errors
 from cifarpipe.report.explorer import LOSSLESS_UP_TO, pack, rank_images
+from cifarpipe.report.groups import SMALLEST
 from cifarpipe.report.leaderboard import shown_columns
 from cifarpipe.report.near_duplicates import CORRELATION
 from cifarpipe.report.public_labels import (

@@ -13,8 +13,8 @@ from scipy.special import softmax
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params
 from cifarpipe.evaluation.diagnosis import learning_warnings
-from cifarpipe.evaluation.groups import Group, cluster_groups, image_groups, weak_groups
 from cifarpipe.report.comparison import compare_pairs
+from cifarpipe.report.groups import Group, cluster_groups, image_groups, weak_groups
 from cifarpipe.report.label_candidates import label_candidates
 from cifarpipe.report.leaderboard import leaderboard
 from cifarpipe.report.near_duplicates import near_duplicates

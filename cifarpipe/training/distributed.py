@@ -74,6 +74,13 @@ class World:
             dist.all_reduce(values)
         return values
 
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, by rank, in every process."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
     def from_main(self, value: T) -> T:
         """Return the main process's value in every process; the others' are ignored."""
         values = [value]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from cifarpipe.config.machine import SHARE_GPUS
+from cifarpipe.config.machine import SHARE_GPUS, shares_gpus
 
 POLL = 1.0  # seconds between checks whether a GPU is free
 
@@ -27,7 +27,7 @@ def claimed_gpus(count: int, name: str) -> Iterator[list[int]]:
         Their numbers in this process; without GPUs, or if they are shared, the first ones.
     """
     total = torch.cuda.device_count()
-    if not total or os.environ.get(SHARE_GPUS):
+    if not total or shares_gpus():
         yield list(range(count))
         return
     names = [gpu_name(number) for number in range(total)]

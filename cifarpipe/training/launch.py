@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from cifarpipe.training.gpus import claimed_gpus
 from cifarpipe.training.resume import locked
 
 Work = Callable[[World, torch.device], None]
+# What PyTorch's gloo and NCCL say when another process has gone.
+LOST_CONNECTION = re.compile("connection (closed|reset|refused)|remote process", re.IGNORECASE)
 
 
 def run_on_devices(work: Work, count: int, *, name: str, module: str, states: Path) -> None:
@@ -78,22 +81,33 @@ def is_launched() -> bool:
 def joined() -> Iterator[tuple[World, torch.device]]:
     """Join the process group that torchrun set up; yield this process's rank and device.
 
-    A `UserError` of the block is raised by the main process only; the others exit with its code.
+    A `UserError` of the block is raised by the first process of each machine only; the others exit
+    with its code.
+
+    Raises:
+        UserError: A process of another machine has stopped.
     """
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    device = pick_device(int(os.environ["LOCAL_RANK"]))
+    local_rank = int(os.environ["LOCAL_RANK"])
+    device = pick_device(local_rank)
     if device.type == "cpu":
         # PyTorch's own number is that of OMP_NUM_THREADS, if a user set it.
         threads = min(torch.get_num_threads(), cores())
         torch.set_num_threads(max(1, threads // int(os.environ["LOCAL_WORLD_SIZE"])))
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    world = World(rank, size)
     try:
-        yield world, device
+        yield World(rank, size), device
     except UserError:
-        if world.is_main:
+        if local_rank == 0:
             raise
         raise SystemExit(USER_ERROR) from None
+    except RuntimeError as error:
+        if LOST_CONNECTION.search(str(error)) is None:
+            raise
+        raise UserError(
+            "another process of this training has stopped. What it printed says why; if it runs on "
+            "another machine, look there."
+        ) from None
     finally:
         dist.destroy_process_group()
 

@@ -1,12 +1,17 @@
 """What a run leaves behind: its progress after each epoch, its model, and the key of its state."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 import cifarpipe
+from cifarpipe.config.errors import UserError
 from cifarpipe.networks.checkpoint import Origin, save_model
 from cifarpipe.store.outputs import write_csv, write_json
 from cifarpipe.store.paths import artifact, model_report, training_log
 from cifarpipe.store.prepared import Prepared
+from cifarpipe.training.distributed import World
 from cifarpipe.training.execution import Execution
 from cifarpipe.training.loop import Run
 from cifarpipe.training.resume import fingerprint
@@ -25,20 +30,46 @@ def run_fingerprint(run: Run, data: Prepared, execution: Execution, stage: Path)
         data: Its fingerprint and splits count.
         execution: Device, precision and what else the bits may depend on.
         stage: The script that puts these together.
+
+    Raises:
+        UserError: Some of this differs between the processes of the run.
     """
-    parts = {
+    recipe = {
         "architecture": run.recipe.architecture,
         "recipe": run.recipe.given(),
         "peak_lr": run.peak_lr,
         "seed": run.seed,
         "keep": run.keep,
-        "data": data.fingerprint,
-        **execution.describe(),
     }
     package = Path(cifarpipe.__file__).parent
     network = package / "models" / f"{run.recipe.architecture['arch']}.py"
     code = [stage, network, *(package / name for name in CODE)]
-    return fingerprint(parts, [data.train.index, data.val.index], code)
+    images = [data.train.index, data.val.index]
+    # Named as in the message about a difference.
+    parts = {
+        "params.yaml": fingerprint(recipe),
+        "data/prepared": fingerprint({"data": data.fingerprint}, images),
+        "the code": fingerprint(code=code),
+        "precision": execution.precision,
+        "the version of PyTorch": torch.__version__,
+    }
+    check_agreement(parts, execution.world)
+    return fingerprint(parts | execution.describe())
+
+
+def check_agreement(parts: Mapping[str, str], world: World) -> None:
+    """Check that all processes of a run have the same parts, by name.
+
+    Raises:
+        UserError: They differ; raised in every process.
+    """
+    everywhere = world.gather(dict(parts))
+    if differing := [name for name in parts if len({each[name] for each in everywhere}) > 1]:
+        raise UserError(
+            f"the machines of this training differ in {', '.join(differing)}.\n"
+            f"All need the same commit, packages, params.yaml and data/prepared, and must compute "
+            f"in the same precision (`train.precision`)."
+        )
 
 
 def write_progress(model: str, state: TrainingState) -> None:

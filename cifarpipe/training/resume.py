@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,11 @@ INTERVAL = 30.0  # least seconds between two saves
 
 
 def fingerprint(
-    parts: Mapping[str, Any], arrays: Iterable[NDArray[np.generic]], code: Iterable[Path]
+    parts: Mapping[str, Any] = MappingProxyType({}),
+    arrays: Iterable[NDArray[np.generic]] = (),
+    code: Iterable[Path] = (),
 ) -> str:
-    """Return a hash of everything that shapes a run.
+    """Return a hash of what shapes a run.
 
     Args:
         parts: Parameters, data and machine, as values for JSON.
@@ -46,7 +49,7 @@ def fingerprint(
     Returns:
         32 hexadecimal digits.
     """
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode())
     for array in arrays:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
@@ -107,7 +110,8 @@ class ResumeStore:
 
     def _remove_older_runs(self) -> None:
         """Remove the folders of all other runs but the one with the newest state."""
-        others = set(self.home.iterdir()) - {self.folder, self.home / LOCK}
+        # Only folders: besides the lock, a file browser may leave a file there.
+        others = {path for path in self.home.iterdir() if path.is_dir()} - {self.folder}
         # A run that ended before its first save may have left an empty folder.
         saved = [path for path in others if any((path / slot).exists() for slot in SLOTS)]
         kept = max(saved, key=lambda path: path.stat().st_mtime, default=None)
