@@ -1,7 +1,8 @@
 """Validate params.yaml, and notice changes of the raw images, before any other stage runs.
 
-Reads all of params.yaml and the raw images of `data.folder`; writes data/source.json, which changes
-only with these images and their source. DVC runs this stage every time.
+Reads all of params.yaml, the files of `report.baselines` and the raw images of `data.folder`.
+Writes data/source.json, which changes only with these images and their source. DVC runs this stage
+every time.
 """
 
 from cifarpipe.config.command import run
@@ -14,7 +15,9 @@ def main() -> None:
     params = load_params()
 
     from cifarpipe.data.watch import update_source
+    from cifarpipe.report.earlier_runs import check_baselines
 
+    check_baselines(params.report.baselines or {})
     update_source(params.data.source, params.data.folder)
 
 

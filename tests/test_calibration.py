@@ -6,7 +6,6 @@ import scipy.stats
 
 from cifarpipe.evaluation.calibration import (
     MAX_TEMPERATURE,
-    UNKNOWN_TEMPERATURE,
     calibration_error,
     equal_mass_calibration_error,
     fit_temperature,
@@ -87,7 +86,7 @@ def test_known_temperature_is_found(temperature: float) -> None:
 @pytest.mark.parametrize("shape", [(0, 5), (20, 1)])
 def test_temperature_is_unknown_without_images_or_with_one_class(shape: tuple[int, int]) -> None:
     labels = np.zeros(shape[0], np.int64)
-    assert fit_temperature(np.ones(shape, np.float32), labels) == UNKNOWN_TEMPERATURE
+    assert fit_temperature(np.ones(shape, np.float32), labels) is None
 
 
 def test_perfect_predictions_have_a_finite_temperature() -> None:

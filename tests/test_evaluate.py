@@ -133,4 +133,4 @@ def test_missing_validation_leaves_its_metrics_out(model: nn.Module, data: Data)
     origin = make_origin("small", CLASSES, mean=MEAN, std=STD)
     metrics = evaluate(model, origin, empty, Evaluate(batch_size=9, calibration_bins=5)).metrics
     assert "val_accuracy" not in metrics
-    assert metrics["temperature"].value == 1.0
+    assert not {"temperature", "scaled_loss", "scaled_ece"} & metrics.keys()

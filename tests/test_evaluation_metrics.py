@@ -12,7 +12,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifarpipe.evaluation.calibration import UNKNOWN_TEMPERATURE, Temperature
+from cifarpipe.evaluation.calibration import Temperature
 from cifarpipe.evaluation.metrics import (
     brier_score,
     class_scores,
@@ -93,7 +93,7 @@ def test_metrics_of_any_predictions_agree(case: tuple[np.ndarray, np.ndarray]) -
     logits, labels = case
     n, k = logits.shape
     predicted = logits.argmax(axis=1)
-    metrics = compute_metrics(logits, labels, calibration_bins=7, temperature=UNKNOWN_TEMPERATURE)
+    metrics = compute_metrics(logits, labels, calibration_bins=7, temperature=None)
     found = values(metrics)
     matrix = confusion_matrix(labels, predicted, k)
     np.testing.assert_array_equal(
@@ -119,7 +119,7 @@ def test_metrics_of_any_predictions_agree(case: tuple[np.ndarray, np.ndarray]) -
 
 
 def test_headline_holds_six_rounded_numbers() -> None:
-    metrics = compute_metrics(*draw_logits(), calibration_bins=15, temperature=UNKNOWN_TEMPERATURE)
+    metrics = compute_metrics(*draw_logits(), calibration_bins=15, temperature=None)
     found = headline(metrics)
     assert list(found)[:3] == ["accuracy", "accuracy_low", "accuracy_high"]
     assert len(found) == 6  # with those of training and explanations nine
@@ -211,7 +211,7 @@ def test_top_k_counts_equal_scores_once() -> None:
     scores, labels = np.full((5, 5), 0.2), np.arange(5)
     assert [top_k_accuracy(scores, labels, k) for k in range(1, 6)] == [0.2, 0.4, 0.6, 0.8, 1.0]
     equal = np.zeros((5, 5), np.float32)
-    metrics = compute_metrics(equal, labels, calibration_bins=15, temperature=UNKNOWN_TEMPERATURE)
+    metrics = compute_metrics(equal, labels, calibration_bins=15, temperature=None)
     assert metrics["accuracy"].value == 0.2
     assert metrics["top2"].value == 0.4
     assert metrics["loss"].value == round(math.log(5), 4)

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cifarpipe.explanations.neighbours import count_labels, search
+from cifarpipe.explanations.neighbours import neighbour_votes
 from cifarpipe.report.label_candidates import confident_disagreements, label_candidates
 from cifarpipe.store.prepared import Split
 
@@ -48,11 +48,22 @@ def test_changed_training_labels_are_found_by_their_neighbours() -> None:
     labels = true.copy()
     labels[changed] = (labels[changed] + rng.integers(1, 10, 100)) % 10
     unit = F.normalize(features.float(), dim=1)
-    voters, _ = search(unit, unit, 50, skip_itself=True)
-    votes = count_labels(labels[voters], 10) / 50
+    votes = neighbour_votes(unit, labels, 10) / 50
     found = confident_disagreements(votes, labels).position
     assert np.isin(found[:100], changed).mean() >= 0.8
-    assert (labels[voters] != labels[:, None]).mean(axis=1)[changed].min() > 0.5
+    assert votes[changed, labels[changed]].max() < 0.5
+
+
+@pytest.mark.parametrize("size", [2, 5, 10, 20, 60])
+def test_correct_labels_of_small_classes_are_no_candidates(size: int) -> None:
+    """Ten clusters, far apart, beside a large class."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(11), [size] * 10 + [500])
+    features = 20 * rng.normal(size=(11, 16))[labels] + rng.normal(size=(len(labels), 16))
+    unit = F.normalize(torch.from_numpy(features).float(), dim=1)
+    votes = neighbour_votes(unit, labels, 11).astype(np.float64)
+    votes /= np.maximum(votes.sum(axis=1, keepdims=True), 1)
+    assert len(confident_disagreements(votes, labels)) == 0
 
 
 def test_label_more_probable_than_the_suggestion_is_no_candidate() -> None:

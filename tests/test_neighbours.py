@@ -12,7 +12,7 @@ from cifarpipe.config.schema import Params
 from cifarpipe.explanations import embedding as embedding_module
 from cifarpipe.explanations import neighbours as module
 from cifarpipe.explanations.embedding import HeadInput, embed
-from cifarpipe.explanations.neighbours import count_labels, find_neighbours, search
+from cifarpipe.explanations.neighbours import find_neighbours, neighbour_votes, search
 from cifarpipe.models.build import build_model
 from cifarpipe.results.neighbours import Neighbours, load_neighbours, save_neighbours
 from cifarpipe.store.prepared import Prepared, Split
@@ -51,12 +51,6 @@ def test_search_among_few_images_finds_all() -> None:
     one = F.normalize(torch.ones(1, 3), dim=1)
     assert search(one, one, 5)[0].tolist() == [[0]]
     assert search(one, one, 5, skip_itself=True)[0].shape == (1, 0)
-
-
-def test_labels_are_counted() -> None:
-    counts = count_labels(np.array([[2, 0, 2], [1, 1, 1]]), 4)
-    assert counts.tolist() == [[1, 0, 2, 0], [0, 3, 0, 0]]
-    assert count_labels(np.empty((2, 0), np.int64), 3).tolist() == [[0, 0, 0], [0, 0, 0]]
 
 
 @pytest.mark.thorough
@@ -112,9 +106,25 @@ def test_neighbours_of_colours_are_known(tmp_path: Path) -> None:
     assert found.nearest[0, 1] == 3
     assert found.nearest.shape == (2, 4)
     assert found.similarity[1, 0] == pytest.approx(1)
-    # Each training image has all others as voters, itself excepted.
-    assert found.votes.tolist() == [[0, 3], [1, 2], [1, 2], [1, 2]]
+    # Half as many voters as the class of the image has.
+    assert found.votes.sum(axis=1).tolist() == [0, 1, 1, 1]
+    assert found.votes[3].tolist() == [1, 0]
     assert found.clusters.tolist() == [0, 0]
+
+
+def test_votes_are_those_of_the_nearest_other_images() -> None:
+    degrees = np.array([0, 1, 2, 3, 1.5, 40, 41, 42, 43, 44])
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])  # the fifth is wrong
+    angles = torch.from_numpy(np.radians(degrees))
+    votes = neighbour_votes(torch.stack([angles.cos(), angles.sin()], dim=1), labels, 3)
+    assert votes.tolist() == [[1, 1, 0]] * 4 + [[3, 0, 0]] + [[0, 3, 0]] * 5
+
+
+def test_at_most_fifty_images_vote() -> None:
+    features = F.normalize(torch.randn(230, 5, generator=torch.manual_seed(0)), dim=1)
+    labels = np.repeat([0, 1], [200, 30])
+    votes = neighbour_votes(features, labels, 2).sum(axis=1)
+    assert votes.tolist() == [50] * 200 + [15] * 30
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -230,7 +230,7 @@ def test_randomisation_check_is_passed_by_unrelated_maps(
     assert correlation.low < correlation.random < correlation.high
     assert gain.low < 0 < gain.high
     assert gain.value == pytest.approx(correlation.value - correlation.random, abs=2e-4)
-    assert "randomised weights give different maps" in judge_explanations(found)
+    assert "randomised weights do not give significantly similar maps" in judge_explanations(found)
     few = checked(explainer, maps[:3])
     assert "randomisation_passed" not in few  # one network: no interval
     assert few["randomisation_abs_correlation"].high is None

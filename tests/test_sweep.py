@@ -112,6 +112,13 @@ def test_best_value_at_an_end_gives_advice(best: float, end: str) -> None:
     assert f"The best lr is the {end} one tried: try further values." in text
 
 
+def test_good_values_apart_from_the_best_are_named() -> None:
+    text = conclusions_of([run(0.5, lr=0.001), run(0.4, lr=0.003), run(0.505, lr=0.01)])
+    assert "No adjacent lr is within 2 points of the best, although 0.001 is." in text
+    text = conclusions_of([run(0.5, lr=lr) for lr in (1, 2)] + [run(0.2, lr=3), run(0.51, lr=4)])
+    assert "No adjacent lr is within 2 points of the best, although 1 and 2 are." in text
+
+
 def test_best_value_inside_gives_no_advice() -> None:
     assert "try further" not in conclusions_of(LEARNING_RATES)
 

@@ -25,9 +25,6 @@ class Temperature(NamedTuple):
     high: float
 
 
-UNKNOWN_TEMPERATURE = Temperature(1.0, 1 / MAX_TEMPERATURE, MAX_TEMPERATURE)
-
-
 def calibration_error(probabilities: Floats, labels: Labels, bins: int) -> float:
     """Return the expected calibration error with equal-width bins (arXiv:1706.04599).
 
@@ -86,7 +83,7 @@ def reliability_table(probabilities: Floats, labels: Labels, bins: int) -> pd.Da
     return pd.DataFrame(rows).round(4)
 
 
-def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> Temperature:
+def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> Temperature | None:
     """Return the temperature that minimises the log loss of `logits / temperature`.
 
     Temperature scaling, arXiv:1706.04599. The interval contains all temperatures that a
@@ -97,10 +94,10 @@ def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> Temperature:
         labels: `[N]`.
 
     Returns:
-        The temperature; `UNKNOWN_TEMPERATURE` without images, or with one class.
+        The temperature; None without images, or with one class.
     """
     if not len(labels) or logits.shape[1] == 1:
-        return UNKNOWN_TEMPERATURE
+        return None
     rows = np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:

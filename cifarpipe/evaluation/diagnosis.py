@@ -10,9 +10,9 @@ from cifarpipe.results.intervals import wilson_interval
 
 ONE_CLASS = 0.99  # fraction of predictions that must not be of one class
 SOME = 5  # test images of a class that is never predicted
-NAMED = 6  # such classes; more are counted
+MOST_NAMED = 6  # such classes; more are counted
 SHUFFLES = 1000  # of the predictions, to test whether they depend on the images
-LEVEL = 0.025  # of that test, one-sided, as of one end of a 95% interval
+ONE_SIDED_LEVEL = 0.025  # of that test, one-sided, as of one end of a 95% interval
 DIVERGED = 1.1  # times the loss of uniform guessing
 
 
@@ -29,10 +29,10 @@ def learning_warnings(confusion: pd.DataFrame, train_loss: float, classes: int) 
     images = int(true.sum())
     if images and (true > 0).sum() > 1:  # otherwise there is nothing to tell apart
         hits = int(confusion.images[confusion.true == confusion.predicted].sum())
-        shuffled = shuffled_hits(true.to_numpy(), predicted[true.index].to_numpy())
+        shuffled = shuffled_hits(true.to_numpy(), predicted.to_numpy())
         low, high = wilson_interval(hits, images)
         constant = true.max() / images
-        if (1 + (shuffled >= hits).sum()) / (1 + SHUFFLES) > LEVEL:
+        if (1 + (shuffled >= hits).sum()) / (1 + SHUFFLES) > ONE_SIDED_LEVEL:
             expected = float((true * predicted).sum()) / images**2
             warnings.append(
                 f"may not have learned: its accuracy, {hits / images:.1%}, is not significantly "
@@ -47,8 +47,8 @@ def learning_warnings(confusion: pd.DataFrame, train_loss: float, classes: int) 
         if predicted.max() >= ONE_CLASS * images > true.max():
             share = predicted.max() / images
             warnings.append(f"predicts {predicted.idxmax()} for {share:.0%} of all images")
-        elif never := list(true.index[(true >= SOME) & (predicted[true.index] == 0)]):
-            names = ", ".join(never) if len(never) <= NAMED else f"{len(never)} of the classes"
+        elif never := list(true.index[(true >= SOME) & (predicted == 0)]):
+            names = ", ".join(never) if len(never) <= MOST_NAMED else f"{len(never)} of the classes"
             warnings.append(f"never predicts {names}")
     guessing = math.log(classes)
     if classes > 1 and train_loss > DIVERGED * guessing:

@@ -20,7 +20,11 @@ Labels = NDArray[np.int64]
 
 
 def compute_metrics(
-    logits: NDArray[np.float32], labels: Labels, *, calibration_bins: int, temperature: Temperature
+    logits: NDArray[np.float32],
+    labels: Labels,
+    *,
+    calibration_bins: int,
+    temperature: Temperature | None,
 ) -> Metrics:
     """Return all metrics of a model on a split, rounded; a new metric is a line here.
 
@@ -29,6 +33,7 @@ def compute_metrics(
         labels: `[N]`.
         calibration_bins: Number of bins of the calibration errors.
         temperature: Divides the logits for `scaled_loss` and `scaled_ece`; fitted on other images.
+            None: these metrics are left out.
     """
     n, k = logits.shape
     probabilities = softmax(logits)
@@ -38,8 +43,7 @@ def compute_metrics(
     errors = n - correct
     assert errors == matrix.sum() - np.trace(matrix), "errors must equal the off-diagonal sum"
     low, high = wilson_interval(correct, n)
-    scaled = logits / np.float32(temperature.value)
-    return {
+    metrics = {
         "accuracy": rounded(correct / n, low=low, high=high),
         "errors": Metric(errors),
         "loss": rounded(mean_log_loss(logits, labels)),
@@ -51,10 +55,15 @@ def compute_metrics(
         "balanced_accuracy": rounded(balanced_accuracy(matrix)),
         "macro_f1": rounded(macro_f1(matrix)),
         "brier": rounded(brier_score(probabilities, labels)),
-        "temperature": rounded(temperature.value, low=temperature.low, high=temperature.high),
-        "scaled_loss": rounded(mean_log_loss(scaled, labels)),
-        "scaled_ece": rounded(calibration_error(softmax(scaled), labels, calibration_bins)),
     }
+    if temperature is not None:
+        scaled = logits / np.float32(temperature.value)
+        metrics |= {
+            "temperature": rounded(temperature.value, low=temperature.low, high=temperature.high),
+            "scaled_loss": rounded(mean_log_loss(scaled, labels)),
+            "scaled_ece": rounded(calibration_error(softmax(scaled), labels, calibration_bins)),
+        }
+    return metrics
 
 
 def headline(metrics: Metrics) -> dict[str, float | int | str]:

@@ -11,7 +11,7 @@ from cifarpipe.results.neighbours import Neighbours
 from cifarpipe.store.prepared import Prepared
 
 NEAREST = 5  # training images of each test image
-VOTERS = 50  # nearest other training images, whose labels vote on a training image
+VOTERS = 50  # nearest other training images, at most, whose labels vote on a training image
 ROWS = 512  # compared with all training images at a time
 
 
@@ -27,8 +27,7 @@ def find_neighbours(embedding: Embedding, data: Prepared, *, seed: int) -> Neigh
     """
     test, train = embedding.test, embedding.train
     nearest, similarity = search(test, train, NEAREST)
-    voters, _ = search(train, train, VOTERS, skip_itself=True)
-    votes = count_labels(data.train.labels[voters], len(data.classes))
+    votes = neighbour_votes(train, data.train.labels, len(data.classes))
     clusters, centres = find_clusters(test.cpu().numpy(), seed)
     return Neighbours(nearest.astype(np.int32), similarity, votes, clusters, centres)
 
@@ -59,9 +58,25 @@ def search(
     return torch.cat(rows).cpu().numpy(), torch.cat(similarities).cpu().numpy()
 
 
-def count_labels(labels: NDArray[np.int64], classes: int) -> NDArray[np.uint8]:
-    """Return `[N, classes]` how often each label stands in each row of `labels` `[N, votes]`."""
-    counts = np.zeros((len(labels), classes), np.uint8)
-    for column in labels.T:
-        counts[np.arange(len(labels)), column] += 1
-    return counts
+def neighbour_votes(features: Tensor, labels: NDArray[np.int64], classes: int) -> NDArray[np.uint8]:
+    """Count the labels of each image's nearest other images.
+
+    `VOTERS` of them vote; of an image of a class with fewer than twice as many images, only half as
+    many as the class has. Else a small class would be outvoted by others among its neighbours, even
+    if all its images lie together.
+
+    Args:
+        features: `[N, features]` of unit length.
+        labels: `[N]`.
+        classes: Their number.
+
+    Returns:
+        `[N, classes]`; only zeros for the single image of a class, and without features.
+    """
+    voters, _ = search(features, features, VOTERS, skip_itself=True)
+    voting = (np.bincount(labels, minlength=classes) // 2)[labels]
+    votes = np.zeros((len(labels), classes), np.uint8)
+    for rank, neighbours in enumerate(voters.T):
+        rows = np.flatnonzero(rank < voting)
+        votes[rows, labels[neighbours[rows]]] += 1
+    return votes

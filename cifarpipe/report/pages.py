@@ -15,6 +15,7 @@ from PIL import Image
 
 from cifarpipe.evaluation.calibration import MAX_TEMPERATURE
 from cifarpipe.report.comparison import lone_errors, shared_errors
+from cifarpipe.report.earlier_runs import read_baselines
 from cifarpipe.report.explorer import LOSSLESS_UP_TO, pack, rank_images
 from cifarpipe.report.groups import SMALLEST
 from cifarpipe.report.leaderboard import shown_columns
@@ -47,19 +48,14 @@ GALLERY = {"errors": 20, "correct": 7}  # images at most, in a model's section
 
 
 def baseline_curves(study: Study) -> dict[str, pd.DataFrame]:
-    """Return the curves of baseline runs, with our column names, if the classes are CIFAR-10's.
+    """Return the curves of earlier runs if the classes are CIFAR-10's.
 
-    They were measured on the test images after every epoch, and are drawn over our validation
-    curves.
+    Raises:
+        UserError: A file of `report.baselines` can't be used.
     """
     if study.dataset["classes"] != CIFAR10_CLASSES:
         return {}
-    curves = {}
-    for name, path in (study.params.report.baselines or {}).items():
-        table = pd.read_csv(path).rename(columns={"test_acc": "val_acc", "test_loss": "val_loss"})
-        # Some count epochs from 0.
-        curves[name] = table.assign(epoch=table.epoch + (1 if table.epoch.min() == 0 else 0))
-    return curves
+    return read_baselines(study.params.report.baselines or {})
 
 
 def write_pages(study: Study, labels: PublicLabels, folder: Path) -> Path:

@@ -48,12 +48,12 @@ def judge_explanations(quality: Metrics) -> str:
     if "randomisation_passed" in quality:
         if quality["randomisation_passed"].value:
             resemble = _interval_is_above_0(quality.get("randomisation_over_unrelated"))
-            kind = "somewhat similar" if resemble else "different"
-            parts.append(f"randomised weights give {kind} maps")
+            give = "give somewhat" if resemble else "do not give significantly"
+            parts.append(f"randomised weights {give} similar maps")
         else:
             parts.append("WARNING: randomised weights give similar maps, so do not trust them")
     elif "randomisation_abs_correlation" in quality:
-        parts.append("undecided whether randomised weights give different maps")
+        parts.append("undecided whether randomised weights give similar maps")
     return "; ".join(parts) or "not evaluated"
 
 

@@ -18,13 +18,12 @@ from ruamel.yaml.error import YAMLError
 
 from cifarpipe.cli.experiments import flatten
 from cifarpipe.config.errors import UserError
+from cifarpipe.config.schema import PARAMS_FILE
 from cifarpipe.results.maps import Explanations, load_explanations
 from cifarpipe.results.metrics import Metrics, read_metrics
 from cifarpipe.results.tables import parse_table
 from cifarpipe.store.outputs import short_digest
 from cifarpipe.store.paths import DATASET_CARD, artifact, model_report
-
-PARAMS = Path("params.yaml")
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,14 @@ class Revision:
     """The files of a commit: small ones from git, others from DVC's cache or remote."""
 
     def __init__(self, name: str) -> None:
-        """Find the commit.
+        """Find the commit of a branch, a tag, a commit or, if there is none, an experiment.
 
         Raises:
-            UserError: There is no such revision.
+            UserError: There is no such revision, or several experiments have this name.
         """
-        found = _git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}")
-        experiment = found.stdout.split()[:1]
-        done = _git("rev-parse", "--verify", "--quiet", f"{(experiment or [name])[0]}^{{commit}}")
+        done = _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+        if done.returncode:
+            done = _git("rev-parse", "--verify", "--quiet", f"{find_experiment(name)}^{{commit}}")
         if done.returncode:
             raise UserError(
                 f"{name!r} is not a revision of this repository; allowed: a branch, a tag, a "
@@ -107,17 +106,34 @@ class Revision:
         return content
 
 
+def find_experiment(name: str) -> str:
+    """Return the reference of an experiment: of several, the one that began at HEAD.
+
+    Raises:
+        UserError: There are several, and none or more than one of them began at HEAD.
+    """
+    # refs/exps/<start of the commit at which it began>/<rest of that commit>/<name>
+    pattern = f"refs/exps/*/*/{name}"
+    found = _git("for-each-ref", "--format=%(refname)", pattern).stdout.splitlines()
+    head = _git("rev-parse", "HEAD").stdout.strip()
+    here = [each for each in found if "".join(each.split("/")[2:4]) == head]
+    if len(found) > 1 and len(here) != 1:
+        listed = "".join(f"\n  {each}" for each in found)
+        raise UserError(f"{len(found)} experiments are named {name!r}. Name one of:{listed}")
+    return next(iter(here or found), name)
+
+
 def read_snapshot(files: Workspace | Revision) -> Snapshot:
     """Read everything that a review compares.
 
     Raises:
         UserError: There are no parameters or no metrics.
     """
-    text = files.text(PARAMS)
-    with parsing(PARAMS, files.name):
+    text = files.text(PARAMS_FILE)
+    with parsing(PARAMS_FILE, files.name):
         params = None if text is None else YAML(typ="safe").load(text)
     if not isinstance(params, dict) or not isinstance(params.get("models"), dict):
-        raise UserError(f"{files.name} has no {PARAMS} with `models`: nothing to compare.")
+        raise UserError(f"{files.name} has no {PARAMS_FILE} with `models`: nothing to compare.")
     found = {name: read_model(files, name) for name in params["models"]}
     models = {name: model for name, model in found.items() if model is not None}
     if not models:

@@ -82,7 +82,10 @@ def _sharpness(line: pd.DataFrame, x: str, best: Sequence[Any]) -> list[str]:
     while last + 1 < len(line) and line.val[last + 1] >= top - NEAR:
         last += 1
     if first == last:
-        sentences = [f"No other {x} is within {_points(NEAR)} of the best."]
+        near = line[x][(line.val >= top - NEAR) & (line.index != first)]
+        no = "other" if near.empty else "adjacent"
+        also = f", although {' and '.join(map(str, near))} {_are(len(near))}" if len(near) else ""
+        sentences = [f"No {no} {x} is within {_points(NEAR)} of the best{also}."]
     else:
         low, high = line[x][first], line[x][last]
         factor = f", a factor of {high / low:.3g}" if low > 0 else ""
@@ -102,6 +105,10 @@ def _sharpness(line: pd.DataFrame, x: str, best: Sequence[Any]) -> list[str]:
         if list(best) == [value]:
             sentences.append(f"The best {x} is the {end} one tried: try further values.")
     return sentences
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _points(accuracy: float) -> str:

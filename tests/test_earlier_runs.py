@@ -1,0 +1,47 @@
+"""The curves of earlier runs that `report.baselines` names, and what is refused."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cifarpipe.config.errors import UserError
+from cifarpipe.report.earlier_runs import check_baselines, read_baselines
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "run.csv"
+
+
+def test_epochs_are_counted_from_1(file: Path) -> None:
+    file.write_text("epoch,test_acc,seconds\n0,0.25,9\n1,,8\n")
+    curve = read_baselines({"vit": str(file)})["vit"]
+    expected = pd.DataFrame({"epoch": [1, 2], "val_acc": [0.25, None], "seconds": [9, 8]})
+    pd.testing.assert_frame_equal(curve, expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "No such file or directory"),
+        (b"", "has no rows"),
+        (b"epoch,test_acc\n", "has no rows"),
+        (b"step,test_acc\n1,0.5\n", "has the columns step, test_acc"),
+        (b"epoch,accuracy\n1,0.5\n", "has the columns epoch, accuracy"),
+        (b"epoch;test_acc\n1;0.5\n", "has the columns epoch;test_acc"),
+        (b"epoch,test_acc\n1,0.5\n2,high\n", "line 3: test_acc is 'high', not a number"),
+        (b"epoch,test_acc\n,0.5\n", "line 2: epoch is '', not a number"),
+        (b"\xff\xfe\x00", "not a CSV file in UTF-8"),
+    ],
+)
+def test_other_files_are_refused(file: Path, content: bytes | None, problem: str) -> None:
+    if content is not None:
+        file.write_bytes(content)
+    good = file.with_name("good.csv")
+    good.write_text("epoch,train_loss\n1,2.3\n")
+    with pytest.raises(UserError) as refused:
+        check_baselines({"good": str(good), "vit": str(file)})
+    lines = str(refused.value).splitlines()
+    assert lines[1:-1] == [f"  - report.baselines.vit: {file}: {problem}"]
+    assert lines[-1].startswith("Expected: CSV with a column epoch and at least one of train_acc")
