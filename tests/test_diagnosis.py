@@ -130,3 +130,19 @@ def test_loss_above_guessing_diverged(loss: float) -> None:
     assert warnings(LABELS, train_loss=loss) == [
         f"diverged: its training loss ended at {loss:.2f}; guessing has 2.30"
     ]
+
+
+def test_correct_predictions_of_one_prevailing_class_have_no_warning() -> None:
+    labels = np.repeat([0, 1], [496, 4])
+    assert warnings(labels, labels, 2) == []
+
+
+@pytest.mark.parametrize(("hits", "learned"), [(38, False), (40, True)])
+def test_at_most_one_in_forty_shuffles_may_be_as_good(hits: int, learned: bool) -> None:
+    """Of two classes of 30 images, half of the hits are of one: hypergeometric."""
+    probability = scipy.stats.hypergeom.sf(hits // 2 - 1, 60, 30, 30)
+    assert 0.03 < probability < 0.045 if not learned else probability < 0.02
+    labels = np.repeat([0, 1], 30)
+    predicted = np.where(np.arange(60) % 30 < hits // 2, labels, 1 - labels)
+    found = warnings(predicted, labels, 2)
+    assert any("may not have learned" in text for text in found) != learned

@@ -119,3 +119,14 @@ def test_weak_cluster_is_named_after_its_centre() -> None:
     assert row.group == "like #3 in vit's features"
     assert (row.images, row.errors) == (40, 20)
     assert row.elsewhere == pytest.approx(72 / 80)
+
+
+def test_groups_larger_than_the_number_of_errors_are_not_tested_in_vain() -> None:
+    """All eight errors are in a group of 20; groups of 300 of 400 images can't be significant."""
+    everything = np.ones(400, bool)
+    small = Group("small", np.arange(400) < 20, everything)
+    large = [Group(f"large {i}", np.arange(400) % 4 != i % 4, everything) for i in range(10)]
+    is_correct = np.arange(400) >= 8
+    (row,) = weak_groups([small, *large], is_correct).itertuples()
+    expected = fisher_exact([[8, 12], [0, 380]], alternative="greater").pvalue
+    assert (row.group, row.p_holm) == ("small", pytest.approx(expected, rel=0.01))

@@ -72,3 +72,9 @@ def test_memory_map_of_a_slice_is_found(tmp_path: Path) -> None:
     for part in (whole, whole[2:8], whole[::2][1:]):
         assert memory_map(part) is whole.base
     assert memory_map(np.zeros(3)) is None
+
+
+def test_half_of_the_free_memory_of_a_gpu_holds_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (1001, 4000))
+    assert module.room(torch.device("cuda", 0)) == 500
+    assert module.room(torch.device("cpu")) == 2**30

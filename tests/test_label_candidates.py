@@ -110,3 +110,9 @@ def test_table_names_classes_and_images() -> None:
             "suggested_probability": 0.9,
         }
     ]
+
+
+def test_class_without_images_is_not_suggested() -> None:
+    """It has no threshold that its probability could miss."""
+    probabilities = np.array([[0.2, 0.1, 0.7], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.1, 0.8, 0.1]])
+    assert len(confident_disagreements(probabilities, np.array([0, 0, 1, 1]))) == 0

@@ -76,3 +76,23 @@ def test_images_of_similar_colour_are_no_duplicates(images: np.ndarray) -> None:
     assert np.corrcoef(red[0].ravel(), red[1].ravel())[0, 1] > 0.9
     split = make_split(red, 1)
     assert len(near_duplicates(split, split, [nearest([1], [0])])) == 0
+
+
+@pytest.mark.parametrize(("correlation", "is_duplicate"), [(0.86, False), (0.94, True)])
+def test_duplicates_correlate_by_at_least_nine_tenths(
+    correlation: float, is_duplicate: bool
+) -> None:
+    """A sum of a pattern and another that is orthogonal to it."""
+    rng = np.random.default_rng(0)
+    centred = rng.normal(size=(2, 16, 16, 3))
+    centred -= centred.mean(axis=(1, 2), keepdims=True)
+    first, second = centred.reshape(2, -1)
+    second -= first * (first @ second) / (first @ first)
+    second *= np.linalg.norm(first) / np.linalg.norm(second)
+    mixed = correlation * first + (1 - correlation**2) ** 0.5 * second
+    test, train = (
+        np.clip(128 + 30 * each.reshape(1, 16, 16, 3), 0, 255).astype(np.uint8)
+        for each in (first, mixed)
+    )
+    found = near_duplicates(make_split(test, 1), make_split(train, 1), [nearest([0])])
+    assert (len(found) == 1) == is_duplicate
