@@ -147,13 +147,20 @@ def _find_files(half: str, folders: list[Path], errors: list[str]) -> list[Path]
                 errors.append(f"{half}/{f'{name}/{path.name}'!a}: {_NAME_ERROR}")
             elif path.is_dir():
                 errors.append(f"{half}/{name}/{path.name}: a folder; images in it are not read")
-            elif path.exists() and (length := path.stat().st_size) > MAX_BYTES:
-                errors.append(
-                    f"{half}/{name}/{path.name}: {length:,} bytes, more than {MAX_BYTES:,}"
-                )
+            elif problem := _unusable(path):
+                errors.append(f"{half}/{name}/{path.name}: {problem}")
             else:
                 found.append(path)
     return found
+
+
+def _unusable(path: Path) -> str | None:
+    """Return why a file is not read at all: it is huge, or a broken link."""
+    try:
+        length = path.stat().st_size
+    except OSError as error:
+        return error.strerror or str(error)
+    return f"{length:,} bytes, more than {MAX_BYTES:,}" if length > MAX_BYTES else None
 
 
 def _numbers(files: list[Path]) -> Labels | None:
