@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cifarpipe.report.comparison import compare_pairs, lone_errors, mcnemar, shared_errors
-from cifarpipe.results.significance import holm
+from cifarpipe.report.comparison import compare_pairs, lone_errors, shared_errors
+from cifarpipe.results.significance import holm, mcnemar
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_loss_above_guessing_diverged(loss: float) -> None:
 
 
 def test_correct_predictions_of_one_prevailing_class_have_no_warning() -> None:
-    labels = np.repeat([0, 1], [496, 4])
+    labels = np.repeat([0, 1], [990, 10])
     assert warnings(labels, labels, 2) == []
 
 
@@ -146,3 +146,20 @@ def test_at_most_one_in_forty_shuffles_may_be_as_good(hits: int, learned: bool) 
     predicted = np.where(np.arange(60) % 30 < hits // 2, labels, 1 - labels)
     found = warnings(predicted, labels, 2)
     assert any("may not have learned" in text for text in found) != learned
+
+
+@pytest.mark.parametrize(
+    ("matrix", "said"),
+    [
+        ([[8960, 40], [910, 90]], None),  # intervals overlap, but McNemar's p = 1.4e-5
+        ([[890, 10], [75, 25]], None),  # p = 0.017
+        ([[890, 10], [82, 18]], "is not significantly more accurate (90.8%) than"),  # p = 0.18
+        ([[870, 30], [90, 10]], "is significantly less accurate (88.0%) than"),
+    ],
+)
+def test_constant_predictions_are_compared_on_the_same_images(
+    matrix: list[list[int]], said: str | None
+) -> None:
+    table = confusion_table(np.array(matrix), CLASSES[:2])
+    found = learning_warnings(table, 0.1, 2)
+    assert [text.startswith(str(said)) for text in found] == ([] if said is None else [True])

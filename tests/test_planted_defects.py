@@ -97,7 +97,8 @@ def test_random_maps_are_called_so(study: Path) -> None:
     succeed(study, "dvc", "repro", "-s", f"gradcam@{MODEL}")
     found = read_metrics(study / f"reports/models/{MODEL}/gradcam.csv")
     # Twice the interval, since the baseline is drawn, too.
-    for name in ("road_over_random", "saco_over_random"):
+    for name in ("road", "saco", "deletion", "insertion"):
+        name = f"{name}_over_random"
         assert abs(found[name].value) < found[name].high - found[name].low
     concentration = found["sparseness"]
     difference = abs(concentration.value - concentration.random)
@@ -108,5 +109,5 @@ def test_random_maps_are_called_so(study: Path) -> None:
         assert found[name].value == pytest.approx(found[name].random, abs=0.05)
     succeed(study, "dvc", "repro", "-s", f"figures@{MODEL}", "report")
     summary = (study / "reports/summary.md").read_text(encoding="utf-8")
-    assert "ROAD: not significantly better than random maps" in summary
+    assert "ROAD, SaCo, deletion, insertion: not significantly better than random" in summary
     assert "WARNING: under small noise they do not change significantly less than random" in summary

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cifarpipe.config.schema import Params
+from cifarpipe.explanations import quality
 from cifarpipe.explanations.explainer import Explainer
 from cifarpipe.explanations.quality import (
     complexity_metrics,
@@ -51,7 +52,9 @@ def test_maps_without_evidence_are_counted() -> None:
     }
 
 
-def test_mask_metrics_by_hand() -> None:
+def test_mask_metrics_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The random maps all point at the last quarter, where the object of the third image is."""
+    monkeypatch.setattr(quality, "random_maps", lambda maps, _rng: maps[:, ::-1, ::-1])
     maps = np.zeros((3, 2, 2), np.float32)
     maps[:, 0, 0] = 1
     masks = np.zeros((3, 2, 2), bool)
@@ -59,15 +62,22 @@ def test_mask_metrics_by_hand() -> None:
     masks[2, 1, 1] = True
     interval = scipy.stats.binomtest(2, 3).proportion_ci(method="wilson")
     energy = scipy.stats.ttest_1samp([1, 1, 0], 0).confidence_interval(0.95)
-    over_random = scipy.stats.ttest_1samp([0.75, 0.75, -0.25], 0).confidence_interval(0.95)
-    gain = Metric(0.4167, low=round(over_random.low, 4), high=round(over_random.high, 4), images=3)
-    baselines = {"centre": 0.25, "random": 0.25, "images": 3}
-    assert mask_metrics(maps, masks) == {
+
+    def gain(*gains: float) -> Metric:
+        ends = scipy.stats.ttest_1samp(gains, 0).confidence_interval(0.95)
+        return Metric(
+            round(float(np.mean(gains)), 4),
+            low=round(ends.low, 4), high=round(ends.high, 4), images=3,
+        )  # fmt: skip
+
+    baselines = {"centre": 0.25, "random": 0.3333, "images": 3}
+    assert mask_metrics(maps, masks, seed=0) == {
         "pointing_game": Metric(
             0.6667, low=round(interval.low, 4), high=round(interval.high, 4), **baselines
         ),
-        "pointing_game_over_random": gain,
-        "pointing_game_over_centre": gain,  # each centre of 2 × 2 pixels is the whole image
+        "pointing_game_over_random": gain(1, 1, -1),
+        # Each centre of 2 × 2 pixels is the whole image.
+        "pointing_game_over_centre": gain(0.75, 0.75, -0.25),
         "energy_inside": Metric(
             0.6667, low=round(energy.low, 4), high=round(energy.high, 4), **baselines
         ),
@@ -77,7 +87,7 @@ def test_mask_metrics_by_hand() -> None:
 def test_no_images_give_no_metrics(explainer: Explainer) -> None:
     none = np.empty((0, 1, 1), np.float32)
     batch, classes = torch.empty(0, 3, 8, 8), torch.empty(0).long()
-    assert mask_metrics(none, np.empty((0, 8, 8), bool)) == {}
+    assert mask_metrics(none, np.empty((0, 8, 8), bool), seed=0) == {}
     assert randomisation_metrics(explainer, batch, none, classes, seed=0) == {}
     assert evidence_metrics(none, np.empty(0, bool))["explained"] == Metric(0)
     found = removal_metrics(corner_logits, batch, none, classes, seed=0)
@@ -111,15 +121,18 @@ def test_only_informative_maps_beat_the_baselines(informative: bool) -> None:
     found = removal_metrics(corner_logits, batch, maps, torch.zeros(16).long(), seed=0)
     assert found["removal_images"] == Metric(16)
     for name, baseline in itertools.product(("road", "saco"), ("random", "centre")):
-        gain, metric = found[f"{name}_over_{baseline}"], found[name]
+        gain = found[f"{name}_over_{baseline}"]
         assert (gain.low > 0) == informative
         assert gain.low < gain.value < gain.high
+    for name, baseline in itertools.product(("road", "saco", "insertion"), ("random", "centre")):
+        gain, metric = found[f"{name}_over_{baseline}"], found[name]
         expected = metric.value - getattr(metric, baseline)
         assert gain.value == pytest.approx(expected, abs=2e-4)
-    if informative:
-        deletion, insertion = found["deletion"], found["insertion"]
-        assert deletion.value < min(deletion.random, deletion.centre)
-        assert insertion.value > max(insertion.random, insertion.centre)
+    deletion = found["deletion"]
+    for baseline in ("random", "centre"):  # lower is better
+        gain = found[f"deletion_over_{baseline}"]
+        assert gain.value == pytest.approx(getattr(deletion, baseline) - deletion.value, abs=2e-4)
+        assert not informative or gain.low > 0
 
 
 @pytest.fixture
@@ -147,8 +160,9 @@ def test_random_maps_score_like_the_random_baseline(
     found = removal_metrics(lambda b: b.flatten(1) @ weights, batch, maps, classes, seed=0)
     found |= complexity_metrics(maps, seed=0)
     found |= robustness_metrics(explainer, batch, maps, classes, seed=0)
-    found |= mask_metrics(maps, rng.random((60, 32, 32)) < 0.2)
-    for name in ("road_over_random", "saco_over_random"):
+    found |= mask_metrics(maps, rng.random((60, 32, 32)) < 0.2, seed=0)
+    for name in ("road", "saco", "deletion", "insertion"):
+        name = f"{name}_over_random"
         assert found[name].low < 0 < found[name].high
     for name in ("sparseness", "pointing_game", "energy_inside"):
         metric = found[name]
@@ -160,9 +174,8 @@ def test_random_maps_score_like_the_random_baseline(
     for name in ("deletion", "insertion"):
         assert found[name].value == pytest.approx(found[name].random, abs=0.1)
     said = judge_explanations(found)
-    assert "ROAD: not significantly better than random maps" in said
-    assert "SaCo: not significantly better than random maps" in said
-    assert "pointing game: not significantly better" in said
+    measures = "ROAD, SaCo, deletion, insertion, pointing game"
+    assert f"{measures}: not significantly better than random maps" in said
     assert "WARNING: under small noise they do not change significantly less than random" in said
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from cifarpipe.cli.review.changes import (
     beyond_intervals,
@@ -72,7 +73,6 @@ def test_predictions_are_compared_image_by_image() -> None:
     assert found.fixed["index"].tolist() == [10, 0]
     assert (found.broken.true != found.broken.predicted).all()
     assert (found.fixed.true != found.fixed.predicted).all()  # the former predictions
-    assert found.p == 1.0  # 2 of 5: (C(5,0) + C(5,1) + C(5,2)) / 2**5 * 2 = 1
     assert found.other == 0
     swapped = new.assign(predicted=np.where(new["index"] == 20, "elsewhere", new.predicted))
     assert compare_predictions(old, swapped).other == 1
@@ -139,12 +139,8 @@ def test_verdicts_are_corrected_for_the_number_of_models() -> None:
         "the same",
     ]
     text = review(before, after)
-    assert (
-        text.count(
-            "6 test images fixed, 0 broken (McNemar's p = 0.031; 0.062 corrected for 2 models)"
-        )
-        == 2
-    )
+    tested = "(McNemar's exact test: p = 0.031; 0.062 corrected for 2 models)"
+    assert text.count(f"6 test images fixed, 0 broken {tested}") == 2
     after = snapshot("workspace", vit=new, convmixer=old, resnet=new)
     assert compare_models(before, after)[0].verdict == "better"
 
@@ -159,21 +155,34 @@ def test_models_without_fixed_or_broken_images_are_not_counted() -> None:
     changes = compare_models(before, after)
     assert [change.verdict for change in changes] == ["better", "no significant difference"]
     text = review(before, after)
-    assert "(McNemar's p = 0.031)" in text
+    assert "(McNemar's exact test: p = 0.031)" in text
     assert "corrected" not in text
 
 
-def test_without_predictions_intervals_decide_the_verdict() -> None:
-    one, other = result(wrong_in(*range(60))), result(LABELS)
-    before = snapshot("main", vit=ModelResult(one.metrics, one.confusion, None))
-    (change,) = compare_models(before, snapshot("workspace", vit=other))
-    assert change.verdict == "better"
-    text = review(before, snapshot("workspace", vit=other))
+def test_without_predictions_fishers_exact_test_decides_the_verdict() -> None:
+    """5 and 0 errors of 90 images have p = 0.059, 6 and 0 have 0.029."""
+    base = result(LABELS)
+    before = snapshot("main", vit=ModelResult(base.metrics, base.confusion, None))
+
+    def after(errors: int) -> Snapshot:
+        return snapshot("workspace", vit=result(wrong_in(*range(errors))))
+
+    (change,) = compare_models(before, after(6))
+    assert change.verdict == "worse"
+    assert change.p == pytest.approx(scipy.stats.fisher_exact([[0, 90], [6, 84]]).pvalue)
+    text = review(before, after(6))
+    assert "**vit: worse**, 100.00% → 93.33% (Fisher's exact test: p = 0.029)" in text
     assert "The predictions of vit are not all available" in text
-    close = result(wrong_in(*range(59)))
-    assert (
-        compare_models(before, snapshot("w", vit=close))[0].verdict == "no significant difference"
-    )
+    assert compare_models(before, after(5))[0].verdict == "no significant difference"
+
+
+def test_models_with_and_without_predictions_are_corrected_together() -> None:
+    base, worse = result(LABELS), result(wrong_in(*range(6)))
+    unknown = ModelResult(base.metrics, base.confusion, None)
+    before = snapshot("main", vit=unknown, convmixer=base)
+    changes = compare_models(before, snapshot("workspace", vit=worse, convmixer=worse))
+    assert [change.p_holm for change in changes] == pytest.approx([0.0578, 0.0578], abs=5e-4)
+    assert {change.verdict for change in changes} == {"no significant difference"}
 
 
 def test_metrics_with_disjoint_intervals_are_listed() -> None:
@@ -220,7 +229,7 @@ def test_comment_is_complete_and_within_size_limit() -> None:
     assert "| b | [1] | [1, 2] |" in text
     assert "- New: **new**, 97.78%" in text
     assert "- Removed: gone" in text
-    assert "1 test images fixed, 1 broken (McNemar's p = 1)" in text
+    assert "1 test images fixed, 1 broken (McNemar's exact test: p = 1)" in text
     assert "more, in `metrics.csv` and `gradcam.csv` of `reports/models/*/`." in text
     assert "| vit.metric_0 | 0.5 | 0.6 | +0.1 |" in text
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cifarpipe.results.intervals import wilson_interval
+from cifarpipe.results.significance import LEVEL, mcnemar
 
 ONE_CLASS = 0.99  # fraction of predictions that must not be of one class
 SOME = 5  # test images of a class that is never predicted
@@ -28,21 +28,25 @@ def learning_warnings(confusion: pd.DataFrame, train_loss: float, classes: int) 
     true, predicted = (confusion.groupby(of).images.sum() for of in ("true", "predicted"))
     images = int(true.sum())
     if images and (true > 0).sum() > 1:  # otherwise there is nothing to tell apart
-        hits = int(confusion.images[confusion.true == confusion.predicted].sum())
+        right = confusion.true == confusion.predicted
+        hits = int(confusion.images[right].sum())
         shuffled = shuffled_hits(true.to_numpy(), predicted.to_numpy())
-        low, high = wilson_interval(hits, images)
-        constant = true.max() / images
+        # Always predicting the commonest class is right on its images, and only on these.
+        common = confusion.true == true.idxmax()
+        only_network = int(confusion.images[~common & right].sum())
+        only_constant = int(confusion.images[common & ~right].sum())
+        differs = mcnemar(only_network, only_constant) < LEVEL
         if (1 + (shuffled >= hits).sum()) / (1 + SHUFFLES) > ONE_SIDED_LEVEL:
             expected = float((true * predicted).sum()) / images**2
             warnings.append(
                 f"may not have learned: its accuracy, {hits / images:.1%}, is not significantly "
                 f"above {expected:.1%}, that of its predictions in random order"
             )
-        elif low <= constant:
-            than = "not significantly more" if high >= constant else "significantly less"
+        elif only_network <= only_constant or not differs:
+            than = "significantly less" if differs else "not significantly more"
             warnings.append(
                 f"is {than} accurate ({hits / images:.1%}) than always predicting {true.idxmax()} "
-                f"({constant:.1%})"
+                f"({true.max() / images:.1%})"
             )
         if predicted.max() >= ONE_CLASS * images > true.max():
             share = predicted.max() / images

@@ -17,8 +17,6 @@ class Pointing:
     """`[N]`; a map without evidence is a miss."""
     centre: NDArray[np.float64]
     """`[N]` the score of a map that points at the centre."""
-    random: NDArray[np.float64]
-    """`[N]` the score of a map that points anywhere: the object's fraction of the image."""
 
 
 def pointing_game(maps: Maps, masks: NDArray[np.bool_]) -> Pointing:
@@ -38,7 +36,6 @@ def pointing_game(maps: Maps, masks: NDArray[np.bool_]) -> Pointing:
     return Pointing(
         hits=hits,
         centre=masks[:, middle, middle].mean(axis=(1, 2)),
-        random=masks.mean(axis=(1, 2)),
     )
 
 

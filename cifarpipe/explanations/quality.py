@@ -50,7 +50,7 @@ def quality_metrics(
     metrics = evidence_metrics(explanations.predicted, correct)
     if masks is not None:
         positions = split.positions(explanations.index[correct])
-        metrics |= mask_metrics(explanations.predicted[correct], masks[positions])
+        metrics |= mask_metrics(explanations.predicted[correct], masks[positions], seed=seed)
     chosen = np.random.default_rng(seed).permutation(len(split))[:removal_images]
     rows = predictions.iloc[chosen]
     sample = explanations.of(rows["index"].to_numpy())
@@ -83,12 +83,13 @@ def evidence_metrics(maps: Maps, correct: NDArray[np.bool_]) -> Metrics:
     }
 
 
-def mask_metrics(maps: Maps, masks: NDArray[np.bool_]) -> Metrics:
+def mask_metrics(maps: Maps, masks: NDArray[np.bool_], *, seed: int) -> Metrics:
     """Compare maps with the objects' masks, next to uninformative baselines.
 
     Args:
         maps: `[N, h, w]` raw, of the predicted class of correct images.
         masks: `[N, H, W]`, true on the object.
+        seed: Of the random maps.
 
     Returns:
         `pointing_game` and `energy_inside` with their values for random and centre maps; and the
@@ -98,11 +99,16 @@ def mask_metrics(maps: Maps, masks: NDArray[np.bool_]) -> Metrics:
         return {}
     pointing = pointing_game(maps, masks)
     low, high = wilson_interval(int(pointing.hits.sum()), len(maps))
-    hits = pointing.hits.astype(np.float64)
-    scores = {"value": hits, "random": pointing.random, "centre": pointing.centre}
+    # Drawn, since the maximum of an upsampled random map is not equally often everywhere.
+    random = random_maps(maps, np.random.default_rng(seed))
+    scores = {
+        "value": pointing.hits.astype(np.float64),
+        "random": pointing_game(random, masks).hits.astype(np.float64),
+        "centre": pointing.centre,
+    }
     energy = {
         "value": energy_inside(maps, masks),
-        "random": pointing.random,
+        "random": energy_inside(random, masks),
         "centre": energy_inside(centre_maps(maps), masks),
     }
     found = {
@@ -127,8 +133,8 @@ def removal_metrics(
 
     Returns:
         `road`, `saco` and `insertion` (higher is better) and `deletion` (lower is better) with
-        their values for random and centre maps; and the gain of the first two over these, image by
-        image, with its 95% interval: `road_over_random` and so on.
+        their values for random and centre maps; and the gain over these, image by image, with its
+        95% interval: `road_over_random` and so on. A positive gain is always the better one.
     """
     if not len(maps):
         return {"removal_images": Metric(0)}
@@ -149,6 +155,7 @@ def removal_metrics(
     for place, name in enumerate(("deletion", "insertion")):
         areas = {kind: both[place] for kind, both in curves.items()}
         metrics[name] = rounded(**_means(areas))
+        metrics |= _gains(name, areas, lower_is_better=name == "deletion")
     return metrics
 
 
@@ -267,11 +274,12 @@ def _mean_abs_correlation(maps: Maps, others: Maps) -> float:
     return float(np.abs(rank_correlation(maps[known], others[known])).mean())
 
 
-def _gains(name: str, scores: dict[str, Floats]) -> Metrics:
+def _gains(name: str, scores: dict[str, Floats], *, lower_is_better: bool = False) -> Metrics:
     """Return the mean gain of `value` over each baseline, with its interval."""
     gains = {}
     for baseline in ("random", "centre"):
-        gain, low, high = mean_interval(scores["value"] - scores[baseline])
+        more = scores["value"] - scores[baseline]
+        gain, low, high = mean_interval(-more if lower_is_better else more)
         gains[f"{name}_over_{baseline}"] = rounded(gain, low=low, high=high)
     return gains
 

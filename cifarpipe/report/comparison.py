@@ -6,22 +6,10 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
-from cifarpipe.results.significance import holm
+from cifarpipe.results.significance import holm, mcnemar
 
 Hits = NDArray[np.bool_]
-
-
-def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the exact two-sided p-value of McNemar's test (doi:10.1007/BF02295996).
-
-    Args:
-        only_first: Images that only the first model predicts correctly.
-        only_second: Images that only the second model predicts correctly.
-    """
-    differ = only_first + only_second
-    return float(binomtest(only_first, differ).pvalue) if differ else 1.0
 
 
 def compare_pairs(

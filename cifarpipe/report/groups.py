@@ -104,7 +104,7 @@ def weak_groups(groups: Sequence[Group], is_correct: NDArray[np.bool_]) -> pd.Da
     """Return the groups with more errors than chance explains.
 
     Each group is compared with the other images it is among, by Fisher's exact test, one-sided; the
-    p-values are corrected for the number of groups (Holm).
+    p-values are corrected (Holm) for the number of groups that could be significant.
 
     Args:
         groups: Left out are those with fewer images than their `smallest`, without others, or so

@@ -5,6 +5,14 @@ import pandas as pd
 from cifarpipe.results.metrics import Metric, Metrics
 from cifarpipe.results.significance import LEVEL
 
+JUDGES = {
+    "road": "ROAD",
+    "saco": "SaCo",
+    "deletion": "deletion",
+    "insertion": "insertion",
+    "pointing_game": "pointing game",
+}
+
 
 def verdict(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
     """Return a sentence about which model is best, or does not differ significantly from others.
@@ -30,14 +38,11 @@ def verdict(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
 
 def judge_explanations(quality: Metrics) -> str:
     """Return what the quality metrics of a model's explanations mean, in words."""
-    parts = []
-    for name, title in (
-        ("road", "ROAD"),
-        ("saco", "SaCo"),
-        ("pointing_game", "pointing game"),
-    ):
+    measures: dict[str, list[str]] = {}  # by what they say
+    for name, title in JUDGES.items():
         if (lows := _lows_over_baselines(quality, name)) is not None:
-            parts.append(f"{title}: {_compared_with_baselines(*lows)}")
+            measures.setdefault(_compared_with_baselines(*lows), []).append(title)
+    parts = [f"{', '.join(titles)}: {comparison}" for comparison, titles in measures.items()]
     if "max_sensitivity" in quality:
         change = quality["max_sensitivity"]
         # Shuffled maps change, too, unless all maps are the same everywhere.

@@ -1,7 +1,8 @@
-"""Significance of many comparisons."""
+"""Tests of significance, and their correction for many comparisons."""
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest, fisher_exact
 
 LEVEL = 0.05  # significance level of every test
 
@@ -22,3 +23,28 @@ def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
     corrected = np.empty(len(p))
     corrected[order] = np.maximum.accumulate(factors * p[order]).clip(max=1)
     return corrected
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the exact two-sided p-value of McNemar's test (doi:10.1007/BF02295996).
+
+    Args:
+        only_first: Images that only the first of two classifiers predicts correctly.
+        only_second: Images that only the second one predicts correctly.
+    """
+    differ = only_first + only_second
+    return float(binomtest(only_first, differ).pvalue) if differ else 1.0
+
+
+def accuracies_differ(errors: tuple[int, int], images: tuple[int, int]) -> float:
+    """Return the two-sided p-value of Fisher's exact test of two accuracies.
+
+    It takes the two sets of images as independent; if they have images in common, it is
+    conservative.
+
+    Args:
+        errors: Of each.
+        images: Of each.
+    """
+    correct = [total - wrong for total, wrong in zip(images, errors, strict=True)]
+    return float(fisher_exact([errors, correct]).pvalue)

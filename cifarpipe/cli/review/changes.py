@@ -1,6 +1,6 @@
 """What differs between two snapshots of the project, and which differences are significant."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from cifarpipe.cli.review.snapshot import ModelResult, Snapshot
-from cifarpipe.report.comparison import mcnemar
 from cifarpipe.results.metrics import Metrics
-from cifarpipe.results.significance import LEVEL, holm
+from cifarpipe.results.significance import LEVEL, accuracies_differ, holm, mcnemar
 
 MAX_CONFUSIONS = 5
 
@@ -28,20 +27,11 @@ class PredictionChange:
     """Rows of the old predictions that are correct now, the most confident first."""
     other: int
     """Images whose prediction differs and is wrong both times."""
-    p: float
-    """McNemar's exact test of whether the accuracies differ."""
-    p_holm: float
-    """Corrected for the number of models that the test is made for (Holm)."""
 
     @property
     def differs(self) -> bool:
         """Whether the prediction of any image differs."""
-        return self.tested or self.other > 0
-
-    @property
-    def tested(self) -> bool:
-        """Whether any image is fixed or broken: only such images tell accuracies apart."""
-        return bool(len(self.broken) + len(self.fixed))
+        return bool(len(self.broken) + len(self.fixed) + self.other)
 
 
 @dataclass(frozen=True)
@@ -53,6 +43,11 @@ class ModelChange:
     after: Metrics
     predictions: PredictionChange | Unpaired
     """Or why the two predictions tables can't be compared image by image."""
+    p: float | None
+    """Of a test whether the accuracies differ: McNemar's exact test on fixed and broken images, or
+    Fisher's if predictions can't be compared. None if there is nothing to test."""
+    p_holm: float | None = None
+    """Corrected for the number of models that are tested (Holm)."""
     beyond: list[str] = field(default_factory=list)
     """Metrics whose 95% intervals do not overlap."""
     confusions: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -71,13 +66,9 @@ class ModelChange:
         """
         if self.predictions == "other source":
             return "not comparable"
-        if isinstance(self.predictions, PredictionChange):
-            if not self.predictions.differs:
-                return "the same"
-            significant = self.predictions.p_holm < LEVEL
-        else:
-            significant = "accuracy" in self.beyond
-        if not significant:
+        if isinstance(self.predictions, PredictionChange) and not self.predictions.differs:
+            return "the same"
+        if self.p_holm is None or self.p_holm >= LEVEL:
             return "no significant difference"
         return "better" if self.gain > 0 else "worse"
 
@@ -99,25 +90,9 @@ def compare_models(before: Snapshot, after: Snapshot) -> list[ModelChange]:
 
 def _corrected(changes: list[ModelChange]) -> list[ModelChange]:
     """Correct the p-values for the number of models that are tested."""
-    tested = tested_changes(changes)
-    p = holm(np.array([each.p for each in tested.values()])).tolist()
-    corrected = {
-        name: replace(each, p_holm=value)
-        for (name, each), value in zip(tested.items(), p, strict=True)
-    }
-    return [
-        replace(change, predictions=corrected.get(change.name, change.predictions))
-        for change in changes
-    ]
-
-
-def tested_changes(changes: Sequence[ModelChange]) -> dict[str, PredictionChange]:
-    """Return the changes of predictions, by model, that are tested."""
-    return {
-        change.name: change.predictions
-        for change in changes
-        if isinstance(change.predictions, PredictionChange) and change.predictions.tested
-    }
+    tested = {change.name: change.p for change in changes if change.p is not None}
+    p = dict(zip(tested, holm(np.array(list(tested.values()))).tolist(), strict=True))
+    return [replace(change, p_holm=p.get(change.name)) for change in changes]
 
 
 def _compare(
@@ -131,15 +106,28 @@ def _compare(
     else:  # the same data may have been split differently
         predictions = compare_predictions(old.predictions, new.predictions) or "other images"
     if predictions == "other source":
-        return ModelChange(name, old.metrics, new.metrics, predictions)
+        return ModelChange(name, old.metrics, new.metrics, predictions, p=None)
+    if isinstance(predictions, PredictionChange):
+        broken, fixed = len(predictions.broken), len(predictions.fixed)
+        p = mcnemar(broken, fixed) if broken + fixed else None
+    else:
+        p = _fisher(old.confusion, new.confusion)
     return ModelChange(
         name,
         old.metrics,
         new.metrics,
         predictions,
-        beyond_intervals(old.metrics, new.metrics),
-        worse_confusions(old.confusion, new.confusion),
+        p,
+        beyond=beyond_intervals(old.metrics, new.metrics),
+        confusions=worse_confusions(old.confusion, new.confusion),
     )
+
+
+def _fisher(*confusions: pd.DataFrame) -> float:
+    """Return the p-value of Fisher's exact test of two accuracies."""
+    images = [int(table.images.sum()) for table in confusions]
+    errors = [int(table.images[table.true != table.predicted].sum()) for table in confusions]
+    return accuracies_differ((errors[0], errors[1]), (images[0], images[1]))
 
 
 def compare_predictions(old: pd.DataFrame, new: pd.DataFrame) -> PredictionChange | None:
@@ -150,8 +138,7 @@ def compare_predictions(old: pd.DataFrame, new: pd.DataFrame) -> PredictionChang
     broken = new[was & ~now].sort_values("confidence", ascending=False, kind="stable")
     fixed = old[~was & now].sort_values("confidence", ascending=False, kind="stable")
     other = int((~was & ~now & (old.predicted != new.predicted)).sum())
-    p = mcnemar(len(broken), len(fixed))
-    return PredictionChange(broken, fixed, other, p, p_holm=p)
+    return PredictionChange(broken, fixed, other)
 
 
 def beyond_intervals(old: Metrics, new: Metrics) -> list[str]:

@@ -15,7 +15,6 @@ from cifarpipe.cli.review.changes import (
     Unpaired,
     changed_values,
     metric_changes,
-    tested_changes,
 )
 from cifarpipe.cli.review.snapshot import Snapshot
 from cifarpipe.config.errors import UserError
@@ -60,7 +59,7 @@ def render_review(
         "before": before,
         "after": after,
         "changes": changes,
-        "tested": len(tested_changes(changes)),
+        "tested": sum(change.p is not None for change in changes),
         "added": [name for name in after.models if name not in before.models],
         "removed": [name for name in before.models if name not in after.models],
         "unpaired": {
