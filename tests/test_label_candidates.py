@@ -54,6 +54,20 @@ def test_changed_training_labels_are_found_by_their_neighbours() -> None:
     assert votes[changed, labels[changed]].max() < 0.5
 
 
+def test_correct_images_of_small_classes_do_not_crowd_the_list() -> None:
+    """Ten classes of 300 overlap, with 60 wrong labels; 30 of one to six images are correct."""
+    rng = np.random.default_rng(0)
+    sizes = [300] * 10 + [1 + i % 6 for i in range(30)]
+    labels = np.repeat(np.arange(40), sizes)
+    features = rng.normal(size=(40, 16))[labels] + rng.normal(0, 0.8, (len(labels), 16))
+    changed = rng.permutation(3000)[:60]
+    labels[changed] = (labels[changed] + rng.integers(1, 10, 60)) % 10
+    votes = neighbour_votes(F.normalize(torch.from_numpy(features).float(), dim=1), labels, 40)
+    voted = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1)
+    found = confident_disagreements(voted, labels).position
+    assert np.isin(found[:21], changed).mean() >= 0.9
+
+
 @pytest.mark.parametrize("size", [2, 5, 10, 20, 60])
 def test_correct_labels_of_small_classes_are_no_candidates(size: int) -> None:
     """Ten clusters, far apart, beside a large class."""

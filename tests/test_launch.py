@@ -140,10 +140,13 @@ def test_first_process_of_a_machine_raises_the_user_error(monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("group_of_one")
-def test_other_processes_exit_without_message(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [UserError("no images"), RuntimeError("Connection reset")])
+def test_other_processes_exit_without_message(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
     with pytest.raises(SystemExit) as ended, joined():
-        raise UserError("no images")
+        raise error
     assert ended.value.code == 2
     assert not dist.is_initialized()
 
@@ -153,6 +156,7 @@ def test_other_processes_exit_without_message(monkeypatch: pytest.MonkeyPatch) -
     ("text", "expected"),
     [
         ("[pair.cc:534] Connection closed by peer [::1]:4711", UserError),
+        ("[pair.cc:428] writev [::1]:38155: Broken pipe", UserError),
         ("NCCL error: remote process exited or there was a network error", UserError),
         ("The size of tensor a (3) must match", RuntimeError),
     ],
@@ -201,7 +205,8 @@ def test_processes_see_only_the_locked_gpus(
 
 
 @pytest.mark.parametrize(
-    ("exit_codes", "expected"), [([2, 2], 2), ([1, 2], 2), ([1, -9], 1), ([-9, -15], 1)]
+    ("exit_codes", "expected"),
+    [([2, 2], 2), ([1, 2], 1), ([2, -15], 2), ([1, -9], 1), ([-9, -15], 1)],
 )
 def test_failed_processes_give_their_exit_code(
     exit_codes: list[int], expected: int, monkeypatch: pytest.MonkeyPatch

@@ -243,7 +243,10 @@ def test_randomisation_check_is_passed_by_unrelated_maps(
     assert correlation.low < correlation.random < correlation.high
     assert gain.low < 0 < gain.high
     assert gain.value == pytest.approx(correlation.value - correlation.random, abs=2e-4)
-    assert "randomised weights do not give significantly similar maps" in judge_explanations(found)
+    assert (
+        "maps of randomised weights are not significantly more similar than unrelated maps"
+        in judge_explanations(found)
+    )
     few = checked(explainer, maps[:3])
     assert "randomisation_passed" not in few  # one network: no interval
     assert few["randomisation_abs_correlation"].high is None
@@ -267,7 +270,7 @@ def test_maps_that_resemble_those_of_random_weights_are_called_so(
     assert found["randomisation_passed"] == Metric(1)
     assert found["randomisation_abs_correlation"].high < 0.4
     assert found["randomisation_over_unrelated"].low > 0.1
-    assert "randomised weights give somewhat similar maps" in judge_explanations(found)
+    assert "maps of randomised weights are somewhat similar" in judge_explanations(found)
 
 
 @pytest.mark.parametrize("constant", ["the maps", "those of random weights"])

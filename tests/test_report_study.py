@@ -125,7 +125,7 @@ def test_single_model_is_not_called_best() -> None:
 def test_explanations_are_judged_by_their_intervals() -> None:
     assert judge_explanations(QUALITY) == (
         "ROAD, SaCo: better than random and centre maps; "
-        "randomised weights do not give significantly similar maps"
+        "maps of randomised weights are not significantly more similar than unrelated maps"
     )
     centre = QUALITY | {"road_over_centre": Metric(0.2, low=-0.01, high=0.4)}
     only_random = "better than random maps, but not significantly better than centre maps"
@@ -163,4 +163,7 @@ def test_explanations_of_one_image_are_not_judged() -> None:
     """A single image has no interval."""
     gains = ("road_over_random", "road_over_centre", "saco_over_random", "saco_over_centre")
     single = QUALITY | dict.fromkeys(gains, Metric(0.4))
-    assert judge_explanations(single) == "randomised weights do not give significantly similar maps"
+    assert (
+        judge_explanations(single)
+        == "maps of randomised weights are not significantly more similar than unrelated maps"
+    )

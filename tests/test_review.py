@@ -176,6 +176,15 @@ def test_without_predictions_fishers_exact_test_decides_the_verdict() -> None:
     assert compare_models(before, after(5))[0].verdict == "no significant difference"
 
 
+def test_models_of_equal_confusions_are_not_tested() -> None:
+    base, worse = result(LABELS), result(wrong_in(*range(6)))
+    unknown = ModelResult(base.metrics, base.confusion, None)
+    before = snapshot("main", vit=unknown, convmixer=unknown)
+    changes = compare_models(before, snapshot("workspace", vit=worse, convmixer=base))
+    assert [change.verdict for change in changes] == ["worse", "no significant difference"]
+    assert changes[1].p is None
+
+
 def test_models_with_and_without_predictions_are_corrected_together() -> None:
     base, worse = result(LABELS), result(wrong_in(*range(6)))
     unknown = ModelResult(base.metrics, base.confusion, None)

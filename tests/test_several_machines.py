@@ -113,7 +113,7 @@ def test_error_of_another_machine_is_printed_there(machines: list[Path], tmp_pat
     shutil.copytree(second, other, symlinks=True)
     shutil.rmtree(other / "data/prepared")
     printed, reason = refuse([first, other])
-    assert "another process of this training has stopped" in printed
+    assert "another process of this training stopped" in printed
     assert "data/prepared" in reason
 
 

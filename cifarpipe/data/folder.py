@@ -15,7 +15,7 @@ from cifarpipe.store.paths import RAW_ROOT_VARIABLE, raw_path, raw_root
 from cifarpipe.store.prepared import PREPARED
 
 MAX_ERRORS = 10  # listed in a message
-MAX_BYTES = 32 * 1024 * 1024  # of a file; some decoders read all of it
+MAX_BYTES = 32 * 1024 * 1024  # of a file, of which several are decoded at a time
 MAX_DIGITS = 15  # of a file's number: the report's page can hold it, below 2 to the power of 53
 _NAME_ERROR = "the name has a control character or is not UTF-8"
 

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from cifarpipe.config.errors import UserError
 
+MAX_BYTES = 256 * 1024 * 1024  # of a file; some decoders read all of it
 _EXPECTED = "Expected: an image in a format that Pillow reads, e.g. JPEG, PNG, GIF or TIFF."
 _COLOURS = {"1": "black and white", "L": "grey", "P": "a palette"}  # by Pillow's mode
 Step = tuple[Image.Image, str | None]  # the image, and in words what was done to it
@@ -108,7 +109,7 @@ def open_picture(path: Path) -> OpenedPicture:
 
 
 def check_file(path: Path) -> None:
-    """Check that a path is a file with content; else raise `PictureError`."""
+    """Check that a path is a file with content, but not too much; else raise `PictureError`."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -120,6 +121,8 @@ def check_file(path: Path) -> None:
         raise PictureError(path, "is a folder; name files" if folder else "is not a regular file")
     if not status.st_size:
         raise PictureError(path, "is empty")
+    if status.st_size > MAX_BYTES:
+        raise PictureError(path, f"has {status.st_size:,} bytes, more than {MAX_BYTES:,}")
 
 
 def _decode(path: Path, max_pixels: int | None = None) -> tuple[Image.Image, str, list[str]]:

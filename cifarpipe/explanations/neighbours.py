@@ -11,7 +11,8 @@ from cifarpipe.results.neighbours import Neighbours
 from cifarpipe.store.prepared import Prepared
 
 NEAREST = 5  # training images of each test image
-VOTERS = 50  # nearest other training images, at most, whose labels vote on a training image
+VOTERS = 50  # nearest other training images whose labels vote on a training image …
+FEWEST = 10  # … and at least; images of classes too small for that are not judged
 ROWS = 512  # compared with all training images at a time
 
 
@@ -61,9 +62,9 @@ def search(
 def neighbour_votes(features: Tensor, labels: NDArray[np.int64], classes: int) -> NDArray[np.uint8]:
     """Count the labels of each image's nearest other images.
 
-    `VOTERS` of them vote; of an image of a class with fewer than twice as many images, only half as
-    many as the class has. Else a small class would be outvoted by others among its neighbours, even
-    if all its images lie together.
+    `VOTERS` of them vote, or half as many as the image's class has images, if that is fewer: else a
+    small class would be outvoted by others, even if all its images lie together. If that is fewer
+    than `FEWEST`, none do, since a few votes say little.
 
     Args:
         features: `[N, features]` of unit length.
@@ -71,10 +72,11 @@ def neighbour_votes(features: Tensor, labels: NDArray[np.int64], classes: int) -
         classes: Their number.
 
     Returns:
-        `[N, classes]`; only zeros for the single image of a class, and without features.
+        `[N, classes]`; only zeros without votes, and without features.
     """
     voters, _ = search(features, features, VOTERS, skip_itself=True)
-    voting = (np.bincount(labels, minlength=classes) // 2)[labels]
+    halves = np.bincount(labels, minlength=classes) // 2
+    voting = np.where(halves >= FEWEST, halves, 0)[labels]
     votes = np.zeros((len(labels), classes), np.uint8)
     for rank, neighbours in enumerate(voters.T):
         rows = np.flatnonzero(rank < voting)

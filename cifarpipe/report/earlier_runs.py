@@ -4,6 +4,7 @@ Imports nothing slow: the stage `check`, which DVC runs every time, checks these
 """
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,14 @@ from cifarpipe.config.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-CURVES = ("train_acc", "train_loss", "test_acc", "test_loss")
+# Columns that are read, and our names of them.
+CURVES = {
+    "train_acc": "train_acc",
+    "train_loss": "train_loss",
+    "test_acc": "val_acc",
+    "test_loss": "val_loss",
+}
+Curve = dict[str, list[float]]
 
 
 def check_baselines(files: Mapping[str, str]) -> None:
@@ -25,52 +33,11 @@ def check_baselines(files: Mapping[str, str]) -> None:
     Raises:
         UserError: Some are not; all of them are listed.
     """
-    problems = {name: _problem(Path(path)) for name, path in files.items()}
-    errors = [
-        f"  - report.baselines.{name}: {files[name]}: {problem}"
-        for name, problem in problems.items()
-        if problem is not None
-    ]
-    if errors:
-        listed = "\n".join(errors)
-        raise UserError(
-            f"some files of earlier runs can't be used:\n{listed}\n"
-            f"Expected: CSV with a column epoch and at least one of {', '.join(CURVES)}, as in "
-            f"data/baselines/. Correct them or params.yaml."
-        )
-
-
-def _problem(path: Path) -> str | None:
-    """Return why a file can't be used; None if it can."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return getattr(error, "strerror", None) or "not a CSV file in UTF-8"
-    if not rows:
-        return "has no rows"
-    columns = [name for name in ("epoch", *CURVES) if name in rows[0]]
-    if "epoch" not in columns or len(columns) == 1:
-        return f"has the columns {', '.join(map(str, rows[0]))}"
-    for line, row in enumerate(rows, start=2):
-        for name in columns:
-            if not _is_number(row[name], may_be_empty=name != "epoch"):
-                return f"line {line}: {name} is {row[name]!r}, not a number"
-    return None
-
-
-def _is_number(text: str | None, *, may_be_empty: bool) -> bool:
-    if not text:
-        return may_be_empty
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    _read_all(files)
 
 
 def read_baselines(files: Mapping[str, str]) -> "dict[str, pd.DataFrame]":
-    """Return the curves with our column names, epochs counted from 1.
+    """Return `epoch`, counted from 1, and the curves of each file by our names.
 
     They were measured on the test images after every epoch, and are drawn over our validation
     curves.
@@ -81,13 +48,64 @@ def read_baselines(files: Mapping[str, str]) -> "dict[str, pd.DataFrame]":
     Raises:
         UserError: As by `check_baselines`.
     """
-    check_baselines(files)
-
     import pandas as pd
 
-    curves = {}
+    tables = {}
+    for name, curve in _read_all(files).items():
+        first = 1 if min(curve["epoch"]) == 0 else 0  # some count epochs from 0
+        tables[name] = pd.DataFrame(curve)
+        tables[name]["epoch"] += first
+    return tables
+
+
+def _read_all(files: Mapping[str, str]) -> dict[str, Curve]:
+    read, errors = {}, []
     for name, path in files.items():
-        table = pd.read_csv(path).rename(columns={"test_acc": "val_acc", "test_loss": "val_loss"})
-        # Some count epochs from 0.
-        curves[name] = table.assign(epoch=table.epoch + (1 if table.epoch.min() == 0 else 0))
-    return curves
+        try:
+            read[name] = _read(Path(path))
+        except (OSError, ValueError, csv.Error) as error:
+            reason = getattr(error, "strerror", None) or error
+            errors.append(f"  - report.baselines.{name}: {path}: {reason}")
+    if errors:
+        listed = "\n".join(errors)
+        raise UserError(
+            f"some files of earlier runs can't be used:\n{listed}\n"
+            f"Expected: CSV with a column epoch and at least one of {', '.join(CURVES)}, as in "
+            f"data/baselines/. Correct them or params.yaml."
+        )
+    return read
+
+
+def _read(path: Path) -> Curve:
+    """Return the columns that are known, by our names; an empty value is NaN.
+
+    Raises:
+        OSError, ValueError, csv.Error: The file can't be used.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        names = reader.fieldnames or []
+        known = [name for name in ("epoch", *CURVES) if name in names]
+        if "epoch" not in known or len(known) == 1:
+            raise ValueError(f"has the columns {', '.join(names)}" if names else "is empty")
+        curve: Curve = {CURVES.get(name, name): [] for name in known}
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(f"line {reader.line_num} has not {len(names)} values")
+            for name in known:
+                number = _number(row[name])
+                if number is None or (name == "epoch" and not math.isfinite(number)):
+                    raise ValueError(
+                        f"line {reader.line_num}: {name} is {row[name]!r}, not a number"
+                    )
+                curve[CURVES.get(name, name)].append(number)
+    if not curve["epoch"]:
+        raise ValueError("has no rows")
+    return curve
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text) if text else math.nan
+    except ValueError:
+        return None

@@ -107,8 +107,8 @@ def weak_groups(groups: Sequence[Group], is_correct: NDArray[np.bool_]) -> pd.Da
     p-values are corrected (Holm) for the number of groups that could be significant.
 
     Args:
-        groups: Left out are those with fewer images than their `smallest`, without others, or so
-            small that they could not be significant even if all predictions were wrong.
+        groups: Left out are those with fewer images than their `smallest`, without others, and
+            those that could not be significant, whatever images the errors were.
         is_correct: `[N]` whether each prediction is correct.
 
     Returns:

@@ -53,8 +53,10 @@ def judge_explanations(quality: Metrics) -> str:
     if "randomisation_passed" in quality:
         if quality["randomisation_passed"].value:
             resemble = _interval_is_above_0(quality.get("randomisation_over_unrelated"))
-            give = "give somewhat" if resemble else "do not give significantly"
-            parts.append(f"randomised weights {give} similar maps")
+            similar = "somewhat similar"
+            if not resemble:
+                similar = "not significantly more similar than unrelated maps"
+            parts.append(f"maps of randomised weights are {similar}")
         else:
             parts.append("WARNING: randomised weights give similar maps, so do not trust them")
     elif "randomisation_abs_correlation" in quality:

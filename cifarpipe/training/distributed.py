@@ -36,7 +36,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that prints and writes."""
+        """Whether this is the process that writes, and prints the progress."""
         return self.rank == 0
 
     def shares(self, count: int, batch_size: int) -> list[Share]:

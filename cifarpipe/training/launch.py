@@ -22,7 +22,9 @@ from cifarpipe.training.resume import locked
 
 Work = Callable[[World, torch.device], None]
 # What PyTorch's gloo and NCCL say when another process has gone.
-LOST_CONNECTION = re.compile("connection (closed|reset|refused)|remote process", re.IGNORECASE)
+LOST_CONNECTION = re.compile(
+    "connection (closed|reset|refused)|broken pipe|remote process", re.IGNORECASE
+)
 
 
 def run_on_devices(work: Work, count: int, *, name: str, module: str, states: Path) -> None:
@@ -81,11 +83,11 @@ def is_launched() -> bool:
 def joined() -> Iterator[tuple[World, torch.device]]:
     """Join the process group that torchrun set up; yield this process's rank and device.
 
-    A `UserError` of the block is raised by the first process of each machine only; the others exit
-    with its code.
+    A `UserError`, of the block or about a lost connection, is raised by the first process of each
+    machine only; the others exit with its code.
 
     Raises:
-        UserError: A process of another machine has stopped.
+        UserError: Another process has stopped.
     """
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     local_rank = int(os.environ["LOCAL_RANK"])
@@ -97,16 +99,17 @@ def joined() -> Iterator[tuple[World, torch.device]]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(rank, size), device
-    except UserError:
-        if local_rank == 0:
+    except (UserError, RuntimeError) as error:
+        lost = LOST_CONNECTION.search(str(error)) is not None
+        if not lost and not isinstance(error, UserError):
             raise
-        raise SystemExit(USER_ERROR) from None
-    except RuntimeError as error:
-        if LOST_CONNECTION.search(str(error)) is None:
+        if local_rank:
+            raise SystemExit(USER_ERROR) from None
+        if not lost:
             raise
         raise UserError(
-            "another process of this training has stopped. What it printed says why; if it runs on "
-            "another machine, look there."
+            "another process of this training stopped.\nWhat it printed, here or on another "
+            "machine, says why; it prints nothing if the system killed it (out of memory?)."
         ) from None
     finally:
         dist.destroy_process_group()
@@ -163,5 +166,6 @@ def run_processes(module: str, *arguments: str, nodes: int = 1, **options: Any) 
     except SignalException as stopped:
         raise SystemExit(128 + stopped.sigval) from None
     except ChildFailedError as error:
-        codes = [failure.exitcode for failure in error.failures.values()]
-        raise SystemExit(max(codes) if max(codes) > 0 else 1) from None
+        # If one process stops, others lose their connection and exit with USER_ERROR.
+        codes = {failure.exitcode for failure in error.failures.values() if failure.exitcode > 0}
+        raise SystemExit(max(codes - {USER_ERROR} or codes, default=1)) from None

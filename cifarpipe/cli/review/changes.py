@@ -111,7 +111,8 @@ def _compare(
         broken, fixed = len(predictions.broken), len(predictions.fixed)
         p = mcnemar(broken, fixed) if broken + fixed else None
     else:
-        p = _fisher(old.confusion, new.confusion)
+        same = old.confusion.equals(new.confusion)
+        p = None if same else _fisher(old.confusion, new.confusion)
     return ModelChange(
         name,
         old.metrics,

@@ -113,8 +113,8 @@ def find_experiment(name: str) -> str:
         UserError: There are several, and none or more than one of them began at HEAD.
     """
     # refs/exps/<start of the commit at which it began>/<rest of that commit>/<name>
-    pattern = f"refs/exps/*/*/{name}"
-    found = _git("for-each-ref", "--format=%(refname)", pattern).stdout.splitlines()
+    references = _git("for-each-ref", "--format=%(refname)", "refs/exps").stdout.splitlines()
+    found = [each for each in references if each.split("/", 4)[4:] == [name]]
     head = _git("rev-parse", "HEAD").stdout.strip()
     here = [each for each in found if "".join(each.split("/")[2:4]) == head]
     if len(found) > 1 and len(here) != 1:

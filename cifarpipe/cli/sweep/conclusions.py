@@ -81,11 +81,10 @@ def _sharpness(line: pd.DataFrame, x: str, best: Sequence[Any]) -> list[str]:
         first -= 1
     while last + 1 < len(line) and line.val[last + 1] >= top - NEAR:
         last += 1
+    apart = line[x][(line.val >= top - NEAR) & ~line.index.isin(range(first, last + 1))]
     if first == last:
-        near = line[x][(line.val >= top - NEAR) & (line.index != first)]
-        no = "other" if near.empty else "adjacent"
-        also = f", although {' and '.join(map(str, near))} {_are(len(near))}" if len(near) else ""
-        sentences = [f"No {no} {x} is within {_points(NEAR)} of the best{also}."]
+        no = "other" if apart.empty else "adjacent"
+        sentences = [f"No {no} {x} is within {_points(NEAR)} of the best."]
     else:
         low, high = line[x][first], line[x][last]
         factor = f", a factor of {high / low:.3g}" if low > 0 else ""
@@ -94,6 +93,8 @@ def _sharpness(line: pd.DataFrame, x: str, best: Sequence[Any]) -> list[str]:
         else:  # two best values that are tied
             stays = f"some values in between are worse by more than {_points(NEAR)}"
         sentences = [f"From {x} = {low} to {high}{factor}, {stays}."]
+    if len(apart):
+        sentences.append(f"Apart from that, within {_points(NEAR)}: {', '.join(map(str, apart))}.")
     drops = [
         f"by {_points(top - line.val[i])} at {line[x][i]}"
         for i in (first - 1, last + 1)
@@ -105,10 +106,6 @@ def _sharpness(line: pd.DataFrame, x: str, best: Sequence[Any]) -> list[str]:
         if list(best) == [value]:
             sentences.append(f"The best {x} is the {end} one tried: try further values.")
     return sentences
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
 
 
 def _points(accuracy: float) -> str:
