@@ -33,8 +33,8 @@ def test_epochs_are_counted_from_1(file: Path) -> None:
         (b"epoch,test_acc\n1,0.5\n2,high\n", "line 3: test_acc is 'high', not a number"),
         (b"epoch,test_acc\n\n,0.5\n", "line 3: epoch is '', not a number"),
         (b"epoch,test_acc\ninf,0.5\n", "line 2: epoch is 'inf', not a number"),
-        (b"epoch,test_acc\n1,0.5,\n", "line 2 has not 2 values"),
-        (b"epoch,test_acc\n1\n", "line 2 has not 2 values"),
+        (b"epoch,test_acc\n1,0.5,\n", "line 2 does not have 2 values"),
+        (b"epoch,test_acc\n1\n", "line 2 does not have 2 values"),
         (b'epoch,test_acc\n1,"0.5\n', "unexpected end of data"),
     ],
 )

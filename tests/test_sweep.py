@@ -114,13 +114,10 @@ def test_best_value_at_an_end_gives_advice(best: float, end: str) -> None:
 
 def test_good_values_apart_from_the_best_are_named() -> None:
     text = conclusions_of([run(0.5, lr=0.001), run(0.4, lr=0.003), run(0.505, lr=0.01)])
-    assert (
-        "No adjacent lr is within 2 points of the best. Apart from that, within 2 points: 0.001."
-        in text
-    )
+    assert "No adjacent lr is within 2 points of the best. Also within 2 points: 0.001." in text
     values = {1: 0.5, 2: 0.5, 3: 0.2, 4: 0.505, 5: 0.51}
     text = conclusions_of([run(accuracy, lr=lr) for lr, accuracy in values.items()])
-    assert "accuracy stays within 2 points. Apart from that, within 2 points: 1, 2." in text
+    assert "accuracy stays within 2 points. Also within 2 points: 1, 2." in text
 
 
 def test_best_value_inside_gives_no_advice() -> None:

@@ -59,6 +59,7 @@ def read_baselines(files: Mapping[str, str]) -> "dict[str, pd.DataFrame]":
 
 
 def _read_all(files: Mapping[str, str]) -> dict[str, Curve]:
+    """Read all files, or raise one `UserError` about those that can't be used."""
     read, errors = {}, []
     for name, path in files.items():
         try:
@@ -91,7 +92,7 @@ def _read(path: Path) -> Curve:
         curve: Curve = {CURVES.get(name, name): [] for name in known}
         for row in reader:
             if None in row or None in row.values():
-                raise ValueError(f"line {reader.line_num} has not {len(names)} values")
+                raise ValueError(f"line {reader.line_num} does not have {len(names)} values")
             for name in known:
                 number = _number(row[name])
                 if number is None or (name == "epoch" and not math.isfinite(number)):

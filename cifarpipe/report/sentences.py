@@ -5,7 +5,8 @@ import pandas as pd
 from cifarpipe.results.metrics import Metric, Metrics
 from cifarpipe.results.significance import LEVEL
 
-JUDGES = {
+# Metrics whose gains over uninformative maps decide what is said of a model's maps; their titles.
+DECISIVE = {
     "road": "ROAD",
     "saco": "SaCo",
     "deletion": "deletion",
@@ -38,11 +39,11 @@ def verdict(board: pd.DataFrame, pairs: pd.DataFrame) -> str:
 
 def judge_explanations(quality: Metrics) -> str:
     """Return what the quality metrics of a model's explanations mean, in words."""
-    measures: dict[str, list[str]] = {}  # by what they say
-    for name, title in JUDGES.items():
+    titles_of: dict[str, list[str]] = {}  # by the comparison that they share
+    for name, title in DECISIVE.items():
         if (lows := _lows_over_baselines(quality, name)) is not None:
-            measures.setdefault(_compared_with_baselines(*lows), []).append(title)
-    parts = [f"{', '.join(titles)}: {comparison}" for comparison, titles in measures.items()]
+            titles_of.setdefault(_compared_with_baselines(*lows), []).append(title)
+    parts = [f"{', '.join(titles)}: {comparison}" for comparison, titles in titles_of.items()]
     if "max_sensitivity" in quality:
         change = quality["max_sensitivity"]
         # Shuffled maps change, too, unless all maps are the same everywhere.

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cifarpipe.cli.review.snapshot import ModelResult, Snapshot
 from cifarpipe.results.metrics import Metrics
-from cifarpipe.results.significance import LEVEL, accuracies_differ, holm, mcnemar
+from cifarpipe.results.significance import LEVEL, fisher, holm, mcnemar
 
 MAX_CONFUSIONS = 5
 
@@ -44,8 +44,8 @@ class ModelChange:
     predictions: PredictionChange | Unpaired
     """Or why the two predictions tables can't be compared image by image."""
     p: float | None
-    """Of a test whether the accuracies differ: McNemar's exact test on fixed and broken images, or
-    Fisher's if predictions can't be compared. None if there is nothing to test."""
+    """P-value of the test whether the accuracies differ: McNemar's exact test, or Fisher's if the
+    predictions can't be compared image by image. None if nothing changed that could tell."""
     p_holm: float | None = None
     """Corrected for the number of models that are tested (Holm)."""
     beyond: list[str] = field(default_factory=list)
@@ -112,7 +112,7 @@ def _compare(
         p = mcnemar(broken, fixed) if broken + fixed else None
     else:
         same = old.confusion.equals(new.confusion)
-        p = None if same else _fisher(old.confusion, new.confusion)
+        p = None if same else _unpaired_p(old.confusion, new.confusion)
     return ModelChange(
         name,
         old.metrics,
@@ -124,11 +124,11 @@ def _compare(
     )
 
 
-def _fisher(*confusions: pd.DataFrame) -> float:
-    """Return the p-value of Fisher's exact test of two accuracies."""
+def _unpaired_p(*confusions: pd.DataFrame) -> float:
+    """Return the p-value of Fisher's exact test of the accuracies of two confusion tables."""
     images = [int(table.images.sum()) for table in confusions]
     errors = [int(table.images[table.true != table.predicted].sum()) for table in confusions]
-    return accuracies_differ((errors[0], errors[1]), (images[0], images[1]))
+    return fisher((errors[0], errors[1]), (images[0], images[1]))
 
 
 def compare_predictions(old: pd.DataFrame, new: pd.DataFrame) -> PredictionChange | None:

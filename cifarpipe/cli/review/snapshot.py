@@ -109,15 +109,17 @@ class Revision:
 def find_experiment(name: str) -> str:
     """Return the reference of an experiment: of several, the one that began at HEAD.
 
+    If there is none, `name` itself is returned.
+
     Raises:
-        UserError: There are several, and none or more than one of them began at HEAD.
+        UserError: There are several, and none of them began at HEAD.
     """
     # refs/exps/<start of the commit at which it began>/<rest of that commit>/<name>
     references = _git("for-each-ref", "--format=%(refname)", "refs/exps").stdout.splitlines()
     found = [each for each in references if each.split("/", 4)[4:] == [name]]
     head = _git("rev-parse", "HEAD").stdout.strip()
     here = [each for each in found if "".join(each.split("/")[2:4]) == head]
-    if len(found) > 1 and len(here) != 1:
+    if len(found) > 1 and not here:
         listed = "".join(f"\n  {each}" for each in found)
         raise UserError(f"{len(found)} experiments are named {name!r}. Name one of:{listed}")
     return next(iter(here or found), name)

@@ -94,7 +94,7 @@ def _sharpness(line: pd.DataFrame, x: str, best: Sequence[Any]) -> list[str]:
             stays = f"some values in between are worse by more than {_points(NEAR)}"
         sentences = [f"From {x} = {low} to {high}{factor}, {stays}."]
     if len(apart):
-        sentences.append(f"Apart from that, within {_points(NEAR)}: {', '.join(map(str, apart))}.")
+        sentences.append(f"Also within {_points(NEAR)}: {', '.join(map(str, apart))}.")
     drops = [
         f"by {_points(top - line.val[i])} at {line[x][i]}"
         for i in (first - 1, last + 1)
