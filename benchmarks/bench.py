@@ -3,9 +3,11 @@
 Writes docs/performance_gpu.md if there is a GPU, else docs/performance_cpu.md. Both are timed
 alternately in one run and their medians compared, since machines are shared and noisy.
 `python -m benchmarks.bench Augmentation Start-up` measures only these sections and keeps the others
-of the page, which must be of the same machine and versions. With `TOY` set, the page is in logs/.
+of the page, which must be of the same machine and package versions. `--page FILE` writes another
+page, for example of emulated AVX2 (`EMULATION`). With `TOY` set, the page is in logs/.
 """
 
+import argparse
 import os
 import platform
 import sys
@@ -21,7 +23,11 @@ from benchmarks.profiles import profiles
 from benchmarks.steps import compiling, kept_memory, optimizer_share, train_step
 from benchmarks.study import ROOT
 from cifarpipe.networks.devices import device_name
+from cifarpipe.report.provenance import git_revision
 from cifarpipe.store.outputs import write_text
+
+# Environment variables by which PyTorch, oneDNN and MKL use fewer instructions than the CPU has.
+EMULATION = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 
 
 def sections(machine: Machine) -> dict[str, Callable[[], str]]:
@@ -45,12 +51,16 @@ def main() -> None:
     """Measure all sections, or those named on the command line, and write the page."""
     machine = this_machine()
     measurements = sections(machine)
-    names = sys.argv[1:] or list(measurements)
-    if unknown := set(names) - set(measurements):
-        sys.exit(f"no section {', '.join(sorted(unknown))}; known: {', '.join(measurements)}")
     kind = "gpu" if machine.device.type == "cuda" else "cpu"
-    page = ROOT / ("logs" if TOY else "docs") / f"performance_{kind}.md"
-    head, (old_head, texts) = page_head(machine, "make bench"), read_page(page)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench")
+    parser.add_argument("section", nargs="*", help=f"of {', '.join(measurements)}; default: all")
+    parser.add_argument("--page", default=f"performance_{kind}.md", help="file in docs/")
+    chosen = parser.parse_args()
+    names = chosen.section or list(measurements)
+    if unknown := set(names) - set(measurements):
+        parser.error(f"no section {', '.join(sorted(unknown))}; known: {', '.join(measurements)}")
+    page = ROOT / ("logs" if TOY else "docs") / chosen.page
+    head, (old_head, texts) = page_head(machine, command(chosen.page, kind)), read_page(page)
     if old_head not in ("", head) and not set(measurements) <= set(names):
         sys.exit(
             f"{page.relative_to(ROOT)} was measured on another machine, with other versions or by "
@@ -59,11 +69,19 @@ def main() -> None:
     if old_head != head:
         texts = {}
     for name in tqdm(names, disable=None, leave=False):
-        texts[name] = measurements[name]()
+        texts[name] = f"{measurements[name]()}\nRevision {git_revision()}.\n"
         print(f"## {name}\n\n{texts[name]}", flush=True)
         in_order = {each: texts[each] for each in measurements if each in texts}
         write_text(page, page_text(head, in_order))
     print(f"written: {page.relative_to(ROOT)}")
+
+
+def command(page: str, kind: str) -> str:
+    """Return the command that writes a page, with the variables of `EMULATION` that are set."""
+    words = [f"{name}={os.environ[name]}" for name in EMULATION if os.environ.get(name)]
+    default = page == f"performance_{kind}.md"
+    words.append("make bench" if default else f"python -m benchmarks.bench --page {page} …")
+    return " ".join(words)
 
 
 def page_head(machine: Machine, command: str) -> str:

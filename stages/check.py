@@ -15,7 +15,7 @@ def main() -> None:
     params = load_params()
 
     from cifarpipe.data.watch import update_source
-    from cifarpipe.report.earlier_runs import check_baselines
+    from cifarpipe.report.baseline_curves import check_baselines
 
     check_baselines(params.report.baselines or {})
     update_source(params.data.source, params.data.folder)

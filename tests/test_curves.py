@@ -1,4 +1,4 @@
-"""Training curves: a line per model and per earlier run."""
+"""Training curves: a line per model and per baseline."""
 
 from pathlib import Path
 
@@ -24,26 +24,26 @@ def make_history(epochs: int = 3) -> pd.DataFrame:
 
 
 def curves() -> Figure:
-    earlier = pd.DataFrame({"epoch": [1, 2], "train_acc": [0.1, 0.2], "val_acc": [0.3, 0.4]})
-    return draw_curves({"vit": make_history(), "cnn": make_history(5)}, {"cnn": earlier})
+    baseline = pd.DataFrame({"epoch": [1, 2], "train_acc": [0.1, 0.2], "val_acc": [0.3, 0.4]})
+    return draw_curves({"vit": make_history(), "cnn": make_history(5)}, {"cnn": baseline})
 
 
 def test_equal_curves_give_equal_bytes(tmp_path: Path) -> None:
     assert_equal_bytes(curves, tmp_path)
 
 
-def test_curves_show_models_and_earlier_runs() -> None:
+def test_curves_show_models_and_baseline_runs() -> None:
     panels = curves().axes
-    assert [len(panel.lines) for panel in panels] == [3, 3, 2, 2]  # no losses of the earlier run
+    assert [len(panel.lines) for panel in panels] == [3, 3, 2, 2]  # no losses of the baseline run
     columns = ["train_acc", "val_acc", "train_loss", "val_loss"]
     for panel, column in zip(panels, columns, strict=True):
         assert panel.lines[0].get_ydata().tolist() == make_history()[column].tolist()
-    vit, cnn, earlier = panels[1].lines
+    vit, cnn, baseline = panels[1].lines
     assert cnn.get_xdata().tolist() == [1, 2, 3, 4, 5]
-    assert earlier.get_ydata().tolist() == [0.3, 0.4]
-    assert earlier.get_linestyle() == "--"
+    assert baseline.get_ydata().tolist() == [0.3, 0.4]
+    assert baseline.get_linestyle() == "--"
     assert cnn.get_linestyle() == "-"
-    assert earlier.get_color() == cnn.get_color() != vit.get_color()
+    assert baseline.get_color() == cnn.get_color() != vit.get_color()
     assert [text.get_text() for text in panels[0].get_legend().get_texts()] == ["vit", "cnn"]
 
 
@@ -53,8 +53,8 @@ def test_without_validation_only_training_is_drawn() -> None:
     assert [panel.get_title() for panel in panels] == ["training", ""]
     for panel, column in zip(panels, ("train_acc", "train_loss"), strict=True):
         assert panel.lines[0].get_ydata().tolist() == history[column].tolist()
-    earlier = {"vit": make_history()}  # measured on test images: shown under validation
-    assert len(draw_curves({"vit": history}, earlier).axes) == 4
+    baseline = {"vit": make_history()}  # measured on test images: shown under validation
+    assert len(draw_curves({"vit": history}, baseline).axes) == 4
 
 
 def test_single_epoch_is_a_dot() -> None:

@@ -229,7 +229,7 @@ def test_review_draws_no_images_of_another_checkout(study: Path, tmp_path: Path)
 def test_sweep_of_unknown_model_is_refused(clean: Path) -> None:
     done = run(clean, "cifarpipe", "sweep", "--model", "nobody")
     assert done.returncode == 2
-    assert "--model is 'nobody'; allowed, since they have results: vit, convmixer" in done.stderr
+    assert "--model 'nobody' has no results. Models with results: vit, convmixer" in done.stderr
 
 
 def test_stale_lock_is_reported_with_its_stages(study: Path) -> None:

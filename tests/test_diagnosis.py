@@ -128,7 +128,7 @@ def test_loss_near_guessing_has_no_warning(loss: float) -> None:
 @pytest.mark.parametrize("loss", [2.6, 1e9])
 def test_loss_above_guessing_diverged(loss: float) -> None:
     assert warnings(LABELS, train_loss=loss) == [
-        f"diverged: its training loss ended at {loss:.2f}; guessing has 2.30"
+        f"diverged: its training loss ended at {loss:.2f}; uniform guessing has a loss of 2.30"
     ]
 
 

@@ -258,11 +258,13 @@ def test_missing_metrics_are_dashes(report: Report) -> None:
 
 def test_maps_without_evidence_are_counted(report: Report, page: Page) -> None:
     text = page.all("main")[0]["text"]
-    note = "Maps without evidence for the predicted class: errors 1, correct images 0."
+    note = (
+        "Maps without positive evidence for the predicted class: 1 of errors, 0 of correct images."
+    )
     assert text.count(note) == 3
     for model in report.results:
         model.quality["without_evidence_errors"] = Metric(0)
-    assert "Maps without evidence" not in report.html()
+    assert "Maps without positive evidence" not in report.html()
 
 
 @pytest.mark.thorough

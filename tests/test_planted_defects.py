@@ -110,4 +110,4 @@ def test_random_maps_are_called_so(study: Path) -> None:
     succeed(study, "dvc", "repro", "-s", f"figures@{MODEL}", "report")
     summary = (study / "reports/summary.md").read_text(encoding="utf-8")
     assert "ROAD, SaCo, deletion, insertion: not significantly better than random" in summary
-    assert "WARNING: under small noise they do not change significantly less than random" in summary
+    assert "WARNING: under small noise, these maps are not significantly more stable" in summary

@@ -162,7 +162,7 @@ def test_own_table_is_no_input(folder: Path) -> None:
         assert predict_files(["photos"], "convmixer", Path("photos/found.csv"))
     assert len(read("photos/found.csv")) == 30
     before = Path("photos/found.csv").read_bytes()
-    with pytest.raises(UserError, match=r"photos/found.csv is the table to write"):
+    with pytest.raises(UserError, match=r"photos/found.csv is the output file"):
         predict_files(["photos/found.csv"], "convmixer", Path("photos/found.csv"))
     assert Path("photos/found.csv").read_bytes() == before
 

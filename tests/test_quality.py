@@ -176,7 +176,7 @@ def test_random_maps_score_like_the_random_baseline(
     said = judge_explanations(found)
     measures = "ROAD, SaCo, deletion, insertion, pointing game"
     assert f"{measures}: not significantly better than random maps" in said
-    assert "WARNING: under small noise they do not change significantly less than random" in said
+    assert "WARNING: under small noise, these maps are not significantly more stable" in said
 
 
 def test_unrelated_maps_of_one_sign_are_as_sensitive_as_the_baseline(
@@ -244,8 +244,8 @@ def test_randomisation_check_is_passed_by_unrelated_maps(
     assert gain.low < 0 < gain.high
     assert gain.value == pytest.approx(correlation.value - correlation.random, abs=2e-4)
     assert (
-        "maps of randomised weights are not significantly more similar than unrelated maps"
-        in judge_explanations(found)
+        "maps of networks with random weights are not significantly more similar to these "
+        "maps than unrelated maps are" in judge_explanations(found)
     )
     few = checked(explainer, maps[:3])
     assert "randomisation_passed" not in few  # one network: no interval
@@ -270,7 +270,7 @@ def test_maps_that_resemble_those_of_random_weights_are_called_so(
     assert found["randomisation_passed"] == Metric(1)
     assert found["randomisation_abs_correlation"].high < 0.4
     assert found["randomisation_over_unrelated"].low > 0.1
-    assert "maps of randomised weights are somewhat similar" in judge_explanations(found)
+    assert "networks with random weights are somewhat similar" in judge_explanations(found)
 
 
 @pytest.mark.parametrize("constant", ["the maps", "those of random weights"])
@@ -311,7 +311,7 @@ def test_interval_of_randomisation_is_over_networks(
     assert (correlation.low, correlation.high) == pytest.approx((low, high), abs=0.05)
     assert low < 0.5 < high
     assert "randomisation_passed" not in found
-    assert "undecided whether randomised weights" in judge_explanations(found)
+    assert "randomisation check inconclusive" in judge_explanations(found)
 
 
 def test_metrics_of_a_network_are_complete(explainer: Explainer) -> None:

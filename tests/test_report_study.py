@@ -125,7 +125,8 @@ def test_single_model_is_not_called_best() -> None:
 def test_explanations_are_judged_by_their_intervals() -> None:
     assert judge_explanations(QUALITY) == (
         "ROAD, SaCo: better than random and centre maps; "
-        "maps of randomised weights are not significantly more similar than unrelated maps"
+        "maps of networks with random weights are not significantly more similar to these "
+        "maps than unrelated maps are"
     )
     centre = QUALITY | {"road_over_centre": Metric(0.2, low=-0.01, high=0.4)}
     only_random = "better than random maps, but not significantly better than centre maps"
@@ -141,10 +142,8 @@ def test_explanations_are_judged_by_their_intervals() -> None:
     text = judge_explanations(worse)
     neither = "not significantly better than random maps"
     assert text.startswith(f"ROAD, SaCo: {neither}; ")
-    assert (
-        "WARNING: under small noise they do not change significantly less than random maps" in text
-    )
-    assert "WARNING: randomised weights give similar maps" in text
+    assert "WARNING: under small noise, these maps are not significantly more stable than" in text
+    assert "WARNING: networks with random weights give similar maps" in text
     assert judge_explanations({}) == "not evaluated"
 
 
@@ -165,5 +164,6 @@ def test_explanations_of_one_image_are_not_judged() -> None:
     single = QUALITY | dict.fromkeys(gains, Metric(0.4))
     assert (
         judge_explanations(single)
-        == "maps of randomised weights are not significantly more similar than unrelated maps"
+        == "maps of networks with random weights are not significantly more similar to these "
+        "maps than unrelated maps are"
     )

@@ -71,7 +71,7 @@ def test_standard_deviation_over_seeds_is_reported() -> None:
     assert "by chance" not in text
     assert "single-seed" not in text
     text = conclusions_of([*even, run(0.9, lr=0.4)])
-    assert "Settings have 1 to 2 seeds: those with few are more easily best by chance." in text
+    assert "Settings have 1 to 2 seeds; a setting with few seeds is more likely" in text
 
 
 def test_two_parameters_give_a_grid() -> None:

@@ -1,4 +1,4 @@
-"""DVC as a command: that of this environment, whether or not it is activated."""
+"""Run the DVC of this environment, even if it is not activated."""
 
 import os
 import subprocess

@@ -47,7 +47,7 @@ def root() -> None:
 
 @app.command()
 def explain(
-    pictures: Annotated[
+    images: Annotated[
         list[Path], typer.Argument(help="Image files in any format that Pillow reads.")
     ],
     model: Model,
@@ -57,18 +57,18 @@ def explain(
     out: Annotated[
         Path | None,
         typer.Option(
-            help="PNG to write, or folder for several pictures; by default PICTURE_MODEL.png, here."
+            help="PNG to write; for several images, a folder. Default: IMAGE_MODEL.png, here."
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of predictions to print.")] = 5,
 ) -> None:
-    """Classify images with a trained model, and draw where it finds evidence.
+    """Classify images with a trained model, and draw maps of the evidence.
 
-    The exit code is 1 if one of several pictures is damaged; the others are explained all the same.
+    The exit code is 1 if one of several images is damaged; the others are still explained.
     """
     from cifarpipe.cli.explain import explain_files
 
-    if not explain_files(pictures, model, method=method, out=out, top=top):
+    if not explain_files(images, model, method=method, out=out, top=top):
         raise typer.Exit(1)
 
 
@@ -79,7 +79,7 @@ def export(
         Path | None, typer.Option(help="File to write; by default MODEL.onnx, here.")
     ] = None,
 ) -> None:
-    """Write a trained model as ONNX, from pixels to probabilities, and check that file."""
+    """Export a trained model to ONNX, from pixels to probabilities, and check the file."""
     from cifarpipe.cli.export import export_model
 
     export_model(model, out)
@@ -95,9 +95,9 @@ def predict(
         Path | None, typer.Option(help="CSV to write; by default predictions_MODEL.csv, here.")
     ] = None,
 ) -> None:
-    """Classify image files with a trained model: a CSV with all probabilities.
+    """Classify image files with a trained model, and write a CSV of all probabilities.
 
-    The exit code is 1 if a file can't be read; the others are classified all the same.
+    The exit code is 1 if a file can't be read; the others are still classified.
     """
     from cifarpipe.cli.predict import predict_files
 
@@ -107,9 +107,9 @@ def predict(
 
 @app.command()
 def repro(
-    jobs: Annotated[int, typer.Option(min=1, help="Models at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of models to run in parallel.")] = 1,
 ) -> None:
-    """Run what has changed, as `dvc repro` does, with several models side by side."""
+    """Run the stages that have changed, as `dvc repro` does, with several models in parallel."""
     from cifarpipe.cli.repro import reproduce
 
     raise typer.Exit(reproduce(jobs))
@@ -121,15 +121,18 @@ def train(
         str, typer.Argument(help="Name of an entry of `models`.", autocompletion=complete_model)
     ],
     nodes: Annotated[int, typer.Option(min=2, help="Number of machines.")],
-    rank: Annotated[int, typer.Option(min=0, help="Number of this machine: 0, 1 and so on.")],
-    address: Annotated[str, typer.Option(help="HOST:PORT of machine 0, to which all connect.")],
+    rank: Annotated[int, typer.Option(min=0, help="Rank of this machine, from 0.")],
+    address: Annotated[str, typer.Option(help="HOST:PORT of the machine of rank 0.")],
     processes: Annotated[
         int | None,
         typer.Option(min=1, help="Processes here; by default one per GPU, or one on the CPU."),
     ] = None,
     timeout: Annotated[int, typer.Option(min=1, help="Seconds to wait for the others.")] = 600,
 ) -> None:
-    """Train one model on several machines; run this on each. On one, `dvc repro` does it."""
+    """Train one model on several machines: run this command on each of them.
+
+    For one machine, use `dvc repro`.
+    """
     from cifarpipe.cli.train import train_on_nodes
 
     train_on_nodes(
@@ -158,9 +161,9 @@ def slurm(
         list[str] | None, typer.Argument(help="Options of `sbatch`, after --.")
     ] = None,
 ) -> None:
-    """Run experiments as jobs on a Slurm cluster; without --settings or --queue: show their state.
+    """Submit experiments to a Slurm cluster; without --settings or --queue, show their state.
 
-    The exit code is 1 if one of those shown has failed.
+    The exit code is 1 if one of those shown has failed or was killed.
     """
     from cifarpipe.cli.slurm.status import show_jobs
     from cifarpipe.cli.slurm.submit import submit
@@ -172,7 +175,10 @@ def slurm(
         submit(settings, name=name, origin=origin, options=options or [])
         return
     if name is not None or origin is not None or options:
-        raise UserError("Give --settings FILE or --queue, too: which experiments are to run?")
+        raise UserError(
+            "--name, --origin and options of sbatch need experiments to submit.\n"
+            "Add --settings FILE or --queue."
+        )
     raise typer.Exit(0 if show_jobs() else 1)
 
 
@@ -205,7 +211,7 @@ def review(
         "review"
     ),
 ) -> None:
-    """Compare the workspace with another revision: a comment in Markdown, with figures."""
+    """Compare the workspace with another revision, and write a Markdown comment with figures."""
     from cifarpipe.cli.review.compare import write_review
 
     write_review(base, out)
@@ -221,7 +227,7 @@ def current() -> None:
 
 @app.command("plots-page")
 def plots_page() -> None:
-    """Write the page of `dvc plots` so that it works offline; `make setup` does it, too."""
+    """Write the page of `dvc plots` for offline use; `make setup` does this, too."""
     from cifarpipe.cli.plots_page import write_plots_page
 
     write_plots_page()

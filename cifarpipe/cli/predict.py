@@ -109,7 +109,10 @@ def find_files(paths: Sequence[str], *, besides: Path) -> list[Path]:
     if besides.exists():
         files = [file for file in found if not (file.exists() and file.samefile(besides))]
     if not files:
-        raise UserError(f"{besides} is the table to write.\nExpected: other files, images.")
+        raise UserError(
+            f"{besides} is the output file, and no other file was given.\n"
+            f"Expected: image files or folders."
+        )
     return files
 
 

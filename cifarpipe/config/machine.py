@@ -1,4 +1,4 @@
-"""What the machine offers to this process."""
+"""CPU cores and GPU sharing of this process."""
 
 import os
 

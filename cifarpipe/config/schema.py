@@ -100,9 +100,12 @@ class GradCam(Section):
     """For each architecture; docs/explanations.md compares the methods."""
     batch_size: Count
     opacity: Annotated[float, Field(gt=0, le=1)]
-    """Of a map's strongest point in pictures; changes no map."""
+    """Of a map's strongest point in figures; changes no map."""
     removal_images: CountFrom0
-    """Test images for the quality metrics of the maps, except those that use masks."""
+    """Number of random test images for the quality metrics of the maps.
+
+    Metrics that use masks, and the counts of maps without evidence, use all.
+    """
     seed: Seed
     """Of all random draws of the stage."""
 
@@ -123,7 +126,7 @@ class Report(Section):
 
     title: Annotated[str, Field(min_length=1, max_length=200)]
     baselines: Annotated[dict[ModelName, str] | None, OFF_IF_ABSENT] = None
-    """For a model: a CSV file of an earlier run's curve, drawn behind ours on CIFAR-10."""
+    """For a model: a CSV file of a baseline run's curve, drawn behind ours on CIFAR-10."""
     labels: Annotated[PublicLabelFiles | None, OFF_IF_ABSENT] = None
 
 

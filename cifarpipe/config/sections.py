@@ -1,4 +1,4 @@
-"""What all sections of `params.yaml` share: strictness, and what a missing key means."""
+"""Base class of the sections of `params.yaml`: strict types, optional keys."""
 
 from typing import Annotated, Any, TypeAlias
 

@@ -57,7 +57,8 @@ def learning_warnings(confusion: pd.DataFrame, train_loss: float, classes: int) 
     guessing = math.log(classes)
     if classes > 1 and train_loss > DIVERGED * guessing:
         warnings.append(
-            f"diverged: its training loss ended at {train_loss:.2f}; guessing has {guessing:.2f}"
+            f"diverged: its training loss ended at {train_loss:.2f}; uniform guessing has a loss "
+            f"of {guessing:.2f}"
         )
     return warnings
 

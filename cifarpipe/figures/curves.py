@@ -7,17 +7,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 
-def draw_curves(curves: Mapping[str, pd.DataFrame], earlier: Mapping[str, pd.DataFrame]) -> Figure:
+def draw_curves(
+    curves: Mapping[str, pd.DataFrame], baselines: Mapping[str, pd.DataFrame]
+) -> Figure:
     """Draw training and validation accuracy and loss of all models over the epochs.
 
-    Without validation images and earlier runs, there are no panels for validation.
+    Without validation images and baselines, there are no panels for validation.
 
     Args:
         curves: A history per model.
-        earlier: For some models, the curve of an earlier run, drawn dashed in the model's colour;
+        baselines: For some models, the curve of a baseline run, drawn dashed in the model's colour;
             columns that it lacks are left out.
     """
-    validated = bool(earlier) or any(history.val_acc.notna().any() for history in curves.values())
+    validated = bool(baselines) or any(history.val_acc.notna().any() for history in curves.values())
     sides = [("train", "training"), *([("val", "validation")] if validated else [])]
     figure = Figure(figsize=(10.5 if validated else 6, 6.4), layout="constrained")
     panels = figure.subplots(2, len(sides), sharex=True, sharey="row", squeeze=False)
@@ -28,7 +30,7 @@ def draw_curves(curves: Mapping[str, pd.DataFrame], earlier: Mapping[str, pd.Dat
             colour = colours[number % len(colours)]
             dot = "o" if len(history) == 1 else None
             axes.plot(history.epoch, history[column], color=colour, label=name, marker=dot)
-            before = earlier.get(name)
+            before = baselines.get(name)
             if before is not None and column in before:
                 style = {"linestyle": "--", "alpha": 0.6, "linewidth": 1}
                 axes.plot(before.epoch, before[column], color=colour, **style)

@@ -14,8 +14,8 @@ from markupsafe import Markup
 from PIL import Image
 
 from cifarpipe.evaluation.calibration import MAX_TEMPERATURE
+from cifarpipe.report.baseline_curves import read_baselines
 from cifarpipe.report.comparison import lone_errors, shared_errors
-from cifarpipe.report.earlier_runs import read_baselines
 from cifarpipe.report.explorer import LOSSLESS_UP_TO, pack, rank_images
 from cifarpipe.report.groups import SMALLEST
 from cifarpipe.report.leaderboard import shown_columns
@@ -48,7 +48,7 @@ GALLERY = {"errors": 20, "correct": 7}  # images at most, in a model's section
 
 
 def baseline_curves(study: Study) -> dict[str, pd.DataFrame]:
-    """Return the curves of earlier runs if the classes are CIFAR-10's.
+    """Return the baseline curves if the classes are CIFAR-10's.
 
     Raises:
         UserError: A file of `report.baselines` can't be used.
@@ -223,7 +223,7 @@ def _shared(study: Study) -> dict[str, Any]:
         "columns": shown_columns(study.board, study.dataset["per_class"]["test"]),
         "pairs": study.pairs.to_dict("records"),
         "provenance": study.provenance,
-        "earlier": bool(baseline_curves(study)),
+        "baselines": bool(baseline_curves(study)),
         "level": LEVEL,
     }
 

@@ -1,4 +1,4 @@
-"""What can be said about the results in a sentence."""
+"""Sentences that summarise the results: the best model, the quality of explanations."""
 
 import pandas as pd
 
@@ -49,19 +49,22 @@ def judge_explanations(quality: Metrics) -> str:
         # Shuffled maps change, too, unless all maps are the same everywhere.
         if change.random and (change.high or change.number) >= change.random:
             parts.append(
-                "WARNING: under small noise they do not change significantly less than random maps"
+                "WARNING: under small noise, these maps are not significantly more stable than "
+                "shuffled maps"
             )
     if "randomisation_passed" in quality:
         if quality["randomisation_passed"].value:
             resemble = _interval_is_above_0(quality.get("randomisation_over_unrelated"))
-            similar = "somewhat similar"
+            similar = "somewhat similar to these maps"
             if not resemble:
-                similar = "not significantly more similar than unrelated maps"
-            parts.append(f"maps of randomised weights are {similar}")
+                similar = "not significantly more similar to these maps than unrelated maps are"
+            parts.append(f"maps of networks with random weights are {similar}")
         else:
-            parts.append("WARNING: randomised weights give similar maps, so do not trust them")
+            parts.append(
+                "WARNING: networks with random weights give similar maps; do not trust these maps"
+            )
     elif "randomisation_abs_correlation" in quality:
-        parts.append("undecided whether randomised weights give similar maps")
+        parts.append("randomisation check inconclusive")
     return "; ".join(parts) or "not evaluated"
 
 

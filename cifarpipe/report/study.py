@@ -1,4 +1,4 @@
-"""What the stages found about each model and, together, about all of them."""
+"""The results of all stages, per model and combined."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass

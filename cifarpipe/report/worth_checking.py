@@ -1,4 +1,4 @@
-"""What the page asks people to look at: labels, near-duplicates, weak groups."""
+"""Possible label errors, near-duplicates and weak groups, as the page shows them."""
 
 from typing import Any
 

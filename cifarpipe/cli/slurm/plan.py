@@ -1,4 +1,4 @@
-"""What the jobs of an array need to know, and where it is written."""
+"""The plan of a job array, and its file."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""What became of the experiments that were submitted."""
+"""The state of submitted experiments."""
 
 import shutil
 import subprocess
@@ -41,7 +41,7 @@ def unfinished() -> set[str]:
 
 
 def state_of(folder: Path, index: int, active: Mapping[int, str]) -> str:
-    """Return in words what became of a job.
+    """Return the state of a job in words.
 
     Args:
         folder: Of its array.
@@ -70,6 +70,6 @@ def active_jobs(job: str) -> dict[int, str]:
         check=False,
     )
     if done.returncode and "Invalid job id" not in done.stderr:  # of an array that it forgot
-        raise UserError(f"Slurm does not say what became of the jobs: {done.stderr.strip()}")
+        raise UserError(f"`squeue` failed: {done.stderr.strip()}")
     rows = [line.split() for line in done.stdout.splitlines()]
     return {int(row[0]): row[1].lower() for row in rows if len(row) == 2 and row[0].isdecimal()}

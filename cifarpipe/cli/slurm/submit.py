@@ -32,7 +32,7 @@ def submit(
         options: Of `sbatch`.
 
     Raises:
-        UserError: There is no experiment, one can't be run elsewhere, or Slurm refuses the jobs.
+        UserError: There is no experiment, one can't be run elsewhere, or `sbatch` rejects the jobs.
     """
     load_params()
     if not shutil.which("sbatch"):
@@ -66,12 +66,12 @@ def submit(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         shutil.rmtree(folder)
-        raise UserError(f"Slurm refuses the jobs: {done.stderr.strip()}")
+        raise UserError(f"`sbatch` rejected the jobs: {done.stderr.strip()}")
     job = done.stdout.strip().split(";")[0]
     write_text(folder / JOB, job)
     print(
         f"Job {job}: {len(names)} experiment{'s' * (len(names) > 1)}, {', '.join(names)}.\n"
-        f"`cifarpipe slurm` shows what became of them; what they print is in {folder}.\n"
+        f"`cifarpipe slurm` shows their state; their output is in {folder}.\n"
         f"Finished ones are in `dvc exp show` and `cifarpipe sweep`."
     )
     if settings is None:

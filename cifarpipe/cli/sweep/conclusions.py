@@ -1,4 +1,4 @@
-"""What a sweep shows, in sentences."""
+"""Sentences that summarise a sweep."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,8 +40,8 @@ def conclusions(sweep: Sweep) -> list[str]:
         )
     if table.seeds.min() < table.seeds.max():
         sentences.append(
-            f"Settings have {table.seeds.min()} to {table.seeds.max()} seeds: those with few are "
-            f"more easily best by chance."
+            f"Settings have {table.seeds.min()} to {table.seeds.max()} seeds; a setting with few "
+            f"seeds is more likely to be best by chance."
         )
     if (table.seeds == 1).any():
         widest = (table.val_high - table.val_low)[table.seeds == 1].max()

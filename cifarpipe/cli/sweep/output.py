@@ -30,7 +30,7 @@ def compare_experiments(models: list[str], revisions: list[str], out: Path) -> N
     known = dict.fromkeys(name for each in experiments for name in each.metrics)
     if unknown := [name for name in models if name not in known]:
         raise UserError(
-            f"--model is {unknown[0]!r}; allowed, since they have results: "
+            f"--model {unknown[0]!r} has no results. Models with results: "
             f"{', '.join(known) or 'none yet: run `dvc exp run` first'}."
         )
     parts = []

@@ -1,4 +1,4 @@
-"""Curves of earlier runs, from the CSV files that `report.baselines` names.
+"""Curves of baseline runs, from the CSV files that `report.baselines` names.
 
 Imports nothing slow: the stage `check`, which DVC runs every time, checks these files.
 """
@@ -70,7 +70,7 @@ def _read_all(files: Mapping[str, str]) -> dict[str, Curve]:
     if errors:
         listed = "\n".join(errors)
         raise UserError(
-            f"some files of earlier runs can't be used:\n{listed}\n"
+            f"some baseline files can't be used:\n{listed}\n"
             f"Expected: CSV with a column epoch and at least one of {', '.join(CURVES)}, as in "
             f"data/baselines/. Correct them or params.yaml."
         )

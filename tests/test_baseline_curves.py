@@ -1,4 +1,4 @@
-"""The curves of earlier runs that `report.baselines` names, and what is refused."""
+"""The baseline curves that `report.baselines` names, and which files are rejected."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.report.earlier_runs import check_baselines, read_baselines
+from cifarpipe.report.baseline_curves import check_baselines, read_baselines
 
 
 @pytest.fixture
