@@ -1,8 +1,8 @@
 """Evaluate one trained model on the test split, which no earlier stage reads.
 
 Reads data/prepared/ and artifacts/M/model.safetensors; writes artifacts/M/predictions.csv and, in
-reports/models/M/, metrics.json, metrics.csv, confusion.csv, classes.csv, calibration.csv and
-slices.csv.
+reports/models/M/, metrics.json, metrics.csv, confusion.csv, classes.csv, calibration.csv,
+slices.csv and, with the digest of the predictions, predictions.json.
 """
 
 from typing import Annotated
@@ -24,8 +24,9 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.evaluation.metrics import headline
     from cifarpipe.networks.checkpoint import load_model
     from cifarpipe.networks.devices import pick_device
-    from cifarpipe.results.metrics import Metric, metrics_table
-    from cifarpipe.store.outputs import short_digest, write_csv, write_json
+    from cifarpipe.results.digests import digests
+    from cifarpipe.results.metrics import metrics_table
+    from cifarpipe.store.outputs import write_csv, write_json
     from cifarpipe.store.paths import artifact, model_report
     from cifarpipe.store.prepared import load_prepared
 
@@ -34,12 +35,12 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     origin.require(entry.architecture, data)
     found = evaluate(network, origin, data, params.evaluate)
 
-    path = artifact(model, "predictions.csv")
-    write_csv(path, found.predictions)
-    metrics = found.metrics | {"predictions": Metric(short_digest(path))}
-    write_csv(model_report(model, "metrics.csv"), metrics_table(metrics))
+    write_csv(artifact(model, "predictions.csv"), found.predictions)
+    described = {"trained_on": origin.trained_on, "digests": digests(model, "predictions.csv")}
+    write_json(model_report(model, "predictions.json"), described)
+    write_csv(model_report(model, "metrics.csv"), metrics_table(found.metrics))
     write_csv(model_report(model, "confusion.csv"), found.confusion)
-    write_csv(model_report(model, "classes.csv"), found.classes)
+    write_csv(model_report(model, "classes.csv"), found.per_class)
     write_csv(model_report(model, "calibration.csv"), found.calibration)
     write_csv(model_report(model, "slices.csv"), found.slices)
     write_json(model_report(model, "metrics.json"), {model: headline(found.metrics)})

@@ -2,7 +2,7 @@
 
 Reads data/prepared/, artifacts/M/model.safetensors and artifacts/M/predictions.csv; writes the maps
 (artifacts/M/cams.npz), what the network finds similar (artifacts/M/neighbours.npz) and, in
-reports/models/M/, the metrics of the explanations (gradcam.csv; one of them in gradcam.json).
+reports/models/M/, their digests (explanations.json) and metrics (gradcam.csv, gradcam.json).
 """
 
 from typing import Annotated
@@ -25,11 +25,12 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.explanations.quality import headline, quality_metrics
     from cifarpipe.networks.checkpoint import load_model
     from cifarpipe.networks.devices import pick_device
+    from cifarpipe.results.digests import digests
     from cifarpipe.results.maps import save_explanations
-    from cifarpipe.results.metrics import Metric, metrics_table
+    from cifarpipe.results.metrics import metrics_table
     from cifarpipe.results.neighbours import save_neighbours
     from cifarpipe.results.predictions import read_predictions
-    from cifarpipe.store.outputs import short_digest, write_csv, write_json
+    from cifarpipe.store.outputs import write_csv, write_json
     from cifarpipe.store.paths import artifact, model_report
     from cifarpipe.store.prepared import load_prepared
 
@@ -48,8 +49,8 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         explainer, data.test, predictions, explanations, data.test_masks,
         removal_images=options.removal_images, seed=options.seed,
     )  # fmt: skip
-    for name, file in (("maps", "cams.npz"), ("neighbours", "neighbours.npz")):
-        metrics[name] = Metric(short_digest(artifact(model, file)))
+    described = {"digests": digests(model, "cams.npz", "neighbours.npz")}
+    write_json(model_report(model, "explanations.json"), described)
     write_csv(model_report(model, "gradcam.csv"), metrics_table(metrics))
     write_json(model_report(model, "gradcam.json"), {model: headline(metrics)})
     print(f"{model}: {method}: {metrics['explained'].value} images explained")

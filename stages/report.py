@@ -20,8 +20,8 @@ def main() -> None:
     from cifarpipe.figures.curves import draw_curves
     from cifarpipe.figures.galleries import draw_samples
     from cifarpipe.figures.layout import save_figure
-    from cifarpipe.report.pages import baseline_curves, page_warnings, write_pages
-    from cifarpipe.report.provenance import PACKAGES, provenance
+    from cifarpipe.report.pages import page_warnings, write_pages
+    from cifarpipe.report.provenance import provenance
     from cifarpipe.report.public_labels import load_public_labels
     from cifarpipe.report.study import Study, curves_table, read_results
     from cifarpipe.store.outputs import write_csv
@@ -32,7 +32,7 @@ def main() -> None:
     labels = load_public_labels(params.report.labels, data.classes, data.test.files)
     results = [read_results(name, entry.arch, data) for name, entry in params.models.items()]
     dataset = json.loads(DATASET_CARD.read_text(encoding="utf-8"))["dataset"]
-    study = Study(params, dataset, data.train, data.test, results, provenance(PACKAGES))
+    study = Study(params, dataset, data.train, data.test, results, provenance())
 
     write_csv(REPORTS / "leaderboard.csv", study.board)
     write_csv(REPORTS / "pairs.csv", study.pairs)
@@ -43,7 +43,7 @@ def main() -> None:
     samples = draw_samples(data.train.images, data.train.labels, data.classes)
     save_figure(samples, REPORTS / "dataset.png")
     histories = {model.name: model.history for model in results}
-    save_figure(draw_curves(histories, baseline_curves(study)), REPORTS / "curves.png")
+    save_figure(draw_curves(histories, study.baselines), REPORTS / "curves.png")
     page = write_pages(study, labels, REPORTS)
 
     print(f"report: {page.resolve()}")

@@ -88,7 +88,6 @@ def test_metrics_are_those_of_the_test_split(model: nn.Module, data: Data) -> No
     assert metrics["loss"].value == pytest.approx(F.cross_entropy(logits, labels).item(), abs=1e-4)
     assert metrics["val_accuracy"].value == 0.8765
     assert metrics["kept_epoch"].value == 3
-    assert metrics["trained_on"].value == "CPU, fp32"
     assert "tta_accuracy" not in metrics
 
 
@@ -120,8 +119,8 @@ def test_tables_count_every_test_image(model: nn.Module, data: Data) -> None:
     predicted = plain_logits(model, data.test).argmax(1)
     matrix = sklearn.metrics.confusion_matrix(data.test.labels, predicted)
     assert found.confusion.images.tolist() == matrix.ravel().tolist()
-    assert found.classes["class"].tolist() == CLASSES
-    assert found.classes.images.tolist() == matrix.sum(axis=1).tolist()
+    assert found.per_class["class"].tolist() == CLASSES
+    assert found.per_class.images.tolist() == matrix.sum(axis=1).tolist()
     assert found.calibration.images.sum() == 40
     assert found.slices.groupby("property").images.sum().tolist() == [40] * 3
     correct = (found.slices.accuracy * found.slices.images).groupby(found.slices.property).sum()

@@ -4,7 +4,6 @@ import json
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.special
 import scipy.stats
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from cifarpipe.evaluation.calibration import Temperature
 from cifarpipe.evaluation.metrics import (
     brier_score,
-    class_scores,
     class_table,
     compute_metrics,
     confusion_matrix,
@@ -26,7 +24,7 @@ from cifarpipe.evaluation.metrics import (
     top_k_accuracy,
     tta_accuracy,
 )
-from cifarpipe.results.metrics import Metrics
+from cifarpipe.results.metrics import Metrics, metrics_table
 from cifarpipe.results.predictions import predictions_table
 from tests.support.logits import draw_logits
 from tests.support.naive_calibration import naive_calibration_error, naive_equal_mass_error
@@ -114,6 +112,7 @@ def test_metrics_of_any_predictions_agree(case: tuple[np.ndarray, np.ndarray]) -
     assert metrics["accuracy"].low <= found["accuracy"] <= metrics["accuracy"].high
     assert 0 <= found["ece"] <= 1
     assert 0 <= found["brier"] <= 2
+    assert len(metrics_table(metrics)) == len(metrics)  # all values are finite
     table = predictions_table(logits, labels, np.arange(n), [f"c{i}" for i in range(k)], None)
     assert (table.true != table.predicted).sum() == off_diagonal
 
@@ -145,12 +144,12 @@ def test_confusion_matrix_by_hand() -> None:
     predicted = np.array([0, 1, 1, 1, 0, 2, 1])
     matrix = confusion_matrix(labels, predicted, 3)
     assert matrix.tolist() == [[1, 1, 0], [0, 2, 0], [1, 1, 1]]
-    scores = pd.DataFrame(class_scores(matrix))
+    scores = class_table(matrix, list("abc"))
     assert scores.images.tolist() == [2, 2, 3]
     assert scores.predictions.tolist() == [2, 4, 1]
     assert scores.precision.tolist() == [1 / 2, 2 / 4, 1]
-    assert scores.recall.tolist() == [1 / 2, 1, 1 / 3]
-    assert scores.f1.tolist() == pytest.approx([1 / 2, 2 / 3, 1 / 2])
+    assert scores.recall.tolist() == [1 / 2, 1, 0.3333]
+    assert scores.f1.tolist() == [1 / 2, 0.6667, 1 / 2]
 
 
 def test_class_scores_equal_scikit_learn() -> None:

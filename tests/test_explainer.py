@@ -240,6 +240,7 @@ def test_class_agnostic_method_computes_one_map(
     monkeypatch.setattr(Explainer, "maps", lambda *given: calls.append(given) or maps(*given))
     found = run(convmixer, convmixer.table, N, method="eigencam")
     assert len(calls) == 1
+    assert not found.class_specific
     np.testing.assert_array_equal(found.predicted, found.true)
 
 

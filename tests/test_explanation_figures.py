@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from cifarpipe.explanations.methods import CLASS_AGNOSTIC
 from cifarpipe.explanations.upsampling import upsample
 from cifarpipe.figures.explanations import (
     draw_before_and_after,
@@ -54,7 +55,7 @@ def explained(
     return draw_explanations(
         plain(*[(GREY, GREY, GREY)] * count) if images is None else images,
         make_rows(count) if rows is None else rows,
-        Explanations(method, np.arange(count), predicted, true),
+        Explanations(method, np.arange(count), predicted, true, method not in CLASS_AGNOSTIC),
         opacity=opacity,
         title="title",
     )
@@ -98,7 +99,7 @@ def overview(errors: int, correct: int, method: str = "gradcam") -> Figure:
     maps = np.ones((count, 4, 4), np.float32)
     maps[1::2] = -1
     images = plain(*[(10 * number, 80, 200) for number in range(count)])
-    explanations = Explanations(method, np.arange(count), maps, -maps)
+    explanations = Explanations(method, np.arange(count), maps, -maps, method not in CLASS_AGNOSTIC)
     return draw_overview(images, rows, explanations, opacity=0.5, title="title")
 
 
@@ -349,7 +350,7 @@ def test_changed_images_are_shown_with_the_maps_of_both_times(tmp_path: Path) ->
     maps = np.ones((2, 2, 4, 4), np.float32)
     maps[0, 1] = -1  # the second image had no evidence before
     before, after = (
-        (name, table, Explanations("gradcam", np.arange(2), found, found))
+        (name, table, Explanations("gradcam", np.arange(2), found, found, True))
         for name, table, found in zip(("main", "workspace"), rows, maps, strict=True)
     )
     figure = draw_before_and_after(images, before, after, opacity=0.5, title="title")
@@ -374,7 +375,11 @@ def test_changed_images_of_another_method_say_what_each_map_shows() -> None:
 
     def heading(*methods: str) -> str:
         before, after = (
-            (name, make_rows(1), Explanations(method, np.arange(1), maps, maps))
+            (
+                name,
+                make_rows(1),
+                Explanations(method, np.arange(1), maps, maps, method not in CLASS_AGNOSTIC),
+            )
             for name, method in zip(("main", "workspace"), methods, strict=True)
         )
         figure = draw_before_and_after(make_images(1), before, after, opacity=0.5, title="title")

@@ -117,7 +117,7 @@ def test_maps_of_an_image_share_one_scale(results: list[ModelResults]) -> None:
 
 
 def test_class_agnostic_maps_are_packed_once(results: list[ModelResults]) -> None:
-    agnostic = replace(results[1].explanations, method="eigencam")
+    agnostic = replace(results[1].explanations, method="eigencam", class_specific=False)
     other_model = replace(results[1], explanations=agnostic)
     shown = np.array([2, 60, 79])
     one, other = packed([results[1], other_model], shown)["models"]

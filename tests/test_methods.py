@@ -13,12 +13,12 @@ from cifarpipe.explanations import methods
 from cifarpipe.explanations.libragrad import balanced_gradients, has_attention_blocks
 from cifarpipe.explanations.methods import (
     ATTENTION_METHODS,
+    CLASS_AGNOSTIC,
     GENERAL_METHODS,
     map_maker,
     methods_for,
 )
 from cifarpipe.models.build import Classifier, build_model
-from cifarpipe.results.maps import CLASS_AGNOSTIC
 from tests.support.architectures import MODEL_OF_ARCHITECTURE
 
 EVERY_ARCHITECTURE = pytest.mark.parametrize("name", MODEL_OF_ARCHITECTURE.values())

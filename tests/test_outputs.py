@@ -202,7 +202,7 @@ def test_full_disk_leaves_old_file(
         "text": lambda: write_text(path, "x" * 100_000),
         "table": lambda: write_csv(path, pd.DataFrame({"a": range(50_000)})),
         "arrays": lambda: save_explanations(
-            path, Explanations("gradcam", np.arange(99), maps, maps)
+            path, Explanations("gradcam", np.arange(99), maps, maps, True)
         ),
         "model": lambda: save_model(path, {"w": torch.ones(99_999)}, make_origin("vit", ["a"])),
         "figure": lambda: save_figure(Figure(), path),

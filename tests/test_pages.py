@@ -15,9 +15,9 @@ import yaml
 from PIL import Image
 
 from cifarpipe.config.schema import Params
+from cifarpipe.report.cifar10 import CIFAR10_CLASSES
 from cifarpipe.report.leaderboard import COLUMNS
 from cifarpipe.report.pages import MAX_BYTES, data_uri, fit, page_warnings
-from cifarpipe.report.public_labels import CIFAR10_CLASSES
 from cifarpipe.report.sentences import verdict
 from cifarpipe.report.study import Study
 from cifarpipe.results.metrics import Metric

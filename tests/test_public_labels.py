@@ -11,8 +11,8 @@ import scipy.special
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params, PublicLabelFiles
+from cifarpipe.report.cifar10 import CIFAR10_CLASSES
 from cifarpipe.report.public_labels import (
-    CIFAR10_CLASSES,
     PublicLabels,
     image_flags,
     label_table,
@@ -60,6 +60,12 @@ def test_test_files_must_be_named_by_index(files: PublicLabelFiles, name: str) -
     assert load(files, ["cat/0.png", "ship/9999.png"]).contested is not None
     with pytest.raises(UserError, match=r"named by their index in CIFAR-10, .*; 1 are not"):
         load(files, ["cat/0.png", f"ship/{name}"])
+
+
+def test_each_index_is_of_one_test_file(files: PublicLabelFiles) -> None:
+    """Numbered per class, a number does not say which of CIFAR-10's images a file is."""
+    with pytest.raises(UserError, match=r"each index once; several files are named 4\."):
+        load(files, ["cat/4.png", "cat/5.png", "ship/4.png"])
 
 
 def test_files_are_read_correctly(files: PublicLabelFiles) -> None:

@@ -9,8 +9,7 @@ import pytest
 
 from cifarpipe.config.reader import load_params
 from cifarpipe.config.schema import Params
-from cifarpipe.report.pages import baseline_curves
-from cifarpipe.report.public_labels import CIFAR10_CLASSES
+from cifarpipe.report.cifar10 import CIFAR10_CLASSES
 from cifarpipe.results.metrics import Metric
 from cifarpipe.store.outputs import write_text
 from tests.support.params_text import EXAMPLE
@@ -92,7 +91,7 @@ def study() -> Params:
 
 def curves_of(study: Params, report: Report, classes: list[str]) -> dict[str, pd.DataFrame]:
     report.params, report.dataset = study, make_dataset(classes)
-    return baseline_curves(report.study())
+    return report.study().baselines
 
 
 @pytest.mark.parametrize("classes", [CIFAR10_CLASSES[::-1], CIFAR10_CLASSES[:9], CLASSES])

@@ -16,7 +16,7 @@ from cifarpipe.cli.review.changes import (
 )
 from cifarpipe.cli.review.comment import MAX_CHARACTERS, render_review
 from cifarpipe.cli.review.snapshot import (
-    ModelResult,
+    ModelSnapshot,
     Snapshot,
     Workspace,
     read_maps,
@@ -25,17 +25,18 @@ from cifarpipe.cli.review.snapshot import (
 from cifarpipe.config.errors import UserError
 from cifarpipe.evaluation.metrics import compute_metrics, confusion_matrix, confusion_table
 from cifarpipe.report.templating import cell
+from cifarpipe.results.digests import digests
 from cifarpipe.results.maps import Explanations, save_explanations
 from cifarpipe.results.metrics import Metric, metrics_table
 from cifarpipe.results.predictions import predictions_table
-from cifarpipe.store.outputs import short_digest, write_text
-from cifarpipe.store.paths import artifact
+from cifarpipe.store.outputs import write_json, write_text
+from cifarpipe.store.paths import artifact, model_report
 
 CLASSES = ["cat", "dog", "<b>|`x`"]
 LABELS = np.arange(90) % 3
 
 
-def result(predicted: np.ndarray, **extra: float) -> ModelResult:
+def result(predicted: np.ndarray, **extra: float) -> ModelSnapshot:
     """Return the results of a model with these predictions, with further metrics."""
     logits = (
         np.eye(3, dtype=np.float32)[predicted] * np.linspace(2, 4, 90, dtype=np.float32)[:, None]
@@ -44,7 +45,7 @@ def result(predicted: np.ndarray, **extra: float) -> ModelResult:
     metrics |= {name: Metric(value) for name, value in extra.items()}
     matrix = confusion_matrix(LABELS, predicted, 3)
     table = predictions_table(logits, LABELS, np.arange(90) * 10, CLASSES, None)
-    return ModelResult(metrics, confusion_table(matrix, CLASSES), table)
+    return ModelSnapshot(metrics, confusion_table(matrix, CLASSES), table)
 
 
 def wrong_in(*positions: int) -> np.ndarray:
@@ -55,7 +56,7 @@ def wrong_in(*positions: int) -> np.ndarray:
 
 
 def snapshot(
-    name: str, data: str = "d", /, params: dict | None = None, **models: ModelResult
+    name: str, data: str = "d", /, params: dict | None = None, **models: ModelSnapshot
 ) -> Snapshot:
     return Snapshot(name, {"lr": 0.01} if params is None else params, data, models)
 
@@ -88,7 +89,7 @@ def test_predictions_of_other_images_are_not_compared() -> None:
     note = "The test images of vit differ from those of `main`"
     assert note in review(before, after)
     split = result(LABELS)
-    split = ModelResult(split.metrics, split.confusion, split.predictions[:-1])
+    split = ModelSnapshot(split.metrics, split.confusion, split.predictions[:-1])
     assert note in review(before, snapshot("w", "d", vit=split))  # the same data, split otherwise
 
 
@@ -160,7 +161,7 @@ def test_models_without_fixed_or_broken_images_are_not_counted() -> None:
 def test_without_predictions_fishers_exact_test_decides_the_verdict() -> None:
     """5 and 0 errors of 90 images have p = 0.059, 6 and 0 have 0.029."""
     base = result(LABELS)
-    before = snapshot("main", vit=ModelResult(base.metrics, base.confusion, None))
+    before = snapshot("main", vit=ModelSnapshot(base.metrics, base.confusion, None))
 
     def after(errors: int) -> Snapshot:
         return snapshot("workspace", vit=result(wrong_in(*range(errors))))
@@ -176,7 +177,7 @@ def test_without_predictions_fishers_exact_test_decides_the_verdict() -> None:
 
 def test_models_of_equal_confusions_are_not_tested() -> None:
     base, worse = result(LABELS), result(wrong_in(*range(6)))
-    unknown = ModelResult(base.metrics, base.confusion, None)
+    unknown = ModelSnapshot(base.metrics, base.confusion, None)
     before = snapshot("main", vit=unknown, convmixer=unknown)
     changes = compare_models(before, snapshot("workspace", vit=worse, convmixer=base))
     assert [change.verdict for change in changes] == ["worse", "no significant difference"]
@@ -185,7 +186,7 @@ def test_models_of_equal_confusions_are_not_tested() -> None:
 
 def test_models_with_and_without_predictions_are_corrected_together() -> None:
     base, worse = result(LABELS), result(wrong_in(*range(6)))
-    unknown = ModelResult(base.metrics, base.confusion, None)
+    unknown = ModelSnapshot(base.metrics, base.confusion, None)
     before = snapshot("main", vit=unknown, convmixer=base)
     changes = compare_models(before, snapshot("workspace", vit=worse, convmixer=worse))
     assert [change.p_holm for change in changes] == pytest.approx([0.0578, 0.0578], abs=5e-4)
@@ -273,16 +274,22 @@ def test_maps_of_another_run_are_not_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert read_maps(Workspace(), "vit", {}) is None  # there are none
+    assert read_maps(Workspace(), "vit") is None  # there are none
     path = artifact("vit", "cams.npz")
     maps = np.arange(32, dtype=np.float32).reshape(2, 4, 4)
-    save_explanations(path, Explanations("gradcam", np.arange(2), maps, maps))
-    found = read_maps(Workspace(), "vit", {"gradcam.maps": Metric(short_digest(path))})
+    save_explanations(path, Explanations("gradcam", np.arange(2), maps, maps, True))
+    described = model_report("vit", "explanations.json")
+    write_json(described, {"digests": digests("vit", "cams.npz")})
+    found = read_maps(Workspace(), "vit")
     assert found is not None
     assert np.array_equal(found.predicted, maps)
     assert capsys.readouterr().err == ""
-    assert read_maps(Workspace(), "vit", {"gradcam.maps": Metric("sha256:0")}) is None
+    write_json(described, {"digests": {"cams.npz": "sha256:0"}})
+    assert read_maps(Workspace(), "vit") is None
     assert "maps and metrics of vit differ: run `dvc checkout`" in capsys.readouterr().err
+    write_json(described, {})
+    with pytest.raises(UserError, match=r"explanations.json of .* can't be read: 'digests'"):
+        read_maps(Workspace(), "vit")
 
 
 MARKERS = "<<<<<<< HEAD\n{first}=======\n{second}>>>>>>> other\n"
@@ -337,4 +344,13 @@ def test_damaged_files_are_named(
     assert read_snapshot(Workspace()).data is None
     write_text(name, text)
     with pytest.raises(UserError, match=f"{name} of workspace can't be read: {reason}"):
+        read_snapshot(Workspace())
+
+
+def test_parameters_that_are_not_utf8_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_bytes(b"models: {}  # caf\xe9\n")
+    with pytest.raises(UserError, match=r"params.yaml of workspace can't be read: 'utf-8' codec"):
         read_snapshot(Workspace())

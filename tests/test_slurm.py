@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cifarpipe.cli.slurm.plan import Experiment, Plan
+from cifarpipe.cli.slurm.plan import Plan, PlannedExperiment
 from cifarpipe.cli.slurm.status import active_jobs, state_of
 from cifarpipe.cli.slurm.submit import (
     read_settings,
@@ -81,7 +81,7 @@ def test_settings_become_experiments(study: Path, sbatch: Path) -> None:
     )
     done = run(study, "cifarpipe", "slurm", "--settings", "bins.txt", "--", "--time=2:00:00")
     assert done.returncode == 0, done.stderr
-    assert "Job 17: 2 experiments, bins-1, bins-2.\n" in done.stdout
+    assert "PlannedExperiment 17: 2 experiments, bins-1, bins-2.\n" in done.stdout
     options, codes = sbatch.read_text().splitlines()
     assert "--array=0-1" in options
     assert "--time=2:00:00" in options
@@ -250,7 +250,7 @@ def test_states_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     answer("echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     assert active_jobs("7") == {}
     answer("echo 'Unable to contact slurm controller' >&2; exit 1")
-    with pytest.raises(UserError, match=r"does not say .*: Unable to contact"):
+    with pytest.raises(UserError, match=r"`squeue` failed: .*Unable to contact"):
         active_jobs("7")
     monkeypatch.setattr(shutil, "which", lambda _name: None)
     with pytest.raises(UserError, match="`squeue` is not installed"):
@@ -266,7 +266,7 @@ def test_job_that_can_not_start_says_why(
 
 
 def test_commands_of_a_job() -> None:
-    experiment = Experiment("a-1", "abc", ["lr=1", "seed=2"], None)
+    experiment = PlannedExperiment("a-1", "abc", ["lr=1", "seed=2"], None)
     plan = Plan("/repo", "/repo/.dvc/cache", "", {}, "/raw", ["me", "me@here"], [experiment])
     cache, run, push = dvc_commands(plan, experiment)
     assert cache == ["dvc", "cache", "dir", "--local", "/repo/.dvc/cache"]

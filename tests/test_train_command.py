@@ -3,6 +3,7 @@
 tests/test_several_machines.py has trainings.
 """
 
+import os
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
 
 def start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -64,3 +66,15 @@ def test_machines_that_do_not_meet(tmp_path: Path, rank: int, taken: bool) -> No
 def test_refused_arguments(tmp_path: Path, rank: str, address: str, message: str) -> None:
     done = start(tmp_path, "--rank", rank, "--address", address)
     assert (done.returncode, done.stderr) == (2, f"error: {message}\n")
+
+
+@pytest.mark.parametrize("level", [None, "INFO"])
+def test_log_level_of_torch_is_that_of_the_user(level: str | None) -> None:
+    """Of the import alone, PyTorch's C++ part logs less."""
+    others = {key: value for key, value in os.environ.items() if key != LOG_LEVEL}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import cifarpipe.cli.train, os; print(os.getenv({LOG_LEVEL!r}))"],
+        env=others | ({} if level is None else {LOG_LEVEL: level}),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"{level}\n"

@@ -119,11 +119,9 @@ def explain_file(
     from cifarpipe.data.picture import open_picture
     from cifarpipe.figures.explanations import draw_predictions
     from cifarpipe.figures.layout import save_figure
-    from cifarpipe.results.maps import CLASS_AGNOSTIC
 
     picture = open_picture(path).resized(explainer.origin.image_size)
-    class_specific = explainer.method not in CLASS_AGNOSTIC
-    found = explain_image(explainer, picture.pixels, MAPPED if class_specific else 1)
+    found = explain_image(explainer, picture.pixels, MAPPED if explainer.class_specific else 1)
     print(f"{path}: {picture.found};\n{', '.join(picture.steps) or 'used as it is'}.\n")
     print(prediction_table(found.classes, found.probabilities.tolist(), top))
     figure = draw_predictions(
@@ -132,7 +130,7 @@ def explain_file(
         found.classes,
         found.probabilities,
         found.maps,
-        class_specific=class_specific,
+        class_specific=explainer.class_specific,
         opacity=opacity,
         title=f"Predictions of {explainer.origin.name}, explained by {explainer.method}",
     )

@@ -5,7 +5,7 @@ import re
 
 # For every failed attempt to connect, PyTorch's C++ part prints a stack trace; only what is set
 # when it is loaded prevents that.
-os.environ["TORCH_CPP_LOG_LEVEL"] = "FATAL"
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 import torch
 import torch.distributed as dist
 
@@ -13,7 +13,8 @@ from cifarpipe.config.errors import UserError
 from cifarpipe.config.reader import load_params
 from cifarpipe.training.launch import run_processes
 
-del os.environ["TORCH_CPP_LOG_LEVEL"]
+if os.environ["TORCH_CPP_LOG_LEVEL"] == "FATAL":
+    del os.environ["TORCH_CPP_LOG_LEVEL"]
 
 HOST = re.compile(r"[\w.-]+|\[[\da-fA-F:.]+\]", re.ASCII)  # a name or an address
 PORTS = range(1, 65536)

@@ -35,7 +35,7 @@ class Evaluation:
     metrics: Metrics
     confusion: pd.DataFrame
     """Columns `true`, `predicted`, `images`."""
-    classes: pd.DataFrame
+    per_class: pd.DataFrame
     """A row per class."""
     calibration: pd.DataFrame
     """A row per bin of confidence."""
@@ -81,7 +81,6 @@ def evaluate(model: nn.Module, origin: Origin, data: Prepared, options: Evaluate
     if origin.val_accuracy is not None:
         metrics["val_accuracy"] = Metric(round(origin.val_accuracy, 4))
     metrics["kept_epoch"] = Metric(origin.kept_epoch)
-    metrics["trained_on"] = Metric(origin.trained_on)
     predictions = predictions_table(logits, labels, data.test.index, data.classes, data.test.files)
     predicted = logits.argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, len(data.classes))
@@ -89,7 +88,7 @@ def evaluate(model: nn.Module, origin: Origin, data: Prepared, options: Evaluate
         predictions=predictions,
         metrics=metrics,
         confusion=confusion_table(matrix, data.classes),
-        classes=class_table(matrix, data.classes),
+        per_class=class_table(matrix, data.classes),
         calibration=reliability_table(softmax(logits), labels, bins),
         slices=slice_table(image_properties(np.asarray(data.test.images)), predicted == labels),
     )

@@ -85,51 +85,41 @@ def tta_accuracy(*logits: NDArray[np.float32], labels: Labels) -> Metric:
 
 
 def class_table(matrix: NDArray[np.int64], classes: Sequence[str]) -> pd.DataFrame:
-    """Return a row per class: its name and the columns of `class_scores`, rounded.
+    """Return precision, recall (with its 95% interval), F1 and counts of each class, rounded.
+
+    A ratio of 0 to 0 is 0, as in scikit-learn.
 
     Args:
         matrix: `[classes, classes]` counts, rows true, columns predicted.
         classes: Names, by label.
     """
-    table = pd.DataFrame(class_scores(matrix)).round(4)
-    table.insert(0, "class", list(classes))
-    return table
-
-
-def class_scores(matrix: NDArray[np.int64]) -> list[dict[str, float | int]]:
-    """Return precision, recall (with its 95% interval), F1 and counts of each class.
-
-    A ratio of 0 to 0 is 0, as in scikit-learn.
-    """
-    scores = []
-    for label, hits in enumerate(np.diag(matrix)):
-        images, predictions = int(matrix[label].sum()), int(matrix[:, label].sum())
-        low, high = wilson_interval(int(hits), images)
-        scores.append(
-            {
-                "images": images,
-                "predictions": predictions,
-                "precision": float(hits / predictions) if predictions else 0.0,
-                "recall": float(hits / images) if images else 0.0,
-                "recall_low": low,
-                "recall_high": high,
-                "f1": float(2 * hits / (images + predictions)) if images + predictions else 0.0,
-            }
-        )
-    return scores
+    hits, images, predictions = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    intervals = map(wilson_interval, hits.tolist(), images.tolist())
+    low, high = zip(*intervals, strict=True)
+    return pd.DataFrame(
+        {
+            "class": list(classes),
+            "images": images,
+            "predictions": predictions,
+            "precision": hits / predictions.clip(min=1),
+            "recall": hits / images.clip(min=1),
+            "recall_low": low,
+            "recall_high": high,
+            "f1": 2 * hits / (images + predictions).clip(min=1),
+        }
+    ).round(4)
 
 
 def balanced_accuracy(matrix: NDArray[np.int64]) -> float:
     """Return the mean recall of the classes that have images, from a confusion matrix."""
     images = matrix.sum(axis=1)
-    present = images > 0
-    return float(np.mean(np.diag(matrix)[present] / images[present]))
+    return float((np.diag(matrix) / images.clip(min=1))[images > 0].mean())
 
 
 def macro_f1(matrix: NDArray[np.int64]) -> float:
     """Return the mean F1 of the classes with images or predictions, from a confusion matrix."""
-    scores = class_scores(matrix)
-    return float(np.mean([row["f1"] for row in scores if row["images"] or row["predictions"]]))
+    both = matrix.sum(axis=0) + matrix.sum(axis=1)
+    return float((2 * np.diag(matrix) / both.clip(min=1))[both > 0].mean())
 
 
 def confusion_matrix(labels: Labels, predicted: Labels, k: int) -> NDArray[np.int64]:

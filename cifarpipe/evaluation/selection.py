@@ -1,6 +1,7 @@
 """Select a model's errors to show, and correct images to compare them with."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 import pandas as pd
@@ -62,14 +63,8 @@ def _take_turns(
         name: rng.permutation(rows.index[rows.true == name])[: wanted.get(name, 0)]
         for name in classes
     }
-    turns = rng.permutation(len(classes))
-    longest = max((len(queue) for queue in queues.values()), default=0)
-    selected = [
-        queues[classes[turn]][lap]
-        for lap in range(longest)
-        for turn in turns
-        if lap < len(queues[classes[turn]])
-    ]
+    turns = [queues[classes[label]] for label in rng.permutation(len(classes))]
+    selected = [row for lap in zip_longest(*turns) for row in lap if row is not None]
     return _ordered(rows.loc[selected[:count], SHOWN], classes)
 
 

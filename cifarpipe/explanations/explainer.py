@@ -12,10 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.explanations.methods import map_maker
+from cifarpipe.explanations.methods import CLASS_AGNOSTIC, map_maker
 from cifarpipe.networks.checkpoint import Origin
 from cifarpipe.networks.normalize import normalize
-from cifarpipe.results.maps import CLASS_AGNOSTIC, Explanations, Maps
+from cifarpipe.results.maps import Explanations, Maps
 from cifarpipe.store.prepared import Split
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ class Explainer:
     """As in params.yaml."""
     batch_size: int
     """Images at a time."""
+
+    @property
+    def class_specific(self) -> bool:
+        """Whether each map is about one class."""
+        return self.method not in CLASS_AGNOSTIC
 
     def normalized(self, images: NDArray[np.uint8]) -> Tensor:
         """Return images `[N, S, S, 3]` as the network's input, on its device."""
@@ -86,14 +91,14 @@ class Explainer:
             maps = self.maps(images, predicted[part])
             maps_of_predicted.append(maps)
             both = maps.copy()
-            other = (predicted[part] != true[part]) & (self.method not in CLASS_AGNOSTIC)
+            other = (predicted[part] != true[part]) & self.class_specific
             if other.any():
                 both[other] = self.maps(images[other], true[part][other])
             maps_of_true.append(both)
         if not parts:
-            return Explanations(self.method, index, NO_MAPS, NO_MAPS)
-        arrays = np.concatenate(maps_of_predicted), np.concatenate(maps_of_true)
-        return Explanations(self.method, index, *arrays)
+            return Explanations(self.method, index, NO_MAPS, NO_MAPS, self.class_specific)
+        both_kinds = np.concatenate(maps_of_predicted), np.concatenate(maps_of_true)
+        return Explanations(self.method, index, *both_kinds, self.class_specific)
 
     def check(self, split: Split, predictions: pd.DataFrame, logits: Tensor) -> None:
         """Check that the table's predictions are those of the network.

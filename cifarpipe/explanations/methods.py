@@ -25,7 +25,7 @@ def _activation_maps(model: "Classifier", batch: Tensor, classes: Tensor, *, met
 
 
 # Each maps a network in evaluation mode, a normalised batch and its target classes to raw maps
-# `[N, h, w]`. Those with one map for all classes are also named in `results.maps.CLASS_AGNOSTIC`.
+# `[N, h, w]`.
 GENERAL_METHODS: Mapping[str, Callable[..., Maps]] = {
     name: partial(_activation_maps, method=name) for name in GRAD_CAM_METHODS
 }
@@ -34,6 +34,8 @@ ATTENTION_METHODS: Mapping[str, Callable[..., Maps]] = {
     "gradient_attention": gradient_attention,
     "attention_rollout": lambda model, batch, _classes: attention_rollout(model, batch),
 }
+# Those whose map is the same for every class: it shows what matters to the network.
+CLASS_AGNOSTIC = ("eigencam", "attention_rollout")
 
 
 def methods_for(model: "Classifier") -> Mapping[str, Callable[..., Maps]]:

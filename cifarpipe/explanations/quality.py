@@ -21,7 +21,7 @@ from cifarpipe.results.metrics import Metric, Metrics, rounded
 from cifarpipe.store.prepared import Split
 
 NETWORKS = 5  # with random weights
-NOISE = 0.02  # largest change of a value in 0 to 1, for max-sensitivity
+SENSITIVITY_RADIUS = 0.02  # largest change of a value in 0 to 1, for max-sensitivity
 
 
 def quality_metrics(
@@ -140,22 +140,20 @@ def removal_metrics(
         return {"removal_images": Metric(0)}
     rng = np.random.default_rng(seed)
     kinds = {"value": maps, "random": random_maps(maps, rng), "centre": centre_maps(maps)}
-    measured = {
-        "road": {k: road(predict, batch, some, classes, seed=seed) for k, some in kinds.items()},
-        "saco": {k: saco(predict, batch, some, classes, seed=seed) for k, some in kinds.items()},
-    }
+    scores: dict[str, dict[str, Floats]] = {}
+    for kind, some in kinds.items():
+        deletion, insertion = deletion_insertion(predict, batch, some, classes, seed=seed)
+        for name, found in {
+            "road": road(predict, batch, some, classes, seed=seed),
+            "saco": saco(predict, batch, some, classes, seed=seed),
+            "deletion": deletion,
+            "insertion": insertion,
+        }.items():
+            scores.setdefault(name, {})[kind] = found
     metrics = {"removal_images": Metric(len(maps))}
-    for name, scores in measured.items():
-        metrics[name] = rounded(**_means(scores))
-        metrics |= _gains(name, scores)
-    curves = {
-        kind: deletion_insertion(predict, batch, some, classes, seed=seed)
-        for kind, some in kinds.items()
-    }
-    for place, name in enumerate(("deletion", "insertion")):
-        areas = {kind: both[place] for kind, both in curves.items()}
-        metrics[name] = rounded(**_means(areas))
-        metrics |= _gains(name, areas, lower_is_better=name == "deletion")
+    for name, by_kind in scores.items():
+        metrics[name] = rounded(**_means(by_kind))
+        metrics |= _gains(name, by_kind, lower_is_better=name == "deletion")
     return metrics
 
 
@@ -201,7 +199,7 @@ def robustness_metrics(
         return {}
     rng = np.random.default_rng(seed)
     _, std = explainer.origin.normalization(batch.device)
-    radius = NOISE / std[:, None, None]
+    radius = SENSITIVITY_RADIUS / std[:, None, None]
     scores = {
         "value": max_sensitivity(
             lambda noisy: explainer.maps_of(noisy, classes), batch, maps, radius, seed=seed
@@ -267,11 +265,8 @@ def randomisation_metrics(
 
 def _mean_abs_correlation(maps: Maps, others: Maps) -> float:
     """Return the mean absolute rank correlation; NaN if every pair has a constant map."""
-    varies = [np.ptp(each, axis=(1, 2)) != 0 for each in (maps, others)]
-    known = np.logical_and(*varies)
-    if not known.any():
-        return np.nan
-    return float(np.abs(rank_correlation(maps[known], others[known])).mean())
+    found = np.abs(rank_correlation(maps, others))
+    return float(np.nanmean(found)) if not np.isnan(found).all() else np.nan
 
 
 def _gains(name: str, scores: dict[str, Floats], *, lower_is_better: bool = False) -> Metrics:

@@ -11,7 +11,7 @@ from cifarpipe.figures.layout import Square, canvas, caption, hundredths, lay_ou
 
 SAMPLES_PER_CLASS = 8
 GALLERY_COLUMNS = 5
-LARGE_TILE = 1.95  # side of an image in a gallery, inches
+GALLERY_TILE = 1.95  # side of an image in a gallery, inches
 
 
 def draw_samples(
@@ -43,7 +43,7 @@ def draw_gallery(images: NDArray[np.uint8], rows: pd.DataFrame, title: str) -> F
         title: Of the figure.
     """
     columns = max(1, min(GALLERY_COLUMNS, len(rows)))
-    figure, axes, places = lay_out(len(rows), columns, 1, LARGE_TILE, title)
+    figure, axes, places = lay_out(len(rows), columns, 1, GALLERY_TILE, title)
     for image, row, square in zip(images, rows.to_dict("records"), places, strict=True):
         place(axes, image, square)
         predicted = f"{short(row['predicted'])} ({hundredths(row['confidence'])})"

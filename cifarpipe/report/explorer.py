@@ -14,7 +14,7 @@ from cifarpipe.report.study import ModelResults
 from cifarpipe.report.training_images import TrainingImages
 
 LOSSLESS_UP_TO = 64  # pixels of a side; larger images would fill the page
-QUALITY = 90
+WEBP_QUALITY = 90
 STEPS = 127  # quantisation of a map
 CONFIDENCES = 10_000  # quantisation of a probability
 
@@ -118,7 +118,9 @@ def pack(
         "size": pixels.shape[1],
         "losslessUpTo": LOSSLESS_UP_TO,
         "columns": sprite_columns(pixels.shape[1]),
-        "sprite": make_sprite(pixels, lossless=pixels.shape[1] <= LOSSLESS_UP_TO, quality=QUALITY),
+        "sprite": make_sprite(
+            pixels, lossless=pixels.shape[1] <= LOSSLESS_UP_TO, quality=WEBP_QUALITY
+        ),
         "training": training.pack(),
         "opacity": opacity,
         "evidence": _palette(MAP_COLOURS),

@@ -16,7 +16,7 @@ from cifarpipe.store.prepared import Split
 CORRELATION = 0.9
 COLUMNS = ["position", "train_position", "correlation", "same_label"]
 VALUES_AT_ONCE = 2**22  # pixels × channels: 16 MiB in float32
-Floats = NDArray[np.float32]
+Pixels = NDArray[np.float32]
 
 
 def near_duplicates(test: Split, train: Split, neighbours: Sequence[Neighbours]) -> pd.DataFrame:
@@ -71,12 +71,12 @@ def _parts(positions: NDArray[np.int64], split: Split) -> list[NDArray[np.int64]
     return np.split(positions, range(at_once, len(positions), at_once))
 
 
-def _values(images: NDArray[Any]) -> Floats:
+def _values(images: NDArray[Any]) -> Pixels:
     """Return the pixels of each image `[N, H, W, 3]` as `[N, H * W * 3]`."""
     return images.reshape(len(images), math.prod(images.shape[1:])).astype(np.float32)
 
 
-def _centred(images: NDArray[np.uint8]) -> Floats:
+def _centred(images: NDArray[np.uint8]) -> Pixels:
     """Return pixels of mean 0 in each channel, or images of about the same colour would correlate.
 
     Args:
@@ -88,7 +88,7 @@ def _centred(images: NDArray[np.uint8]) -> Floats:
     return _values(images - images.mean(axis=(1, 2), keepdims=True, dtype=np.float32))
 
 
-def _norms(images: Floats) -> Floats:
+def _norms(images: Pixels) -> Pixels:
     """Return the Euclidean norm of each row; 1 for a row of zeros."""
     norms = np.sqrt(np.einsum("nv,nv->n", images, images))
     return np.where(norms > 0, norms, 1)

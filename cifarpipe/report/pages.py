@@ -14,14 +14,13 @@ from markupsafe import Markup
 from PIL import Image
 
 from cifarpipe.evaluation.calibration import MAX_TEMPERATURE
-from cifarpipe.report.baseline_curves import read_baselines
+from cifarpipe.report.cifar10 import CIFAR10_CLASSES
 from cifarpipe.report.comparison import lone_errors, shared_errors
 from cifarpipe.report.explorer import LOSSLESS_UP_TO, pack, rank_images
 from cifarpipe.report.groups import SMALLEST
 from cifarpipe.report.leaderboard import shown_columns
 from cifarpipe.report.near_duplicates import CORRELATION
 from cifarpipe.report.public_labels import (
-    CIFAR10_CLASSES,
     PublicLabels,
     image_flags,
     label_table,
@@ -32,7 +31,7 @@ from cifarpipe.report.study import ModelResults, Study
 from cifarpipe.report.templating import templates
 from cifarpipe.report.training_images import TrainingImages, choose_training_images
 from cifarpipe.report.worth_checking import WEAK_GROUPS, WORTH_CHECKING, own_flags, worth_checking
-from cifarpipe.results.maps import CLASS_AGNOSTIC, MAX_CORRELATION
+from cifarpipe.results.maps import MAX_CORRELATION
 from cifarpipe.results.significance import LEVEL
 from cifarpipe.store.outputs import write_text
 
@@ -45,17 +44,6 @@ WEBP_WIDTH = 1100  # pixels, about the width of the page; the PNG files are larg
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPT = ("data", "drawing", "tiles", "explorer", "image", "address", "tables", "start")
 GALLERY = {"errors": 20, "correct": 7}  # images at most, in a model's section
-
-
-def baseline_curves(study: Study) -> dict[str, pd.DataFrame]:
-    """Return the baseline curves if the classes are CIFAR-10's.
-
-    Raises:
-        UserError: A file of `report.baselines` can't be used.
-    """
-    if study.dataset["classes"] != CIFAR10_CLASSES:
-        return {}
-    return read_baselines(study.params.report.baselines or {})
 
 
 def write_pages(study: Study, labels: PublicLabels, folder: Path) -> Path:
@@ -149,7 +137,9 @@ def _page_content(
         "cifar10": classes == CIFAR10_CLASSES,
         "max_correlation": MAX_CORRELATION,
         "correlation": CORRELATION,
-        "class_agnostic": CLASS_AGNOSTIC,
+        "class_agnostic": {
+            model.explanations.method for model in ordered if not model.explanations.class_specific
+        },
         "lossless_up_to": LOSSLESS_UP_TO,
         "without_features": [
             model.name for model in ordered if not model.neighbours.nearest.shape[1]
@@ -223,7 +213,7 @@ def _shared(study: Study) -> dict[str, Any]:
         "columns": shown_columns(study.board, study.dataset["per_class"]["test"]),
         "pairs": study.pairs.to_dict("records"),
         "provenance": study.provenance,
-        "baselines": bool(baseline_curves(study)),
+        "baselines": bool(study.baselines),
         "level": LEVEL,
     }
 

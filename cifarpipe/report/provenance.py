@@ -8,12 +8,12 @@ PACKAGES = ("torch", "torchvision", "grad-cam", "numpy", "dvc")
 SOURCES = ("cifarpipe", "stages", "dvc.yaml", "params.yaml")  # everything that shapes results
 
 
-def provenance(packages: tuple[str, ...]) -> dict[str, str]:
-    """Return the git revision and the versions of Python and the given packages."""
+def provenance() -> dict[str, str]:
+    """Return the git revision and the versions of Python and of `PACKAGES`."""
     return {
         "revision": git_revision(),
         "Python": platform.python_version(),
-        **{package: version(package) for package in packages},
+        **{package: version(package) for package in PACKAGES},
     }
 
 

@@ -17,14 +17,11 @@ from scipy.special import log_softmax
 
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import PublicLabelFiles
+from cifarpipe.report.cifar10 import CIFAR10_CLASSES, TEST_IMAGES
 from cifarpipe.report.study import ModelResults
 from cifarpipe.results.predictions import logits_of
 from cifarpipe.store.paths import raw_path
 
-CIFAR10_CLASSES = [
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-]  # fmt: skip
-TEST_IMAGES = 10_000  # of CIFAR-10
 MAJORITY = 3  # of five workers
 DISAGREEMENT = 0.8  # below this fraction of people who choose the label, they disagree
 Index = NDArray[np.int64]
@@ -74,6 +71,13 @@ def load_public_labels(
         raise UserError(
             f"report.labels needs test files that are named by their index in CIFAR-10, 0 to "
             f"{TEST_IMAGES - 1}, such as 3235.png; {len(other)} are not, for example {other[0]}."
+        )
+    numbers = [int(stem) for stem in stems]
+    if len(set(numbers)) < len(numbers):  # then the images' index is their position
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        raise UserError(
+            f"report.labels needs test files that are named by their index in CIFAR-10, each index "
+            f"once; several files are named {twice}."
         )
     readers = {"contested": _contested, "duplicates": _duplicates, "human": _human}
     found: dict[str, Any] = dict.fromkeys(readers)

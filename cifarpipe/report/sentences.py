@@ -47,7 +47,7 @@ def judge_explanations(quality: Metrics) -> str:
     if "max_sensitivity" in quality:
         change = quality["max_sensitivity"]
         # Shuffled maps change, too, unless all maps are the same everywhere.
-        if change.random and (change.high or change.number) >= change.random:
+        if change.random and (change.high or change.value) >= change.random:
             parts.append(
                 "WARNING: under small noise, these maps are not significantly more stable than "
                 "shuffled maps"

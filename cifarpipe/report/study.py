@@ -10,20 +10,21 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import Params
 from cifarpipe.evaluation.diagnosis import learning_warnings
+from cifarpipe.report.baseline_curves import read_baselines
+from cifarpipe.report.cifar10 import CIFAR10_CLASSES
 from cifarpipe.report.comparison import compare_pairs
 from cifarpipe.report.groups import Group, cluster_groups, image_groups, weak_groups
 from cifarpipe.report.label_candidates import label_candidates
 from cifarpipe.report.leaderboard import leaderboard
 from cifarpipe.report.near_duplicates import near_duplicates
+from cifarpipe.results.digests import require_digests
 from cifarpipe.results.maps import Explanations, load_explanations
 from cifarpipe.results.metrics import Metrics, read_metrics
 from cifarpipe.results.neighbours import Neighbours, load_neighbours
 from cifarpipe.results.predictions import logits_of, read_predictions
 from cifarpipe.results.tables import read_table
-from cifarpipe.store.outputs import short_digest
 from cifarpipe.store.paths import artifact, model_report
 from cifarpipe.store.prepared import Prepared, Split
 
@@ -36,6 +37,8 @@ class ModelResults:
 
     name: str
     arch: str
+    trained_on: str
+    """Device and precision."""
     metrics: Metrics
     """Of the predictions."""
     quality: Metrics
@@ -172,6 +175,17 @@ class Study:
         return near_duplicates(self.test, self.train, [model.neighbours for model in self.results])
 
     @cached_property
+    def baselines(self) -> dict[str, pd.DataFrame]:
+        """The curves of `report.baselines`, if the classes are CIFAR-10's.
+
+        Raises:
+            UserError: A file can't be used.
+        """
+        if self.dataset["classes"] != CIFAR10_CLASSES:
+            return {}
+        return read_baselines(self.params.report.baselines or {})
+
+    @cached_property
     def pairs(self) -> pd.DataFrame:
         """Comparisons of every two models on the test images, the better one first."""
         by_name = {model.name: model.predictions for model in self.results}
@@ -188,7 +202,7 @@ def read_results(name: str, arch: str, data: Prepared) -> ModelResults:
         data: The prepared data.
 
     Raises:
-        UserError: A file is missing, damaged, or of another run than the metrics.
+        UserError: A file is missing, damaged, or of another run than the reports.
     """
 
     def table(file: str) -> pd.DataFrame:
@@ -199,20 +213,12 @@ def read_results(name: str, arch: str, data: Prepared) -> ModelResults:
     predictions = read_predictions(artifact(name, "predictions.csv"), data)
     explanations = load_explanations(artifact(name, "cams.npz"))
     neighbours = load_neighbours(artifact(name, "neighbours.npz"))
-    for file, digest in (
-        ("predictions.csv", metrics["predictions"]),
-        ("cams.npz", quality["maps"]),
-        ("neighbours.npz", quality["neighbours"]),
-    ):
-        path = artifact(name, file)
-        if short_digest(path) != digest.value:
-            raise UserError(
-                f"{path} is not the file that reports/models/{name}/ describes: they are of "
-                f"different runs.\nRun `dvc checkout`, or `dvc repro`."
-            )
+    evaluated = require_digests(name, "predictions.json")
+    require_digests(name, "explanations.json")
     return ModelResults(
         name=name,
         arch=arch,
+        trained_on=evaluated["trained_on"],
         metrics=metrics,
         quality=quality,
         history=table("history.csv"),

@@ -13,7 +13,7 @@ from cifarpipe.results.neighbours import Neighbours
 from cifarpipe.store.prepared import Split
 
 MOST = 600  # in the page
-QUALITY = 75
+WEBP_QUALITY = 75
 ABSENT = -1
 
 
@@ -63,7 +63,7 @@ class TrainingImages:
 
     @cached_property
     def _sprite(self) -> str:
-        return make_sprite(self.split.images[self.shown], lossless=False, quality=QUALITY)
+        return make_sprite(self.split.images[self.shown], lossless=False, quality=WEBP_QUALITY)
 
     def pack(self) -> dict[str, Any]:
         """Return pictures, labels, indices and files as values for JSON."""

@@ -1,6 +1,6 @@
 """A model's explanations on disk: the raw maps of all test images, in one `.npz` file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from cifarpipe.results.arrays import load_arrays, save_arrays
 
 Maps = NDArray[np.float32]
-# Methods whose map shows what matters to the network, whatever the class.
-CLASS_AGNOSTIC = ("eigencam", "attention_rollout")
 # Absolute rank correlation below which maps of trained and of random weights differ enough.
 MAX_CORRELATION = 0.5
 
@@ -26,12 +24,9 @@ class Explanations:
     predicted: Maps
     """`[N, h, w]` evidence for the predicted class."""
     true: Maps
-    """`[N, h, w]` evidence for the true class; equals `predicted` for a class-agnostic method."""
-
-    @property
-    def class_specific(self) -> bool:
-        """Whether each map is about one class."""
-        return self.method not in CLASS_AGNOSTIC
+    """`[N, h, w]` evidence for the true class; equals `predicted` if maps are for any class."""
+    class_specific: bool
+    """Whether each map is about one class; else it shows what matters to the network for any."""
 
     def of(self, index: NDArray[np.int64]) -> "Explanations":
         """Return the maps of these images, in this order.
@@ -47,7 +42,7 @@ class Explanations:
         chosen = order[places]
         if not np.array_equal(self.index[chosen], index):
             raise KeyError("an image that was not explained")
-        return Explanations(self.method, index, self.predicted[chosen], self.true[chosen])
+        return replace(self, index=index, predicted=self.predicted[chosen], true=self.true[chosen])
 
 
 def without_evidence(maps: Maps) -> NDArray[np.bool_]:
@@ -66,5 +61,6 @@ def load_explanations(path: Path) -> Explanations:
     Raises:
         UserError: The file is missing or damaged, as its checksums show.
     """
-    method, index, predicted, true = load_arrays(path, ("method", "index", "predicted", "true"))
-    return Explanations(str(method), index, predicted, true)
+    names = [field.name for field in fields(Explanations)]
+    method, index, predicted, true, class_specific = load_arrays(path, names)
+    return Explanations(str(method), index, predicted, true, bool(class_specific))

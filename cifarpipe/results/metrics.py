@@ -16,7 +16,7 @@ PLACES = 4  # decimal places
 class Metric:
     """A measured value and what belongs to it; None where there is no such thing."""
 
-    value: float | int | str
+    value: float | int
     low: float | None = None
     """Lower end of the 95% interval."""
     high: float | None = None
@@ -26,12 +26,6 @@ class Metric:
     """The same metric of maps that always mark the image's centre."""
     images: int | None = None
     """Images it was measured on, where these are not all."""
-
-    @property
-    def number(self) -> float:
-        """The value of a metric that is a number."""
-        assert not isinstance(self.value, str)
-        return self.value
 
 
 Metrics: TypeAlias = dict[str, Metric]
@@ -75,17 +69,16 @@ def read_metrics(path: Path | TextIO) -> Metrics:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     metrics = {}
     for row in table.to_dict("records"):
+        name = str(row.pop("metric"))
         given: dict[str, Any] = {str(key): _parse(text) for key, text in row.items() if text}
         if "value" not in given:
-            raise ValueError(f"{row['metric']!r} has no value")
-        metrics[str(row["metric"])] = Metric(**{k: v for k, v in given.items() if k != "metric"})
+            raise ValueError(f"{name!r} has no value")
+        metrics[name] = Metric(**given)
     return metrics
 
 
-def _parse(text: str) -> float | int | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+def _parse(text: str) -> float | int:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)

@@ -31,7 +31,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, demo_params: Params) -> Path:
     folder = tmp_path_factory.mktemp("report")
     report = make_report(demo_params, folder)
     last = report.results[0]  # in the page's order
-    agnostic = replace(last.explanations, method="eigencam")
+    agnostic = replace(last.explanations, method="eigencam", class_specific=False)
     report.results[0] = replace(last, explanations=agnostic)
     for model in report.results:
         assert not model.is_correct[POSITION]

@@ -103,12 +103,12 @@ def results_of(
     metrics |= {
         "val_accuracy": Metric(0.5),
         "kept_epoch": Metric(2),
-        "trained_on": Metric("GPU of a test, bf16"),
     }
     true_maps = np.where(is_correct[:, None, None], maps[0], maps[1])
     return ModelResults(
         name=name,
         arch="convmixer",
+        trained_on="GPU of a test, bf16",
         metrics=metrics,
         quality=dict(QUALITY),
         history=pd.DataFrame(
@@ -130,7 +130,7 @@ def results_of(
         misclassified=errors,
         correct=select_correct(table, classes, errors, seed=0),
         predictions=table,
-        explanations=Explanations("layercam", np.arange(n) * 2, maps[0], true_maps),
+        explanations=Explanations("layercam", np.arange(n) * 2, maps[0], true_maps, True),
         neighbours=make_neighbours(n, k),
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from cifarpipe.cli.review.snapshot import ModelResult, Snapshot
+from cifarpipe.cli.review.snapshot import ModelSnapshot, Snapshot
 from cifarpipe.results.metrics import Metrics
 from cifarpipe.results.significance import LEVEL, fisher, holm, mcnemar
 
@@ -56,7 +56,7 @@ class ModelChange:
     @property
     def gain(self) -> float:
         """Change in accuracy."""
-        return self.after["accuracy"].number - self.before["accuracy"].number
+        return self.after["accuracy"].value - self.before["accuracy"].value
 
     @property
     def verdict(self) -> str:
@@ -96,7 +96,7 @@ def _corrected(changes: list[ModelChange]) -> list[ModelChange]:
 
 
 def _compare(
-    name: str, old: ModelResult, new: ModelResult, unpaired: Unpaired | None
+    name: str, old: ModelSnapshot, new: ModelSnapshot, unpaired: Unpaired | None
 ) -> ModelChange:
     predictions: PredictionChange | Unpaired
     if unpaired:
@@ -181,7 +181,7 @@ def changed_values(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple
 def metric_changes(old: Metrics, new: Metrics) -> list[tuple[str, Any, Any, float | None]]:
     """Return name, old value, new value and change of all metrics that differ.
 
-    The change is None for a text.
+    The change is None if one of the two is missing.
     """
     values = [{name: metric.value for name, metric in metrics.items()} for metrics in (old, new)]
     return [(name, was, now, _change(was, now)) for name, was, now in changed_values(*values)]

@@ -27,7 +27,7 @@ from cifarpipe.store.paths import DATASET_CARD, artifact, model_report
 
 
 @dataclass(frozen=True)
-class ModelResult:
+class ModelSnapshot:
     """The results of one model."""
 
     metrics: Metrics
@@ -49,7 +49,7 @@ class Snapshot:
     """By dotted name."""
     data: str | None
     """Short fingerprint of the prepared data: if it is equal, an index is the same image."""
-    models: Mapping[str, ModelResult]
+    models: Mapping[str, ModelSnapshot]
 
 
 class Workspace:
@@ -131,8 +131,8 @@ def read_snapshot(files: Workspace | Revision) -> Snapshot:
     Raises:
         UserError: There are no parameters or no metrics.
     """
-    text = files.text(PARAMS_FILE)
     with parsing(PARAMS_FILE, files.name):
+        text = files.text(PARAMS_FILE)
         params = None if text is None else YAML(typ="safe").load(text)
     if not isinstance(params, dict) or not isinstance(params.get("models"), dict):
         raise UserError(f"{files.name} has no {PARAMS_FILE} with `models`: nothing to compare.")
@@ -163,7 +163,7 @@ def parsing(path: Path, revision: str) -> Iterator[None]:
         ) from None
 
 
-def read_model(files: Workspace | Revision, name: str) -> ModelResult | None:
+def read_model(files: Workspace | Revision, name: str) -> ModelSnapshot | None:
     """Read the results of one model; None if it was not evaluated."""
     paths = [model_report(name, file) for file in ("metrics.csv", "confusion.csv", "gradcam.csv")]
     table_of_metrics, confusion, explanations = map(files.text, paths)
@@ -187,10 +187,10 @@ def read_model(files: Workspace | Revision, name: str) -> ModelResult | None:
         print(f"note: predictions and metrics of {name} differ: run `dvc checkout`.",
               file=sys.stderr)  # fmt: skip
         table = None
-    return ModelResult(metrics, counts, table, partial(read_maps, files, name, metrics))
+    return ModelSnapshot(metrics, counts, table, partial(read_maps, files, name))
 
 
-def read_maps(files: Workspace | Revision, name: str, metrics: Metrics) -> Explanations | None:
+def read_maps(files: Workspace | Revision, name: str) -> Explanations | None:
     """Read the maps of one model; None if they are missing, or not those of its metrics."""
     content = files.artifact(artifact(name, "cams.npz"))
     if content is None:
@@ -198,11 +198,17 @@ def read_maps(files: Workspace | Revision, name: str, metrics: Metrics) -> Expla
     with TemporaryDirectory() as folder:
         path = Path(folder) / "cams.npz"
         path.write_bytes(content)
-        expected = metrics.get("gradcam.maps")
-        if expected is None or short_digest(path) != expected.value:
+        if short_digest(path) != _digest_of_maps(files, name):
             print(f"note: maps and metrics of {name} differ: run `dvc checkout`.", file=sys.stderr)
             return None
         return load_explanations(path)
+
+
+def _digest_of_maps(files: Workspace | Revision, name: str) -> str | None:
+    path = model_report(name, "explanations.json")
+    text = files.text(path)
+    with parsing(path, files.name):
+        return None if text is None else str(json.loads(text)["digests"]["cams.npz"])
 
 
 def _agree(predictions: pd.DataFrame, confusion: pd.DataFrame) -> bool:

@@ -16,7 +16,7 @@ LOCAL = Path(".dvc/config.local")
 
 
 @dataclass(frozen=True)
-class Experiment:
+class PlannedExperiment:
     """What one job runs."""
 
     name: str
@@ -44,7 +44,7 @@ class Plan:
     """The raw-data folder."""
     author: list[str]
     """Name and e-mail address for git."""
-    experiments: list[Experiment]
+    experiments: list[PlannedExperiment]
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
@@ -61,7 +61,7 @@ def read_plan(folder: Path) -> Plan:
     file = folder / PLAN
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        experiments = [Experiment(**each) for each in content.pop("experiments")]
+        experiments = [PlannedExperiment(**each) for each in content.pop("experiments")]
         return Plan(**content, experiments=experiments)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is damaged ({error}).\nDelete the folder {folder}.") from None

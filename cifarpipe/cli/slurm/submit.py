@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from cifarpipe.cli.slurm.plan import JOB, JOBS, LOCAL, Experiment, Plan, output, write_plan
+from cifarpipe.cli.slurm.plan import JOB, JOBS, LOCAL, Plan, PlannedExperiment, output, write_plan
 from cifarpipe.cli.slurm.status import unfinished
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.reader import how_to_undo, load_params
@@ -84,7 +84,7 @@ def task_command(folder: Path) -> str:
     return f'exec {shlex.join(words)} "$SLURM_ARRAY_TASK_ID"'
 
 
-def read_settings(file: Path, name: str) -> list[Experiment]:
+def read_settings(file: Path, name: str) -> list[PlannedExperiment]:
     """Return the experiments of a file: a line of `-S KEY=VALUE …` for each.
 
     Empty lines and what follows a `#` are left out.
@@ -104,7 +104,7 @@ def read_settings(file: Path, name: str) -> list[Experiment]:
         raise UserError(f"--settings {file} can't be read: {reason}.") from None
     refuse_changes()
     revision = output("git", "rev-parse", "HEAD")
-    found: list[Experiment] = []
+    found: list[PlannedExperiment] = []
     for number, line in enumerate(lines, start=1):
         try:
             words = shlex.split(line, comments=True)
@@ -125,7 +125,7 @@ def read_settings(file: Path, name: str) -> list[Experiment]:
             check_overrides(overrides)
         except UserError as error:
             raise UserError(f"{file}, line {number}: {error}") from None
-        found.append(Experiment(f"{name}-{len(found) + 1}", revision, overrides, None))
+        found.append(PlannedExperiment(f"{name}-{len(found) + 1}", revision, overrides, None))
     if not found:
         raise UserError(f"{file} has no line with settings, such as: -S lr=0.003 -S seed=1")
     return found
@@ -161,7 +161,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
             raise UserError(f"with these settings, {text}Correct that line.") from None
 
 
-def queued_experiments() -> list[Experiment]:
+def queued_experiments() -> list[PlannedExperiment]:
     """Return the experiments of DVC's queue that no worker has started.
 
     Raises:
@@ -181,7 +181,7 @@ def queued_experiments() -> list[Experiment]:
                     f"not see.\nCommit them, and queue it again."
                 )
             params = output("git", "show", f"{stash}:{PARAMS_FILE}")
-            found.append(Experiment(name, base, [], params + "\n"))
+            found.append(PlannedExperiment(name, base, [], params + "\n"))
     if not found:
         raise UserError("The queue has no experiment: `dvc exp run --queue -S …` adds one.")
     return found

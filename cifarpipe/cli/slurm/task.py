@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cifarpipe.cli.dvc_command import environment as activated
-from cifarpipe.cli.slurm.plan import LOCAL, Experiment, Plan, read_plan
+from cifarpipe.cli.slurm.plan import LOCAL, Plan, PlannedExperiment, read_plan
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.machine import SHARE_GPUS
 from cifarpipe.config.schema import PARAMS_FILE
@@ -66,7 +66,7 @@ def run_all(commands: Sequence[Sequence[str]], folder: Path, plan: Plan) -> int:
     return 0
 
 
-def git_commands(plan: Plan, experiment: Experiment) -> list[list[str]]:
+def git_commands(plan: Plan, experiment: PlannedExperiment) -> list[list[str]]:
     """Return what a job runs in an empty folder to make its clone there."""
     name, email = plan.author
     return [
@@ -77,7 +77,7 @@ def git_commands(plan: Plan, experiment: Experiment) -> list[list[str]]:
     ]
 
 
-def dvc_commands(plan: Plan, experiment: Experiment) -> list[list[str]]:
+def dvc_commands(plan: Plan, experiment: PlannedExperiment) -> list[list[str]]:
     """Return what a job runs in its clone, whose files are in place."""
     overrides = [word for value in experiment.overrides for word in ("-S", value)]
     run = ["dvc", "exp", "run", "--name", experiment.name, *overrides]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from cifarpipe.cli.experiments import read_experiments
 from cifarpipe.cli.sweep.conclusions import conclusions
-from cifarpipe.cli.sweep.settings import Sweep, make_sweep
+from cifarpipe.cli.sweep.settings import Sweep, is_number, make_sweep
 from cifarpipe.config.errors import UserError
 from cifarpipe.figures.layout import save_figure, short
 from cifarpipe.report.templating import cell
@@ -63,7 +63,7 @@ def draw_sweep(sweep: Sweep) -> Figure:
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.subplots()
     values = list(dict.fromkeys(sweep.table[x]))
-    numeric = all(isinstance(value, int | float) for value in values)
+    numeric = all(map(is_number, values))
     at = {value: value if numeric else place for place, value in enumerate(values)}
     lines = sweep.table.groupby(others, sort=False) if others else [((), sweep.table)]
     colours = mpl.color_sequences["petroff10"]
