@@ -1,4 +1,4 @@
-"""The keys of each architecture, beside those of its recipe; `arch` tells them apart.
+"""The keys of each architecture, besides those of its recipe; `arch` tells them apart.
 
 A new architecture needs a class here and a place in `ModelEntry`. The keys are the arguments of the
 network's constructor.

@@ -34,7 +34,7 @@ class Column:
 
 UNEQUAL = 1.5  # times as many test images of the largest class as of the smallest
 
-# Beside accuracy, errors, validation accuracy, kept epoch, parameters and MACs.
+# Besides accuracy, errors, validation accuracy, kept epoch, parameters and MACs.
 COLUMNS = (
     Column("loss", "loss", "mean negative log-likelihood, nats", always=True, summary=True),
     Column("top2", "top-2", percent=True, summary=True),
