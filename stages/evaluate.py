@@ -2,7 +2,7 @@
 
 Reads data/prepared/ and artifacts/M/model.safetensors; writes artifacts/M/predictions.csv and, in
 reports/models/M/, metrics.json, metrics.csv, confusion.csv, classes.csv, calibration.csv,
-slices.csv and, with the digest of the predictions, predictions.json.
+slices.csv and, with the digest of the predictions, evaluated.csv.
 """
 
 from typing import Annotated
@@ -24,7 +24,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.evaluation.metrics import headline
     from cifarpipe.networks.checkpoint import load_model
     from cifarpipe.networks.devices import pick_device
-    from cifarpipe.results.digests import digests
+    from cifarpipe.results.digests import write_digests
     from cifarpipe.results.metrics import metrics_table
     from cifarpipe.store.outputs import write_csv, write_json
     from cifarpipe.store.paths import artifact, model_report
@@ -36,8 +36,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     found = evaluate(network, origin, data, params.evaluate)
 
     write_csv(artifact(model, "predictions.csv"), found.predictions)
-    described = {"trained_on": origin.trained_on, "digests": digests(model, "predictions.csv")}
-    write_json(model_report(model, "predictions.json"), described)
+    write_digests(model, "evaluated.csv", "predictions.csv", trained_on=origin.trained_on)
     write_csv(model_report(model, "metrics.csv"), metrics_table(found.metrics))
     write_csv(model_report(model, "confusion.csv"), found.confusion)
     write_csv(model_report(model, "classes.csv"), found.per_class)

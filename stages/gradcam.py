@@ -2,7 +2,7 @@
 
 Reads data/prepared/, artifacts/M/model.safetensors and artifacts/M/predictions.csv; writes the maps
 (artifacts/M/cams.npz), what the network finds similar (artifacts/M/neighbours.npz) and, in
-reports/models/M/, their digests (explanations.json) and metrics (gradcam.csv, gradcam.json).
+reports/models/M/, their digests (explained.csv) and metrics (gradcam.csv, gradcam.json).
 """
 
 from typing import Annotated
@@ -25,7 +25,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
     from cifarpipe.explanations.quality import headline, quality_metrics
     from cifarpipe.networks.checkpoint import load_model
     from cifarpipe.networks.devices import pick_device
-    from cifarpipe.results.digests import digests
+    from cifarpipe.results.digests import write_digests
     from cifarpipe.results.maps import save_explanations
     from cifarpipe.results.metrics import metrics_table
     from cifarpipe.results.neighbours import save_neighbours
@@ -49,8 +49,7 @@ def main(model: Annotated[str, typer.Argument(help="Name of an entry of `models`
         explainer, data.test, predictions, explanations, data.test_masks,
         removal_images=options.removal_images, seed=options.seed,
     )  # fmt: skip
-    described = {"digests": digests(model, "cams.npz", "neighbours.npz")}
-    write_json(model_report(model, "explanations.json"), described)
+    write_digests(model, "explained.csv", "cams.npz", "neighbours.npz")
     write_csv(model_report(model, "gradcam.csv"), metrics_table(metrics))
     write_json(model_report(model, "gradcam.json"), {model: headline(metrics)})
     print(f"{model}: {method}: {metrics['explained'].value} images explained")

@@ -146,7 +146,7 @@ def test_files_stay_short() -> None:
             *(f"stages/{p.name}" for p in ROOT.glob("stages/*.py")),
         )
     }
-    limits = {"dvc.yaml": 195 + len(PARAMS.models), "params.yaml": 60 + 20 * len(PARAMS.models)}
+    limits = {"dvc.yaml": 197 + len(PARAMS.models), "params.yaml": 60 + 20 * len(PARAMS.models)}
     assert {path: n for path, n in lines.items() if n > limits.get(path, 60)} == {}
 
 

@@ -25,11 +25,11 @@ from cifarpipe.cli.review.snapshot import (
 from cifarpipe.config.errors import UserError
 from cifarpipe.evaluation.metrics import compute_metrics, confusion_matrix, confusion_table
 from cifarpipe.report.templating import cell
-from cifarpipe.results.digests import digests
+from cifarpipe.results.digests import write_digests
 from cifarpipe.results.maps import Explanations, save_explanations
 from cifarpipe.results.metrics import Metric, metrics_table
 from cifarpipe.results.predictions import predictions_table
-from cifarpipe.store.outputs import write_json, write_text
+from cifarpipe.store.outputs import write_text
 from cifarpipe.store.paths import artifact, model_report
 
 CLASSES = ["cat", "dog", "<b>|`x`"]
@@ -278,17 +278,16 @@ def test_maps_of_another_run_are_not_drawn(
     path = artifact("vit", "cams.npz")
     maps = np.arange(32, dtype=np.float32).reshape(2, 4, 4)
     save_explanations(path, Explanations("gradcam", np.arange(2), maps, maps, True))
-    described = model_report("vit", "explanations.json")
-    write_json(described, {"digests": digests("vit", "cams.npz")})
+    write_digests("vit", "explained.csv", "cams.npz")
     found = read_maps(Workspace(), "vit")
     assert found is not None
     assert np.array_equal(found.predicted, maps)
     assert capsys.readouterr().err == ""
-    write_json(described, {"digests": {"cams.npz": "sha256:0"}})
+    write_text(model_report("vit", "explained.csv"), "name,value\ncams.npz,sha256:0\n")
     assert read_maps(Workspace(), "vit") is None
     assert "maps and metrics of vit differ: run `dvc checkout`" in capsys.readouterr().err
-    write_json(described, {})
-    with pytest.raises(UserError, match=r"explanations.json of .* can't be read: 'digests'"):
+    write_text(model_report("vit", "explained.csv"), "cams.npz,sha256:0\n")
+    with pytest.raises(UserError, match=r"explained.csv of workspace can't be read: its columns"):
         read_maps(Workspace(), "vit")
 
 

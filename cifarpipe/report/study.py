@@ -213,8 +213,8 @@ def read_results(name: str, arch: str, data: Prepared) -> ModelResults:
     predictions = read_predictions(artifact(name, "predictions.csv"), data)
     explanations = load_explanations(artifact(name, "cams.npz"))
     neighbours = load_neighbours(artifact(name, "neighbours.npz"))
-    evaluated = require_digests(name, "predictions.json")
-    require_digests(name, "explanations.json")
+    evaluated = require_digests(name, "evaluated.csv", "predictions.csv")
+    require_digests(name, "explained.csv", "cams.npz", "neighbours.npz")
     return ModelResults(
         name=name,
         arch=arch,

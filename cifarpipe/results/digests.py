@@ -1,41 +1,55 @@
-"""Digests of a model's artifacts in its reports: they show whether both are of the same run."""
+"""Digests of a model's artifacts in its reports: they show whether both are of the same run.
 
-import json
-from typing import Any
+A table, not JSON, since DVC lists it as a plot: it does not cache runs of stages that have other
+outputs outside its cache.
+"""
+
+from pathlib import Path
+from typing import TextIO
+
+import pandas as pd
 
 from cifarpipe.config.errors import UserError
-from cifarpipe.store.outputs import short_digest
+from cifarpipe.store.outputs import short_digest, write_csv
 from cifarpipe.store.paths import artifact, model_report
 
 
-def digests(model: str, *files: str) -> dict[str, str]:
-    """Return the digests of a model's artifacts, by file name."""
-    return {file: short_digest(artifact(model, file)) for file in files}
-
-
-def require_digests(model: str, report: str) -> dict[str, Any]:
-    """Check that artifacts are those that a report describes.
+def write_digests(model: str, report: str, *files: str, **facts: str) -> None:
+    """Write a report on a model's artifacts: columns `name` and `value`, a row for each file.
 
     Args:
         model: Name of the model.
-        report: JSON file in its folder of `reports/`; `digests` in it has the artifacts' digests.
+        report: CSV file in its folder of `reports/`.
+        *files: Artifacts whose digests are written.
+        **facts: Further rows.
+    """
+    rows = facts | {file: short_digest(artifact(model, file)) for file in files}
+    write_csv(model_report(model, report), pd.DataFrame(rows.items(), columns=["name", "value"]))
 
-    Returns:
-        The content of the report.
+
+def read_digests(path: Path | TextIO) -> dict[str, str]:
+    """Return the rows of a report, by name; `ValueError` if it is damaged."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    if list(table) != ["name", "value"]:
+        raise ValueError(f"its columns are {', '.join(map(str, table))}, not name, value")
+    return dict(zip(table.name, table.value, strict=True))
+
+
+def require_digests(model: str, report: str, *files: str) -> dict[str, str]:
+    """Check that artifacts are those that a report describes, and return its rows.
 
     Raises:
         UserError: The report is damaged, or an artifact is not the one that it describes.
     """
     path = model_report(model, report)
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        expected = dict(content["digests"])
-    except (ValueError, KeyError, TypeError) as error:
+        rows = read_digests(path)
+    except ValueError as error:
         raise UserError(f"{path} is damaged ({error}).\nDelete it and run `dvc repro`.") from None
-    for file, digest in expected.items():
-        if short_digest(artifact(model, file)) != digest:
+    for file in files:
+        if short_digest(artifact(model, file)) != rows.get(file):
             raise UserError(
                 f"{artifact(model, file)} is not the file that {path} describes: they are of "
                 f"different runs.\nRun `dvc checkout`, or `dvc repro`."
             )
-    return content
+    return rows

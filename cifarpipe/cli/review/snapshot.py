@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 from cifarpipe.cli.experiments import flatten
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.schema import PARAMS_FILE
+from cifarpipe.results.digests import read_digests
 from cifarpipe.results.maps import Explanations, load_explanations
 from cifarpipe.results.metrics import Metrics, read_metrics
 from cifarpipe.results.tables import parse_table
@@ -205,10 +206,10 @@ def read_maps(files: Workspace | Revision, name: str) -> Explanations | None:
 
 
 def _digest_of_maps(files: Workspace | Revision, name: str) -> str | None:
-    path = model_report(name, "explanations.json")
+    path = model_report(name, "explained.csv")
     text = files.text(path)
     with parsing(path, files.name):
-        return None if text is None else str(json.loads(text)["digests"]["cams.npz"])
+        return None if text is None else read_digests(io.StringIO(text)).get("cams.npz")
 
 
 def _agree(predictions: pd.DataFrame, confusion: pd.DataFrame) -> bool:
