@@ -52,10 +52,17 @@ def main() -> None:
     machine = this_machine()
     measurements = sections(machine)
     kind = "gpu" if machine.device.type == "cuda" else "cpu"
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench",
+        description="Measure the speed of the pipeline, next to an ordinary PyTorch loop.",
+    )
     parser.add_argument("section", nargs="*", help=f"of {', '.join(measurements)}; default: all")
-    parser.add_argument("--page", default=f"performance_{kind}.md", help="file in docs/")
+    parser.add_argument("--page", default=f"performance_{kind}.md", help="name of a file in docs/")
     chosen = parser.parse_args()
+    if Path(chosen.page).name != chosen.page:
+        parser.error("--page is the name of a file in docs/, without folders")
+    if emulated() and chosen.page == f"performance_{kind}.md":
+        parser.error(f"{', '.join(emulated())}: give the measurements another --page")
     names = chosen.section or list(measurements)
     if unknown := set(names) - set(measurements):
         parser.error(f"no section {', '.join(sorted(unknown))}; known: {', '.join(measurements)}")
@@ -76,9 +83,14 @@ def main() -> None:
     print(f"written: {page.relative_to(ROOT)}")
 
 
+def emulated() -> list[str]:
+    """Return the variables of `EMULATION` that are set."""
+    return [name for name in EMULATION if os.environ.get(name)]
+
+
 def command(page: str, kind: str) -> str:
     """Return the command that writes a page, with the variables of `EMULATION` that are set."""
-    words = [f"{name}={os.environ[name]}" for name in EMULATION if os.environ.get(name)]
+    words = [f"{name}={os.environ[name]}" for name in emulated()]
     default = page == f"performance_{kind}.md"
     words.append("make bench" if default else f"python -m benchmarks.bench --page {page} …")
     return " ".join(words)

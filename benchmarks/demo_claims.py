@@ -50,7 +50,7 @@ def unmet_claims(quality: Metrics) -> list[str]:
     """Return which claims about a model's explanations are not met, a line each."""
     pointing, gain = quality["pointing_game"], quality["road_over_random"]
     unmet = []
-    if pointing.number < MIN_POINTING_GAME:
+    if pointing.value < MIN_POINTING_GAME:
         unmet.append(f"pointing game {pointing.value:.1%}, below {MIN_POINTING_GAME:.0%}")
     unmet += [
         f"pointing game not clearly above that of {baseline} maps"

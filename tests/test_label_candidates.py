@@ -1,4 +1,4 @@
-"""Labels worth checking: by hand, and on labels that were changed on purpose."""
+"""Candidates for label errors: by hand, and on labels that were changed on purpose."""
 
 import numpy as np
 import pytest

@@ -171,7 +171,7 @@ def test_leaderboard_is_shown(report: Report, page: Page) -> None:
 def marked(study: Study) -> dict[str, np.ndarray]:
     """Return what the page marks each image as."""
     candidates = study.label_candidates.query("split == 'test'")
-    lists = {"label worth checking": candidates, "near-duplicate in train": study.near_duplicates}
+    lists = {"possible label error": candidates, "near-duplicate in train": study.near_duplicates}
     numbers = np.arange(len(study.test))
     marks = {name: np.isin(numbers, table.position) for name, table in lists.items()}
     groups = itertools.chain.from_iterable(study.groups.values())
@@ -254,6 +254,14 @@ def test_missing_metrics_are_dashes(report: Report) -> None:
     page = Page(report.html())
     assert set(page.table("Quality of each model's maps")[1][3:]) == {"–"}
     assert "not evaluated" in page.all("main")[0]["text"]
+
+
+def test_methods_with_one_map_for_all_classes_are_named(report: Report) -> None:
+    assert "one map for all classes" not in report.html()
+    first = report.results[0]
+    agnostic = replace(first.explanations, method="eigencam", class_specific=False)
+    report.results[0] = replace(first, explanations=agnostic)
+    assert "eigencam: one map for all classes." in report.html()
 
 
 def test_maps_without_evidence_are_counted(report: Report, page: Page) -> None:

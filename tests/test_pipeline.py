@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from cifarpipe.results.digests import read_digests
 from cifarpipe.results.metrics import read_metrics
 from cifarpipe.results.tables import read_table
 from tests.support.study import (
@@ -117,10 +118,23 @@ def test_tta_accuracy_averages_both_mirror_images(study: Path, name: str) -> Non
     assert metrics["tta_accuracy"].value == pytest.approx(correct.mean(), abs=tolerance)
 
 
+@pytest.mark.parametrize("file", ["predictions.csv", "cams.npz", "neighbours.npz"])
+def test_report_refuses_artifacts_of_another_run(study: Path, file: str) -> None:
+    path = study / "artifacts/vit" / file
+    other = (study / "artifacts/convmixer" / file).read_bytes()
+    path.unlink()  # it may be a link to DVC's cache
+    path.write_bytes(other)
+    done = run(study, "python", "-m", "stages.report")
+    assert done.returncode == 2
+    assert f"artifacts/vit/{file} is not the file that reports/models/vit/e" in done.stderr
+    succeed(study, "dvc", "checkout", "-q", "--force")
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_errors_add_up_in_all_files(study: Path, name: str) -> None:
     folder = study / "reports/models" / name
     metrics = json.loads((folder / "metrics.json").read_text())[name]
+    assert read_digests(folder / "evaluated.csv")["trained_on"].startswith("CPU (")
     predictions = read_table(study / f"artifacts/{name}/predictions.csv")
     confusion = read_table(folder / "confusion.csv")
     off_diagonal = confusion.images[confusion.true != confusion.predicted].sum()

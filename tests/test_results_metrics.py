@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cifarpipe.config.errors import UserError
 from cifarpipe.results.metrics import (
     COLUMNS,
     Metric,
     Metrics,
+    load_metrics,
     metrics_table,
     read_metrics,
     rounded,
@@ -64,6 +66,8 @@ def test_text_is_no_value(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("metric,value\naccuracy,high\n")
     with pytest.raises(ValueError, match="could not convert string to float: 'high'"):
         read_metrics(tmp_path / "metrics.csv")
+    with pytest.raises(UserError, match=r"metrics.csv is damaged .*'high'"):
+        load_metrics(tmp_path / "metrics.csv")
 
 
 def test_rounded_has_four_decimal_places() -> None:

@@ -219,10 +219,10 @@ def test_changed_values_have_old_and_new() -> None:
 
 
 def test_metric_changes_have_difference_of_numbers() -> None:
-    old = {"same": Metric(1), "moved": Metric(0.1, 0.05, 0.2), "device": Metric("CPU")}
-    new = {"same": Metric(1), "moved": Metric(0.3), "device": Metric("GPU"), "new": Metric(2)}
+    old = {"same": Metric(1), "moved": Metric(0.1, 0.05, 0.2)}
+    new = {"same": Metric(1), "moved": Metric(0.3), "new": Metric(2)}
     assert metric_changes(old, new) == [
-        ("moved", 0.1, 0.3, 0.2), ("device", "CPU", "GPU", None), ("new", None, 2, None),
+        ("moved", 0.1, 0.3, 0.2), ("new", None, 2, None),
     ]  # fmt: skip
 
 
@@ -278,6 +278,8 @@ def test_maps_of_another_run_are_not_drawn(
     path = artifact("vit", "cams.npz")
     maps = np.arange(32, dtype=np.float32).reshape(2, 4, 4)
     save_explanations(path, Explanations("gradcam", np.arange(2), maps, maps, True))
+    assert read_maps(Workspace(), "vit") is None
+    assert "note: maps of vit have no digest." in capsys.readouterr().err
     write_digests("vit", "explained.csv", "cams.npz")
     found = read_maps(Workspace(), "vit")
     assert found is not None
@@ -285,7 +287,7 @@ def test_maps_of_another_run_are_not_drawn(
     assert capsys.readouterr().err == ""
     write_text(model_report("vit", "explained.csv"), "name,value\ncams.npz,sha256:0\n")
     assert read_maps(Workspace(), "vit") is None
-    assert "maps and metrics of vit differ: run `dvc checkout`" in capsys.readouterr().err
+    assert "maps of vit and metrics differ: run `dvc checkout`" in capsys.readouterr().err
     write_text(model_report("vit", "explained.csv"), "cams.npz,sha256:0\n")
     with pytest.raises(UserError, match=r"explained.csv of workspace can't be read: its columns"):
         read_maps(Workspace(), "vit")

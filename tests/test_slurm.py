@@ -81,7 +81,7 @@ def test_settings_become_experiments(study: Path, sbatch: Path) -> None:
     )
     done = run(study, "cifarpipe", "slurm", "--settings", "bins.txt", "--", "--time=2:00:00")
     assert done.returncode == 0, done.stderr
-    assert "PlannedExperiment 17: 2 experiments, bins-1, bins-2.\n" in done.stdout
+    assert "Job 17: 2 experiments, bins-1, bins-2.\n" in done.stdout
     options, codes = sbatch.read_text().splitlines()
     assert "--array=0-1" in options
     assert "--time=2:00:00" in options
@@ -198,10 +198,10 @@ def test_settings_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("-S lr='1\n", r"line 1: no closing quotation"),
         ("-S lr=-1\n", r"line 1: (?s:.*)lr"),
         ("-S lr=0.1,0.2\n", r"line 1: (?s:.*)lr"),
-        ("-S rate=1\n", r"line 1: DVC refuses these settings: Could not override 'rate'"),
+        ("-S rate=1\n", r"line 1: DVC rejects these settings: Could not override 'rate'"),
         ("-S +rate=1\n", r"line 1: (?s:.*)rate is not a known key"),
-        ("-S lr.vit=1\n", r"line 1: DVC refuses these settings: Could not override 'lr.vit'"),
-        ("-S lr=[1\n", r"line 1: DVC refuses these settings: no viable alternative at input '\[1'"),
+        ("-S lr.vit=1\n", r"line 1: DVC rejects these settings: Could not override 'lr.vit'"),
+        ("-S lr=[1\n", r"line 1: DVC rejects these settings: no viable alternative at input '\[1'"),
         ("-S models.vit.augment.rotate=8\n", r"To append to your config use \+models"),
         ("-S +lr=0.003\n", r"An item is already at 'lr'"),
         (

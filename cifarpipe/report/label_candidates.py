@@ -1,4 +1,4 @@
-"""Labels worth checking: those that are probably wrong, by confident learning."""
+"""Candidates for label errors, by confident learning."""
 
 from collections.abc import Sequence
 
@@ -52,7 +52,7 @@ def confident_disagreements(
 def label_candidates(
     splits: Sequence[tuple[str, Split, Probabilities]], classes: Sequence[str]
 ) -> pd.DataFrame:
-    """Return the labels worth checking of some splits.
+    """Return the candidates of some splits.
 
     Args:
         splits: Name, images, and `[N, classes]` probabilities of each split.

@@ -21,7 +21,7 @@ from cifarpipe.report.leaderboard import leaderboard
 from cifarpipe.report.near_duplicates import near_duplicates
 from cifarpipe.results.digests import require_digests
 from cifarpipe.results.maps import Explanations, load_explanations
-from cifarpipe.results.metrics import Metrics, read_metrics
+from cifarpipe.results.metrics import Metrics, load_metrics
 from cifarpipe.results.neighbours import Neighbours, load_neighbours
 from cifarpipe.results.predictions import logits_of, read_predictions
 from cifarpipe.results.tables import read_table
@@ -137,7 +137,7 @@ class Study:
 
     @cached_property
     def label_candidates(self) -> pd.DataFrame:
-        """Labels worth checking: of test images by all models, of training images by neighbours.
+        """Candidates for label errors: test images by all models, training images by neighbours.
 
         An image has no vote about itself. But its label was trained on: once a network has fitted
         a wrong label, the image lies among those of that class, and its neighbours confirm it.
@@ -208,8 +208,8 @@ def read_results(name: str, arch: str, data: Prepared) -> ModelResults:
     def table(file: str) -> pd.DataFrame:
         return pd.read_csv(model_report(name, file), keep_default_na=False, na_values=[""])
 
-    metrics = read_metrics(model_report(name, "metrics.csv"))
-    quality = read_metrics(model_report(name, "gradcam.csv"))
+    metrics = load_metrics(model_report(name, "metrics.csv"))
+    quality = load_metrics(model_report(name, "gradcam.csv"))
     predictions = read_predictions(artifact(name, "predictions.csv"), data)
     explanations = load_explanations(artifact(name, "cams.npz"))
     neighbours = load_neighbours(artifact(name, "neighbours.npz"))

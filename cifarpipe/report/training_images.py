@@ -1,4 +1,4 @@
-"""Training images in the page: neighbours of test images, and labels worth checking."""
+"""Training images in the page: neighbours of test images, and possible label errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

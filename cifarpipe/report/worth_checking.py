@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from cifarpipe.report.study import Study
 
 WORTH_CHECKING = 21  # labels of each split, and near-duplicates
-LABEL_FLAG = "label worth checking"
+LABEL_FLAG = "possible label error"
 WEAK_GROUPS = 5  # of a model
 TOO_MANY = 0.2  # of all labels: so many are not wrong, but the predictions are poor
 DUPLICATE_FLAG = "near-duplicate in train"
 
 
 def worth_checking(study: Study) -> list[dict[str, Any]]:
-    """Return galleries of labels worth checking and of near-duplicates: titles, counts, tiles."""
+    """Return galleries of possible label errors and of near-duplicates: titles, counts, tiles."""
     candidates, duplicates = study.label_candidates, study.near_duplicates
     galleries = []
     for split, kind, images in (

@@ -47,7 +47,9 @@ def require_digests(model: str, report: str, *files: str) -> dict[str, str]:
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}).\nDelete it and run `dvc repro`.") from None
     for file in files:
-        if short_digest(artifact(model, file)) != rows.get(file):
+        if file not in rows:
+            raise UserError(f"{path} has no row {file!r}.\nDelete it and run `dvc repro`.")
+        if short_digest(artifact(model, file)) != rows[file]:
             raise UserError(
                 f"{artifact(model, file)} is not the file that {path} describes: they are of "
                 f"different runs.\nRun `dvc checkout`, or `dvc repro`."

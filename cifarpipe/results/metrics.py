@@ -9,6 +9,8 @@ from typing import Any, TextIO, TypeAlias
 import numpy as np
 import pandas as pd
 
+from cifarpipe.config.errors import UserError
+
 PLACES = 4  # decimal places
 
 
@@ -62,6 +64,18 @@ def metrics_table(metrics: Mapping[str, Metric]) -> pd.DataFrame:
         for name, metric in metrics.items()
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def load_metrics(path: Path) -> Metrics:
+    """Read the metrics of a stage.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    try:
+        return read_metrics(path)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}).\nDelete it and run `dvc repro`.") from None
 
 
 def read_metrics(path: Path | TextIO) -> Metrics:

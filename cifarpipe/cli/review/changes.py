@@ -187,7 +187,5 @@ def metric_changes(old: Metrics, new: Metrics) -> list[tuple[str, Any, Any, floa
     return [(name, was, now, _change(was, now)) for name, was, now in changed_values(*values)]
 
 
-def _change(was: Any, now: Any) -> float | None:
-    if isinstance(was, int | float) and isinstance(now, int | float):
-        return round(now - was, 4)
-    return None
+def _change(was: float | None, now: float | None) -> float | None:
+    return None if was is None or now is None else round(now - was, 4)

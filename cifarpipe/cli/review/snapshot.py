@@ -159,8 +159,8 @@ def parsing(path: Path, revision: str) -> Iterator[None]:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise UserError(
             f"{path} of {revision} can't be read: {reason}.\n"
-            f"If it has conflict markers, resolve them; otherwise restore it, for instance with "
-            f"`git checkout`."
+            f"If it has conflict markers, resolve them; if it is of an older version of the code, "
+            f"choose a later revision; otherwise restore it, for instance with `git checkout`."
         ) from None
 
 
@@ -199,8 +199,10 @@ def read_maps(files: Workspace | Revision, name: str) -> Explanations | None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "cams.npz"
         path.write_bytes(content)
-        if short_digest(path) != _digest_of_maps(files, name):
-            print(f"note: maps and metrics of {name} differ: run `dvc checkout`.", file=sys.stderr)
+        digest = _digest_of_maps(files, name)
+        if digest != short_digest(path):
+            reason = "and metrics differ: run `dvc checkout`" if digest else "have no digest"
+            print(f"note: maps of {name} {reason}.", file=sys.stderr)
             return None
         return load_explanations(path)
 

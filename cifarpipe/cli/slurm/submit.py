@@ -151,7 +151,7 @@ def check_overrides(overrides: Sequence[str]) -> None:
             load_params(changed)
         except InvalidArgumentError as error:
             reason = " ".join(str(error.__cause__ or error).split())
-            raise UserError(f"DVC refuses these settings: {reason}") from None
+            raise UserError(f"DVC rejects these settings: {reason}") from None
         except UserError as error:
             text = (
                 str(error)
