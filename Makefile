@@ -93,5 +93,5 @@ current: $(READY) ## Check that dvc.lock is up to date
 torture: $(READY) ## Test the pipeline against kills, full disks, damaged files and bad input (20 minutes)
 	python -m benchmarks.torture
 
-bench: $(READY) ## Measure speed against an ordinary PyTorch loop on this machine (20 minutes)
+bench: $(READY) ## Measure speed against an ordinary PyTorch loop on this machine
 	python -m benchmarks.bench
