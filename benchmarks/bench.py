@@ -62,7 +62,7 @@ def main() -> None:
     if Path(chosen.page).name != chosen.page:
         parser.error("--page is the name of a file in docs/, without folders")
     if emulated() and chosen.page == f"performance_{kind}.md":
-        parser.error(f"{', '.join(emulated())}: give the measurements another --page")
+        parser.error(f"{', '.join(emulated())} set: name another file by --page")
     names = chosen.section or list(measurements)
     if unknown := set(names) - set(measurements):
         parser.error(f"no section {', '.join(sorted(unknown))}; known: {', '.join(measurements)}")

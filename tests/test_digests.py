@@ -37,8 +37,14 @@ def test_other_artifacts_are_refused() -> None:
     with pytest.raises(UserError, match=r"b.csv is not the file that .*evaluated.csv describes"):
         require_digests("vit", REPORT, *FILES)
     write_text(artifact("vit", "c.csv"), "abd")
-    with pytest.raises(UserError, match=r"evaluated.csv has no row 'c.csv'"):
+    with pytest.raises(UserError, match=r"evaluated.csv is damaged \(it has no row 'c.csv'\)"):
         require_digests("vit", REPORT, "c.csv")
+
+
+def test_absent_facts_are_refused() -> None:
+    assert require_digests("vit", REPORT, "a.csv", facts=["trained_on"])["trained_on"]
+    with pytest.raises(UserError, match=r"it has no row 'author'"):
+        require_digests("vit", REPORT, "a.csv", facts=["author"])
 
 
 @pytest.mark.parametrize("text", ["", "name\n", "a,b\n1,2\n"])

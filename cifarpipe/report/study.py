@@ -213,7 +213,7 @@ def read_results(name: str, arch: str, data: Prepared) -> ModelResults:
     predictions = read_predictions(artifact(name, "predictions.csv"), data)
     explanations = load_explanations(artifact(name, "cams.npz"))
     neighbours = load_neighbours(artifact(name, "neighbours.npz"))
-    evaluated = require_digests(name, "evaluated.csv", "predictions.csv")
+    evaluated = require_digests(name, "evaluated.csv", "predictions.csv", facts=["trained_on"])
     require_digests(name, "explained.csv", "cams.npz", "neighbours.npz")
     return ModelResults(
         name=name,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cifarpipe.config.errors import UserError
+from cifarpipe.results.damage import naming_damaged
 from cifarpipe.store.outputs import atomic_path
 
 # What a damaged archive raises; OSError if it points before its own start.
@@ -30,11 +31,5 @@ def load_arrays(path: Path, names: Sequence[str]) -> list[NDArray[Any]]:
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist. Run `dvc repro`, or `dvc pull` in a clone.")
-    with path.open("rb") as file:
-        try:
-            with np.load(file) as arrays:
-                return [arrays[name] for name in names]
-        except DAMAGED as error:
-            raise UserError(
-                f"{path} is damaged ({error}).\nDelete it and run `dvc repro`."
-            ) from None
+    with path.open("rb") as file, naming_damaged(path, DAMAGED), np.load(file) as arrays:
+        return [arrays[name] for name in names]

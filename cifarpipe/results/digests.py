@@ -4,12 +4,14 @@ A table, not JSON, since DVC lists it as a plot: it does not cache runs of stage
 outputs outside its cache.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
 import pandas as pd
 
 from cifarpipe.config.errors import UserError
+from cifarpipe.results.damage import naming_damaged
 from cifarpipe.store.outputs import short_digest, write_csv
 from cifarpipe.store.paths import artifact, model_report
 
@@ -35,20 +37,26 @@ def read_digests(path: Path | TextIO) -> dict[str, str]:
     return dict(zip(table.name, table.value, strict=True))
 
 
-def require_digests(model: str, report: str, *files: str) -> dict[str, str]:
+def require_digests(
+    model: str, report: str, *files: str, facts: Sequence[str] = ()
+) -> dict[str, str]:
     """Check that artifacts are those that a report describes, and return its rows.
+
+    Args:
+        model: Name of the model.
+        report: CSV file in its folder of `reports/`, as `write_digests` wrote it.
+        *files: The artifacts.
+        facts: Further rows that it must have.
 
     Raises:
         UserError: The report is damaged, or an artifact is not the one that it describes.
     """
     path = model_report(model, report)
-    try:
+    with naming_damaged(path):
         rows = read_digests(path)
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}).\nDelete it and run `dvc repro`.") from None
+        if absent := [name for name in (*facts, *files) if name not in rows]:
+            raise ValueError(f"it has no row {absent[0]!r}")
     for file in files:
-        if file not in rows:
-            raise UserError(f"{path} has no row {file!r}.\nDelete it and run `dvc repro`.")
         if short_digest(artifact(model, file)) != rows[file]:
             raise UserError(
                 f"{artifact(model, file)} is not the file that {path} describes: they are of "

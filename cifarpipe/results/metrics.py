@@ -9,7 +9,7 @@ from typing import Any, TextIO, TypeAlias
 import numpy as np
 import pandas as pd
 
-from cifarpipe.config.errors import UserError
+from cifarpipe.results.damage import naming_damaged
 
 PLACES = 4  # decimal places
 
@@ -72,10 +72,8 @@ def load_metrics(path: Path) -> Metrics:
     Raises:
         UserError: The file is damaged.
     """
-    try:
+    with naming_damaged(path):
         return read_metrics(path)
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}).\nDelete it and run `dvc repro`.") from None
 
 
 def read_metrics(path: Path | TextIO) -> Metrics:

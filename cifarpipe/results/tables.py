@@ -5,7 +5,7 @@ from typing import TextIO
 
 import pandas as pd
 
-from cifarpipe.config.errors import UserError
+from cifarpipe.results.damage import naming_damaged
 
 # Columns of text: a class may be called 007.
 TEXT_COLUMNS = dict.fromkeys(("true", "predicted", "file", "class"), str)
@@ -17,10 +17,8 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         UserError: The file is damaged.
     """
-    try:
+    with naming_damaged(path):
         return parse_table(path)
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}).\nDelete it and run `dvc repro`.") from None
 
 
 def parse_table(file: Path | TextIO) -> pd.DataFrame:
