@@ -93,8 +93,8 @@ def candidates(
     found: dict[tuple[str, str], MakeMaps] = {}
     for name, layer in list(layers(model).items())[-last:]:
         for method in methods:
-            found[method, name] = lambda batch, classes, layer=layer, method=method: (
-                class_activation_maps(model, layer, model.cam_map, batch, classes, method=method)
+            found[method, name] = partial(
+                class_activation_maps, model, layer, model.cam_map, method=method
             )
     if isinstance(model, Transformer):
         for method in sorted(ATTENTION_METHODS):

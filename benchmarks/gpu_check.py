@@ -25,7 +25,7 @@ import yaml
 from benchmarks import kills
 from benchmarks.bench import page_head
 from benchmarks.machine import TOY, Machine, table, this_machine
-from benchmarks.noise import CLASSES, SIZE, NoiseData, noise_split
+from benchmarks.noise import CLASSES, SIZE, as_prepared, noise_split
 from benchmarks.study import ROOT, copy_study, environment
 from benchmarks.tasks import UNFINISHED, Outcome, Row, Task, TaskRunner, command_line
 from benchmarks.workloads import BATCH, LEARNING_RATE, how_computed, new_network, plan
@@ -48,7 +48,7 @@ EPOCHS = 3
 IMAGES, TOY_IMAGES = 45_000, 500
 STEPS = 8
 SHORT_BATCH = 5  # the number of the step whose batch is not whole, as the last one of an epoch
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "compiled": {"compiled": True},
     "graphed": {"graphed": True},
     "compiled and graphed": {"compiled": True, "graphed": True},
@@ -106,7 +106,8 @@ def check_training(name: str) -> list[Row]:
     machine = this_machine()
     entry = models()[name].model_copy(update={"epochs": EPOCHS})
     execution = replace(plan(machine, entry), required=True)
-    data = NoiseData(noise_split(TOY_IMAGES if TOY else IMAGES), noise_split(200 if TOY else 5000))
+    images, validation = (TOY_IMAGES, 200) if TOY else (IMAGES, 5000)
+    data = as_prepared(noise_split(images), noise_split(validation))
     run = Run(name, entry, LEARNING_RATE, seed=0, keep="best")
     try:
         state = train(new_network(entry), data, run, execution)
@@ -141,7 +142,7 @@ def check_fallback() -> list[Row]:
         return [row("fallback", "a network that waits", SKIPPED, "graphs need a GPU")]
     entry = models()["vit"].model_copy(update={"epochs": EPOCHS})
     execution = replace(plan(machine, entry), compiled=False, graphed=True)
-    data = NoiseData(noise_split(TOY_IMAGES), noise_split(200))
+    data = as_prepared(noise_split(TOY_IMAGES), noise_split(200))
     state = train(
         Waiting(new_network(entry)), data, Run("vit", entry, LEARNING_RATE, 0, "best"), execution
     )
@@ -270,7 +271,7 @@ def digest(way: str, name: str) -> list[str]:
     execution = replace(plan(machine, entry), required=True)
     if way == "eager":
         execution = replace(execution, compiled=False, graphed=False)
-    data = NoiseData(noise_split((4 if TOY else 20) * BATCH + 50), noise_split(200))
+    data = as_prepared(noise_split((4 if TOY else 20) * BATCH + 50), noise_split(200))
     run = Run(name, entry, LEARNING_RATE, seed=0, keep="best")
     try:
         state = train(new_network(entry), data, run, execution)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -44,7 +45,7 @@ from cifarpipe.store.outputs import write_csv, write_text
 from cifarpipe.training.execution import Execution
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-WAYS = {
+WAYS: dict[str, dict[str, Any]] = {
     "eager": {},
     "compiled": {"compiled": True},
     "graphed": {"graphed": True},
@@ -113,7 +114,8 @@ def measure_ways(name: str, layout: str) -> list[Row]:
 def measure_kernels(name: str) -> list[Row]:
     """Measure the kernels of a model's step."""
     use_compiler_cache(name, "contiguous", empty=False)
-    return kernels(this_machine(), name).assign(model=name).to_dict("records")
+    rows: list[Any] = kernels(this_machine(), name).assign(model=name).to_dict("records")
+    return rows
 
 
 def measure_epoch(name: str) -> list[Row]:
@@ -210,15 +212,15 @@ def write_results(folder: Path, runner: TaskRunner, outcomes: list[Outcome]) -> 
 def ways_table(ways: pd.DataFrame) -> str:
     """Return images per second: a row per model and layout, a column per way."""
     rates = values_by_way(ways, "images_per_second")
+    others = [*BASELINES, LIMIT]
     rows = []
     for model, layout in subjects(ways):
         ours = [rates.get((model, layout, way)) for way in WAYS]
-        others = [rates.get((model, "contiguous", way)) for way in (*BASELINES, LIMIT)]
+        theirs = [rates.get((model, "contiguous", way)) for way in others]
         best = max((rate for rate in ours if rate), default=None)
-        ratios = [f"{best / other:.3g}" if best and other else "" for other in others]
-        cells = [f"{rate:,.0f}" if rate else "" for rate in (*ours, *others)]
+        ratios = [f"{best / rate:.3g}" if best and rate else "" for rate in theirs]
+        cells = [f"{rate:,.0f}" if rate else "" for rate in (*ours, *theirs)]
         rows.append([f"`{model}`", layout, *cells, *ratios])
-    others = [*BASELINES, LIMIT]
     head = ["images/s", "layout", *WAYS, *others, *(f"best : {other}" for other in others)]
     precision = ", ".join(ways.precision[ways.way.isin(WAYS)].unique())
     return f"In {precision}; the ordinary loops in fp32.\n\n" + table(head, rows)
@@ -242,9 +244,10 @@ def kernels_table(by_kernel: pd.DataFrame) -> str:
     rows = []
     for model, found in by_kernel.groupby("model", sort=False):
         total, step = found.microseconds.sum(), found.step.iloc[0]
+        top = found[:LONGEST]
         longest = [
-            f"`{row.kernel[:NAME_LENGTH]}` {row.microseconds / total:.0%} ({row.calls:.3g} ×)"
-            for row in found[:LONGEST].itertuples()
+            f"`{kernel[:NAME_LENGTH]}` {time / total:.0%} ({calls:.3g} ×)"
+            for kernel, time, calls in zip(top.kernel, top.microseconds, top.calls, strict=True)
         ]
         numbers = [f"{found.calls.sum():,.0f}", f"{total:,.0f} µs", f"{step:,.0f} µs"]
         rows.append([f"`{model}`", *numbers, "<br>".join(longest)])

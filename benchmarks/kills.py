@@ -20,11 +20,11 @@ from typing import Any
 
 from benchmarks.study import copy_study, environment, resume_files, run
 
-MODELS = {
+MODELS: dict[str, dict[str, Any]] = {
     "vit": {"dim": 32, "depth": 2, "heads": 2, "mlp_dim": 32, "epochs": 500, "ema": 0.9},
     "convmixer": {"dim": 16, "depth": 2, "epochs": 800},
 }
-DATA = {"train_size": 600, "val_size": 100, "test_size": 100}
+DATA: dict[str, Any] = {"train_size": 600, "val_size": 100, "test_size": 100}
 SHORTEST, LONGEST = 0.5, 14.0  # seconds until a kill: from DVC's start to some epochs later
 
 Moment = Callable[[Path, subprocess.Popen[bytes]], str]

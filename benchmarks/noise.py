@@ -1,10 +1,10 @@
 """Images of noise to train on, for measurements of speed."""
 
-from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from cifarpipe.store.prepared import Split
+from cifarpipe.store.prepared import Prepared, Split
 
 CLASSES = 10
 SIZE = 32
@@ -17,13 +17,15 @@ def noise_split(count: int) -> Split:
     return Split(images, rng.integers(0, CLASSES, count), np.arange(count))
 
 
-@dataclass(frozen=True)
-class NoiseData:
-    """The part of `Prepared` that training reads, without validation images."""
-
-    train: Split
-    val: Split = field(default_factory=lambda: noise_split(0))
-    classes: tuple[str, ...] = tuple(f"class {label}" for label in range(CLASSES))
-    image_size: int = SIZE
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+def as_prepared(train: Split, val: Split | None = None) -> Prepared:
+    """Return splits, by default without validation images, as training reads them."""
+    card = {
+        "classes": [f"class {label}" for label in range(CLASSES)],
+        "image_size": SIZE,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.25, 0.25, 0.25],
+    }
+    prepared = Prepared(Path(), card)
+    # The places of its cached properties: nothing is read from files.
+    vars(prepared).update(train=train, val=noise_split(0) if val is None else val)
+    return prepared

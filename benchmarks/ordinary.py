@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-Loader: TypeAlias = DataLoader[tuple[Tensor, Tensor]]
+Loader: TypeAlias = DataLoader[tuple[Tensor, int]]
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 WORKERS = 2

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from benchmarks import ordinary
 from benchmarks.machine import (
@@ -98,10 +99,10 @@ def evaluation(machine: Machine) -> str:
         dataset = ordinary.ImageDataset(split.images, split.labels, ordinary.transform(train=False))
         loader = ordinary.loader(dataset, BATCH, machine.device, shuffle=False)
 
-        def ours(model=model, store=store) -> None:
+        def ours(model: nn.Module = model, store: ImageStore = store) -> None:
             compute_logits(model, store, mean=mean, std=std, batch_size=500).cpu()
 
-        def baseline(model=plain, loader=loader) -> None:
+        def baseline(model: nn.Module = plain, loader: ordinary.Loader = loader) -> None:
             ordinary.evaluate(model, loader, machine.device)
 
         rows.append([f"`{name}`", *comparison(machine, len(split), ours, baseline)])

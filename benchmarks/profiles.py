@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pandas as pd
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile
 

@@ -149,13 +149,14 @@ def unmatched_rows(file: Path, study: dict[str, Any]) -> list[str]:
     """Return which rows of the table beside a file belong to no trial as it is now, a line each."""
     table = file.with_suffix(".csv")
     found = []
-    for row in read_results(table).itertuples():
-        where = f"{table}: {row.trial}, seed {row.seed}"
-        if row.trial not in study["trials"]:
+    rows = read_results(table)
+    for trial, seed, recipe in zip(rows.trial, rows.seed, rows.recipe, strict=True):
+        where = f"{table}: {trial}, seed {seed}"
+        if trial not in study["trials"]:
             found.append(f"{where}: {file.name} has no such trial")
-        elif row.recipe != (now := recipe_hash(row.trial, parameters(study, row.seed))):
+        elif recipe != (now := recipe_hash(trial, parameters(study, seed))):
             found.append(
-                f"{where}: recipe {row.recipe} is now {now}, since the trial or params.yaml changed"
+                f"{where}: recipe {recipe} is now {now}, since the trial or params.yaml changed"
             )
     return found
 
@@ -255,8 +256,8 @@ def has_row(table: pd.DataFrame, name: str, params: dict[str, Any]) -> bool:
 def in_order(table: pd.DataFrame, study: dict[str, Any]) -> pd.DataFrame:
     """Return a table with its trials in the order of their file, and each trial's seeds sorted."""
     place = {name: index for index, name in enumerate(study["trials"])}
-    by_trial = {"by": "trial", "key": lambda names: names.map(place), "kind": "stable"}
-    return table.sort_values("seed").sort_values(**by_trial)
+    by_seed = table.sort_values("seed")
+    return by_seed.sort_values("trial", key=lambda names: names.map(place), kind="stable")
 
 
 def changed(recipe: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.noise import CLASSES, SIZE, NoiseData
+from benchmarks.noise import CLASSES, SIZE, as_prepared
 from benchmarks.study import ROOT
 from cifarpipe.config.reader import load_params
 from cifarpipe.models.build import build_model
@@ -68,7 +68,7 @@ def main() -> None:
         path = Path(temporary) / "images.npy"
         size = write_images(path, count)
         labels = np.random.default_rng(1).integers(0, CLASSES, count)
-        data = NoiseData(Split(np.load(path, mmap_mode="r"), labels, np.arange(count)))
+        data = as_prepared(Split(np.load(path, mmap_mode="r"), labels, np.arange(count)))
         torch.manual_seed(0)
         model = build_model(entry.architecture, num_classes=CLASSES, image_size=SIZE)
         plan = Run("convmixer", entry, peak_lr=1e-4, seed=0, keep="last")

@@ -1,13 +1,14 @@
 """Other methods for vision transformers that were compared with those in use."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from cifarpipe.explanations.attention import attention_weights
-from cifarpipe.explanations.libragrad import balanced_gradients
+from cifarpipe.explanations.attention import Attention, attention_weights
+from cifarpipe.explanations.libragrad import balanced_gradients, has_attention_blocks
 from cifarpipe.models.vit import ViT
 from cifarpipe.models.vit_conv import ViTConv
 from cifarpipe.results.maps import Maps
@@ -34,7 +35,8 @@ def legrad(model: Transformer, batch: Tensor, classes: Tensor) -> Maps:
         for block in model.blocks:
             hook = block.register_forward_hook(lambda _b, _i, output: outputs.append(output))
             hooks.callback(hook.remove)
-        weights = hooks.enter_context(attention_weights(model.attentions))
+        attentions = cast(Sequence[Attention], model.attentions)
+        weights = hooks.enter_context(attention_weights(attentions))
         model(batch.detach().clone().requires_grad_())
         total = torch.zeros(len(batch), weights[0].shape[-1], device=batch.device)
         for tokens, attention in zip(outputs, weights, strict=True):
@@ -53,6 +55,7 @@ def balanced(
     """Return the same function of maps, computed with LibraGrad's balanced gradients."""
 
     def make_balanced(batch: Tensor, classes: Tensor) -> Maps:
+        assert has_attention_blocks(model)
         with balanced_gradients(model):
             return make(batch, classes)
 

@@ -11,7 +11,7 @@ from benchmarks.machine import (
     Machine,
     per_second,
 )
-from benchmarks.noise import CLASSES, SIZE, NoiseData, noise_split
+from benchmarks.noise import CLASSES, SIZE, as_prepared, noise_split
 from benchmarks.study import ROOT
 from cifarpipe.config.architectures import ModelEntry
 from cifarpipe.config.reader import load_params
@@ -161,7 +161,7 @@ def plain_optimizer(
 def epoch_seconds(entry: ModelEntry, name: str, execution: Execution, images: int) -> float:
     """Return the median seconds of an epoch of training; the first one is not counted."""
     plan = Run(name, entry, LEARNING_RATE, seed=0, keep="last")
-    state = train(new_network(entry), NoiseData(noise_split(images)), plan, execution)
+    state = train(new_network(entry), as_prepared(noise_split(images)), plan, execution)
     return float(state.history().seconds[1:].median())
 
 

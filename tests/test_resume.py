@@ -135,8 +135,15 @@ def test_saved_state_ignores_later_changes(resume: ResumeStore) -> None:
 
 
 def test_failed_write_raises_on_wait(resume: ResumeStore) -> None:
-    resume.save(1, lambda: {"unwritable": lambda: None})
-    with pytest.raises(Exception, match="pickle"):
+    class UnwritableError(Exception):
+        pass
+
+    class Unwritable:
+        def __reduce__(self) -> str:
+            raise UnwritableError
+
+    resume.save(1, lambda: {"unwritable": Unwritable()})
+    with pytest.raises(UnwritableError):
         resume.wait()
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from cifarpipe.config.errors import UserError
 from cifarpipe.config.recipes import Recipe
 from cifarpipe.config.schema import Params
+from cifarpipe.training import step as module
 from cifarpipe.training.batches import Batch
 from cifarpipe.training.distributed import Share
 from cifarpipe.training.execution import Execution
@@ -193,12 +194,11 @@ def test_compiled_network_is_used_if_planned(
 ) -> None:
     compiled: list[nn.Module] = []
 
-    def compile_stub(network: nn.Module, **options: object) -> nn.Module:
-        assert options["dynamic"] is False
+    def compile_stub(network: nn.Module, device: torch.device) -> nn.Module:
         compiled.append(network)
         return network
 
-    monkeypatch.setattr(torch, "compile", compile_stub)
+    monkeypatch.setattr(module, "compile_for", compile_stub)
     execution = Execution(CPU, "fp32", compiled=True)
     step = make_step("vit", state, state.model, recipe, execution, size=SIZE)
     for _ in range(3):
