@@ -233,7 +233,7 @@ def draw_predictions(
     caption(axes, first, f"{short(name)}\nas the network sees it: {size}")
     draw_colour_bar(figure, MAP_COLOURS, ["none", "most"], 0)
     for number, square in enumerate(squares[1 : count + 1]):
-        draw_evidence(axes, image, scaled(maps[number], maps.max()), square, opacity)
+        draw_evidence(axes, image, scaled(maps[number], float(maps.max())), square, opacity)
         text = f"{number + 1}. {short(classes[number])}\nprobability {probabilities[number]:.4f}"
         caption(axes, square, text if class_specific else "any class")
     if contrasted:
