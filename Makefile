@@ -27,8 +27,8 @@ $(READY): requirements.lock pyproject.toml
 		|| { echo "error: Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Name another: make setup PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation -e .
+	VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock
+	VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/uv pip install --quiet --no-deps --no-build-isolation -e .
 	$(VENV)/bin/cifarpipe plots-page
 	@touch $@
 
@@ -50,7 +50,7 @@ test: check ## Lint, types and all tests but the slow ones
 
 coverage: $(READY) ## Run the tests of `make test` and list the lines they do not cover
 	coverage erase
-	COVERAGE_FILE=$(CURDIR)/.coverage coverage run -m pytest -q -n 2 --dist loadfile -m "not slow"
+	COVERAGE_FILE="$(CURDIR)/.coverage" coverage run -m pytest -q -n 2 --dist loadfile -m "not slow"
 	coverage combine --quiet
 	coverage report
 

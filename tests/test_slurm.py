@@ -294,10 +294,15 @@ def test_cores_of_a_job_are_its_threads(monkeypatch: pytest.MonkeyPatch) -> None
     assert job_environment(plan)["OMP_NUM_THREADS"] == "1"
 
 
-def test_command_of_a_job_is_quoted() -> None:
-    command = task_command(Path("/a folder/it's")).replace(sys.executable, "echo -n")
+def test_command_of_a_job_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "an environment" / "python"
+    python.parent.mkdir()
+    python.write_text("#!/bin/sh\necho $# $@\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    command = task_command(Path("/a folder/it's"))
     done = subprocess.run(
-        ["bash", "-c", command.replace("exec ", "")], capture_output=True, text=True, check=True,
-        env={"SLURM_ARRAY_TASK_ID": "3"},
+        ["bash", "-c", command], capture_output=True, text=True, check=True,
+        env=os.environ | {"SLURM_ARRAY_TASK_ID": "3"},
     )  # fmt: skip
-    assert done.stdout == "-m cifarpipe.cli.slurm.task /a folder/it's 3"
+    assert done.stdout == "4 -m cifarpipe.cli.slurm.task /a folder/it's 3\n"
