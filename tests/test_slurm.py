@@ -31,19 +31,19 @@ from tests.support.study import (
 )
 
 # In place of sbatch: runs the jobs one after the other, and keeps their exit codes.
-SBATCH = """#!{python}
+SBATCH = """#!/usr/bin/env python3
 import os, re, subprocess, sys
 *options, wrap = sys.argv[1:]
-text = " ".join(options)
+text = "\\n".join(options)
 last = int(re.search(r"--array=0-(\\d+)", text)[1])
-pattern = re.search(r"--output=(\\S+)", text)[1]
+pattern = re.search(r"--output=(.+)", text)[1]
 codes = []
 for index in range(last + 1):
     with open(pattern.replace("%a", str(index)), "w") as log:
         job = {{"SLURM_ARRAY_TASK_ID": str(index), "SLURM_CPUS_PER_TASK": "1"}}
         codes.append(subprocess.run(wrap, shell=True, env=os.environ | job, stdout=log,
                                     stderr=log).returncode)
-open("{home}/sbatch.log", "w").write(f"{{text}}\\n{{codes}}\\n")
+open("{home}/sbatch.log", "w").write(f"{{options}}\\n{{codes}}\\n")
 print("17;cluster")
 """
 
@@ -60,7 +60,7 @@ def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for each in (folder, scratch):
         each.mkdir()
     program = folder / "sbatch"
-    program.write_text(SBATCH.format(python=sys.executable, home=tmp_path))
+    program.write_text(SBATCH.format(home=tmp_path))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_TMPDIR", str(scratch))

@@ -29,7 +29,10 @@ PACKAGES = (
 )  # fmt: skip
 SOCKET = "server.sock"
 # What the three commands are for the tests. It starts within 20 ms, since it imports nothing else.
-CLIENT = """#!{python} -IS
+# The first lines are a shell script: after `#!`, the path of Python could have no blanks.
+CLIENT = """#!/bin/sh
+'''exec' "{python}" -IS "$0" "$@"
+' '''
 import array, json, os, socket, sys
 
 name, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]
