@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -125,9 +126,9 @@ def page(name: str) -> str:
 def stand_ins(folder: Path) -> dict[str, str]:
     """Return what replaces example addresses and the set-up."""
     return {
-        "https://git.example.org/cifar.git": f"{folder}/cifar.git",
-        "/shared/cifar": f"{folder}/storage",
-        "photo.png": f"{folder}/photo.png",
+        "https://git.example.org/cifar.git": shlex.quote(f"{folder}/cifar.git"),
+        "/shared/cifar": shlex.quote(f"{folder}/storage"),
+        "photo.png": shlex.quote(f"{folder}/photo.png"),
         "make setup && source .venv/bin/activate": "git config user.name nobody; "
         "git config user.email nobody@example.invalid",
     }

@@ -1,6 +1,7 @@
 """A copy of the pipeline whose stages are stubs: they take no time and depend on what is listed."""
 
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ def copy_with_stubs(folder: Path) -> None:
     (folder / "stub.py").write_text(STUB)
     for name in ("dvc.yaml", "data/dvc.yaml"):
         text = (folder / name).read_text(encoding="utf-8")
-        text = text.replace("python -m stages.", f"{sys.executable} stub.py ")
+        text = text.replace("python -m stages.", f"exec {shlex.quote(sys.executable)} stub.py ")
         (folder / name).write_text(text, encoding="utf-8")
     head, models, others = re.split(r"^(?:models|evaluate):\n", TEXT, flags=re.MULTILINE)
     entries = re.split(r"^(?=  \w)", models, flags=re.MULTILINE)
