@@ -13,6 +13,9 @@ DEMO := .demo
 JOBS =
 # Stages run `python` and tests run `dvc` of the environment.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# DVC needs a user's name, which a container may lack.
+USER ?= $(shell id -u)
+export USER
 READY := $(VENV)/.ready
 
 .PHONY: help setup demo test coverage test-slow check lint types quick fast-tests repro experiments progress current torture bench
