@@ -67,11 +67,13 @@ def after_epochs(epochs: int, *, models: int) -> Moment:
     """
 
     def wait(folder: Path, process: subprocess.Popen[bytes]) -> str:
-        logs = folder / "logs"
-        for old in logs.glob("*.csv"):  # those of the last try
+        def logs() -> list[Path]:
+            return list(folder.glob("logs/[!.]*.csv"))  # hidden ones are being written
+
+        for old in logs():  # those of the last try
             old.unlink()
         while process.poll() is None:
-            rows = [log.read_text(encoding="utf-8").count("\n") - 1 for log in logs.glob("*.csv")]
+            rows = [log.read_text(encoding="utf-8").count("\n") - 1 for log in logs()]
             if sum(count >= epochs for count in rows) >= models:
                 break
             time.sleep(0.02)

@@ -46,7 +46,8 @@ def left_over_folders(models: Container[str]) -> list[Path]:
 
 def left_over_logs(models: Container[str]) -> list[Path]:
     """Return the logs of models that are no longer in params.yaml."""
-    return [path for path in sorted(LOGS.glob("*.csv")) if path.stem not in models]
+    # Hidden ones are being written.
+    return [path for path in sorted(LOGS.glob("[!.]*.csv")) if path.stem not in models]
 
 
 def training_log(model: str) -> Path:
