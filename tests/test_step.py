@@ -195,6 +195,7 @@ def test_compiled_network_is_used_if_planned(
     compiled: list[nn.Module] = []
 
     def compile_stub(network: nn.Module, device: torch.device) -> nn.Module:
+        assert device == CPU
         compiled.append(network)
         return network
 

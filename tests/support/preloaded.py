@@ -29,7 +29,7 @@ PACKAGES = (
 )  # fmt: skip
 SOCKET = "server.sock"
 # What the three commands are for the tests. It starts within 20 ms, since it imports nothing else.
-# The first lines are a shell script: after `#!`, the path of Python could have no blanks.
+# The first lines are a shell script, since a `#!` line allows no blanks in the path of Python.
 CLIENT = """#!/bin/sh
 '''exec' "{python}" -IS "$0" "$@"
 ' '''
