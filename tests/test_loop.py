@@ -274,6 +274,25 @@ def test_plateau_follows_validation_loss(recipe: Recipe) -> None:
     assert expected[-1] < 0.3
 
 
+@pytest.mark.parametrize("part", ["_make_batches", "Validation", "check_memory"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "small: the GPU's memory is too small"),
+        (torch._dynamo.exc.TorchDynamoException("no compiler"), "small: torch.compile fails"),
+    ],
+)
+def test_errors_before_the_first_step_are_explained(
+    part: str, error: Exception, said: str, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(loop, part, fail)
+    with pytest.raises(UserError, match=said):
+        trained(recipe)
+
+
 def test_infinite_loss_stops_with_epoch_and_step(recipe: Recipe) -> None:
     no_clip = recipe.model_copy(update={"clip_norm": None, "warmup": 0.0})
     with pytest.raises(UserError, match="small: the loss is not finite") as stopped:

@@ -77,10 +77,10 @@ def train(
         The final state: `kept_weights` (on the CPU), `kept_epoch`, `history()`.
 
     Raises:
-        UserError: The loss is not finite, an augmentation does not fit the images, or a step needs
-            more memory than there is.
+        UserError: The loss is not finite, an augmentation does not fit the images, a step needs
+            more memory than there is, or the GPU or the compiler fails.
     """
-    with execution.own_stream():
+    with explained_errors(run.name, run.recipe.batch_size), execution.own_stream():
         return _train(model, data, run, execution, resume, on_epoch_end)
 
 
@@ -110,17 +110,14 @@ def _train(
             tqdm.write(f"{run.name}: resuming after epoch {len(state.rows)}, from {resume.folder}")
         if on_epoch_end and world.is_main:
             on_epoch_end(run.name, state)
-    with (
-        tqdm(
-            total=recipe.epochs * len(batches),
-            initial=len(state.rows) * len(batches),
-            desc=run.name,
-            unit=" steps",
-            disable=None if world.is_main else True,  # None: shown on a terminal only
-            leave=False,
-        ) as bar,
-        explained_errors(run.name, recipe.batch_size),
-    ):
+    with tqdm(
+        total=recipe.epochs * len(batches),
+        initial=len(state.rows) * len(batches),
+        desc=run.name,
+        unit=" steps",
+        disable=None if world.is_main else True,  # None: shown on a terminal only
+        leave=False,
+    ) as bar:
         start = time.perf_counter()
         for epoch in range(len(state.rows) + 1, recipe.epochs + 1):
             train_loss, train_acc, lr = _run_epoch(
